@@ -1,0 +1,1 @@
+"""Hubbub: a scalable chat backend made of small stateless functions behind a WebSocket gateway."""

@@ -1,0 +1,1 @@
+"""The chat: one short async function per action."""

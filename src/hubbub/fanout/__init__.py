@@ -1,0 +1,1 @@
+"""Fan-outs, opened by URL; one module and one foreign library each."""

@@ -1,0 +1,1 @@
+"""The WebSocket gateway: it moves frames, speaks API Gateway's contract and knows nothing of chat."""

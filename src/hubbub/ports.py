@@ -1,0 +1,346 @@
+"""What the chat needs from the world, as few promises as will do; each sentence under "Promises" is a contract test.
+
+Adapters are async context managers: entering opens them (and raises `Unavailable` or a clear `ValueError` when that
+cannot work), leaving closes them after what was accepted is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from hubbub.model import (
+    ConnectionId,
+    Entry,
+    Member,
+    Page,
+    Principal,
+    Room,
+    RoomId,
+    RoomKind,
+    RoomState,
+    User,
+    UserId,
+)
+
+
+class Clock(Protocol):
+    """Time, so that tests can make it pass."""
+
+    def now_ms(self) -> int:
+        """The time of day, epoch milliseconds."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that only ever grow, from an arbitrary start."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds`."""
+        ...
+
+
+class TokenVerifier(Protocol):
+    """Turns a token into a principal."""
+
+    async def verify(self, token: str) -> Principal:
+        """The verified claims of `token`.
+
+        Raises:
+            TokenExpired: it was good and has run out.
+            Unauthorized: anything else is wrong with it; the message says what, without the token.
+
+        """
+        ...
+
+
+class Store(Protocol):
+    """The truth: rooms, members, the log, read marks.
+
+    Promises:
+        - Entries of a room get seq 1, 2, 3, … without gaps and without reuse, also with many writers at once.
+        - An append returns after it is durable.
+        - An append with a client_id that the same user has used in the same room returns the first entry.
+        - Appends of one caller that are started in order get their seq in that order.
+        - What an entry says takes effect in the same commit: a member.joined entry makes a member, a room.updated entry
+          changes the room, a message.deleted entry removes the words of its message and of that message's edits.
+        - A message moves its author's read mark to its own seq.
+        - Read marks only move forward.
+        - Pages are in seq order and without holes.
+        - A store that cannot write raises Unavailable, keeps what it had, and works again when the cause is gone.
+    """
+
+    @property
+    def epoch(self) -> str:
+        """A word made when the data was created: seqs of another epoch mean nothing here."""
+        ...
+
+    async def ping(self) -> None:
+        """Return if the store can write.
+
+        Raises:
+            Unavailable: it cannot.
+
+        """
+        ...
+
+    async def create_room(
+        self,
+        room: RoomId,
+        kind: RoomKind,
+        *,
+        name: str,
+        by: UserId,
+        at: int,
+        members: Sequence[Member],
+        exist_ok: bool = False,
+    ) -> Room:
+        """Make a room: one room.updated entry, then one member.joined entry for each of `members`, all in one commit.
+
+        With `exist_ok` an existing room is returned as it is.
+
+        Raises:
+            Conflict: the room exists.
+
+        """
+        ...
+
+    async def delete_room(self, room: RoomId) -> bool:
+        """Remove a room and everything in it; False when there was none.
+
+        A room made later under the same id goes on at the next `seq`, so that no `seq` is ever used twice.
+        """
+        ...
+
+    async def room(self, room: RoomId) -> Room | None:
+        """The room as it is now."""
+        ...
+
+    async def rooms(
+        self, *, after: str = "", limit: int = 100, kind: RoomKind | None = None
+    ) -> tuple[list[Room], bool]:
+        """Rooms by id, those greater than `after`; and whether there are more."""
+        ...
+
+    async def rooms_of(self, user: UserId, also: Sequence[RoomId] = ()) -> list[RoomState]:
+        """The rooms `user` is a member of, and those of `also` that exist (with role READER where he is no member).
+
+        `unread` is the number of message.created entries after his read mark. By room id.
+        """
+        ...
+
+    async def append(self, entry: Entry) -> Entry:
+        """Write `entry` at the end of its room's log and return it with its `seq`.
+
+        `entry` has everything but `seq`. With a `client_id` already used by `entry.by` in the room, the stored entry is
+        returned instead and nothing is written. A reaction that is already there (or one to remove that is not), a
+        member.left of somebody who is no member and a member.joined of somebody who is one with that role write nothing
+        and are returned with `seq` 0.
+
+        Raises:
+            NotFound: no such room, or a `target`, `reply_to` or `thread` that is not a message in it.
+            Conflict: member.joined would exceed the store's limits, or the message at `target` is deleted.
+            Unavailable: it could not be written; it is not there.
+
+        """
+        ...
+
+    async def entry(self, room: RoomId, seq: int) -> Entry | None:
+        """One entry as it is now (a deleted message without its words)."""
+        ...
+
+    async def page(
+        self,
+        room: RoomId,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        around: int | None = None,
+        limit: int = 50,
+        thread: int | None = None,
+        changes: bool = True,
+    ) -> Page:
+        """At most `limit` entries: the last ones, or those next to a seq; see `Page`.
+
+        `before` and `after` exclude the seq itself, `around` has it in the middle. `thread` keeps that root and the
+        messages whose `thread` it is. `changes=False` leaves `Page.changes` empty and saves the query.
+
+        Raises:
+            NotFound: no such room.
+
+        """
+        ...
+
+    async def member(self, room: RoomId, user: UserId) -> Member | None:
+        """The user's membership; fast enough to ask at every message."""
+        ...
+
+    async def members(self, room: RoomId, *, after: str = "", limit: int = 100) -> tuple[list[Member], int, bool]:
+        """Members by user id, those greater than `after`; how many in all; whether there are more."""
+        ...
+
+    async def mark_read(self, room: RoomId, user: UserId, seq: int) -> int:
+        """Move the user's read mark forward to `seq`, at most to the head; returns where it then is."""
+        ...
+
+    async def user(self, user: UserId) -> User | None:
+        """What is remembered of the user; fast enough to ask at every connect."""
+        ...
+
+    async def put_user(self, user: User) -> None:
+        """Remember this of the user, in place of what was there."""
+        ...
+
+
+class Sink(Protocol):
+    """What a node lends a fan-out: groups of its live connections. All calls return at once and never wait on a socket.
+
+    Promises:
+        - Frames reach a connection in the order of the calls.
+        - A connection that joins gets exactly the frames published after, one that leaves gets none published after.
+        - A connection that does not read loses signals first and is then closed with 4408; others notice nothing.
+        - Unknown connections are ignored.
+    """
+
+    def join(self, group: str, connection: str) -> bool:
+        """Add the connection to the group; False when there is no such connection."""
+        ...
+
+    def leave(self, group: str, connection: str) -> None:
+        """Take it out."""
+        ...
+
+    def publish(self, group: str, frame: bytes, *, droppable: bool = False, exclude: str | None = None) -> None:
+        """Send the text `frame` to all members of the group but `exclude`; a droppable one may be shed."""
+        ...
+
+    def send(self, connection: str, frame: bytes) -> bool:
+        """Send it to one connection; False when there is no such connection."""
+        ...
+
+    def close(self, connection: str, code: int, reason: str) -> bool:
+        """Begin the closing handshake; False when there is no such connection."""
+        ...
+
+
+class Listening(Protocol):
+    """A connection about to listen to rooms: from its making on, nothing published in them is forgotten.
+
+    Used as `with`; leaving it gives up what was not started.
+    """
+
+    def start(self, room: RoomId, after: int) -> list[bytes]:
+        """Let the connection listen to `room`, whose log it knows up to `after`.
+
+        Returns the frames with a seq above `after` that have been published meanwhile, in order; everything later is
+        delivered live. What this returns must be told to the client before anything is awaited.
+
+        Raises:
+            Unavailable: more was published meanwhile than was kept; read the store again and start over.
+
+        """
+        ...
+
+    def __enter__(self) -> Listening:
+        """Begin."""
+        ...
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Forget what was kept."""
+        ...
+
+
+class Fanout(Protocol):
+    """The hint: hands frames to listeners, fast, at most once. The store is the truth and repairs what this loses.
+
+    Promises:
+        - A connection gets a room's entries in seq order, each at most once, whatever the order of publishing.
+        - An entry that is published never, or late, is read from the store and delivered in its place.
+        - A slow or dead listener never delays the others.
+        - A connection that stopped listening gets nothing more of the room.
+    """
+
+    async def publish(self, room: RoomId, seq: int, frame: bytes) -> None:
+        """Hand an entry to the room's listeners; returns when handed over."""
+        ...
+
+    async def signal(self, room: RoomId, frame: bytes, *, exclude: ConnectionId | None = None) -> None:
+        """Hand a signal to the room's listeners; it may be lost."""
+        ...
+
+    async def tell(self, user: UserId, frame: bytes, *, exclude: ConnectionId | None = None) -> None:
+        """Hand a signal to all of a user's connections."""
+        ...
+
+    async def listen(self, connection: ConnectionId, rooms: Sequence[RoomId]) -> Listening:
+        """Prepare the connection to listen to `rooms`; see `Listening`."""
+        ...
+
+    async def unlisten(self, connection: ConnectionId, room: RoomId) -> None:
+        """Stop the connection's listening to `room`."""
+        ...
+
+    async def follow(self, user: UserId, room: RoomId, after: int) -> None:
+        """Let all of the user's connections listen to `room`, from the entry after `after` on."""
+        ...
+
+    async def unfollow(self, user: UserId, room: RoomId) -> None:
+        """Stop all of the user's connections' listening to `room`."""
+        ...
+
+    async def close(self, connection: ConnectionId, code: int, reason: str) -> None:
+        """Close one connection."""
+        ...
+
+    async def disconnect(self, user: UserId, code: int, reason: str) -> None:
+        """Close all of a user's connections."""
+        ...
+
+
+PresenceListener = Callable[[RoomId, UserId, bool], None]
+"""Told that a user began (True) or ceased (False) to have a listening connection in a room."""
+
+
+class Directory(Protocol):
+    """Who is connected and where: presence and token lifetimes.
+
+    Promises:
+        - A user is online in a room while at least one of his connections listens to it.
+        - Beginnings and ends are told once each, however many connections a user has.
+    """
+
+    async def connect(self, connection: ConnectionId, principal: Principal) -> None:
+        """A connection exists and is `principal`'s; a second call renews it with a newer token's."""
+        ...
+
+    async def disconnect(self, connection: ConnectionId) -> Principal | None:
+        """It is no more; it listens to nothing. None when it was not known."""
+        ...
+
+    async def principal(self, connection: ConnectionId) -> Principal | None:
+        """Whose it is; None when not known here (then the event's authorizer context tells)."""
+        ...
+
+    async def expired(self, now_s: int) -> list[tuple[ConnectionId, Principal]]:
+        """The connections whose tokens run out at or before `now_s`, epoch seconds; each is returned once per token."""
+        ...
+
+    async def online(self, room: RoomId, limit: int) -> tuple[list[UserId], int]:
+        """The first `limit` users online in the room, by id, and how many there are."""
+        ...
+
+    async def is_online(self, room: RoomId, user: UserId) -> bool:
+        """Whether the user is online in the room."""
+        ...
+
+    def listeners(self, room: RoomId) -> int:
+        """About how many connections listen to the room."""
+        ...
+
+    def watch(self, listener: PresenceListener) -> None:
+        """Tell `listener` of beginnings and ends from now on."""
+        ...
+
+
+ReadAfter = Callable[[RoomId, int], Awaitable[list[tuple[int, bytes]]]]
+"""Reads a room's entries after a seq from the store, as (seq, frame): how a fan-out fills a hole."""

@@ -1,0 +1,1 @@
+"""Stores, opened by URL; one module and one foreign library each."""

@@ -1,0 +1,17 @@
+"""What all tests share: which of them are fast, so that `make check` can choose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+FAST = ("unit", "contract", "meta")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as fast what needs no server, browser or second process: by folder, so that nobody forgets."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).parts[0] in FAST and not item.get_closest_marker("slow"):
+            item.add_marker("fast")
