@@ -313,7 +313,7 @@ class Directory(Protocol):
         """A connection exists and is `principal`'s; a second call renews it with a newer token's."""
         ...
 
-    async def disconnect(self, connection: ConnectionId) -> Principal | None:
+    async def disconnect_connection(self, connection: ConnectionId) -> Principal | None:
         """It is no more; it listens to nothing. None when it was not known."""
         ...
 
@@ -321,8 +321,11 @@ class Directory(Protocol):
         """Whose it is; None when not known here (then the event's authorizer context tells)."""
         ...
 
-    async def expired(self, now_s: int) -> list[tuple[ConnectionId, Principal]]:
-        """The connections whose tokens run out at or before `now_s`, epoch seconds; each is returned once per token."""
+    async def lapsing(self, now_s: int, lead_s: int) -> tuple[list[ConnectionId], list[ConnectionId]]:
+        """Whose tokens run out within `lead_s`, and whose have run out; each connection once per token and list.
+
+        `now_s` is epoch seconds.
+        """
         ...
 
     async def online(self, room: RoomId, limit: int) -> tuple[list[UserId], int]:

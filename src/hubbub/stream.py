@@ -1,0 +1,257 @@
+"""The ordered live streams of one node: every listener of a room gets its entries in `seq` order, each once.
+
+For each room with a listener here a stream remembers the last `seq` it delivered. What comes early is held, a hole is
+read from the store, what comes again is dropped. A connection joins a stream exactly where its own knowledge ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from hubbub.errors import HubbubError, Unavailable
+from hubbub.model import RoomId
+from hubbub.ports import Clock, Listening, ReadAfter, Sink
+
+logger = logging.getLogger(__name__)
+
+MAX_HELD = 1_000
+"""Early entries held in one room; more are left to the repair, which reads them from the store anyway."""
+
+MAX_RECENT = 1_000
+"""Entries remembered while a connection is joining; a joiner who takes longer than that many starts over."""
+
+
+class _Stream:
+    """What one node knows of one room that somebody here listens to, or is about to."""
+
+    __slots__ = ("cursor", "held", "joiners", "listeners", "recent", "recent_from", "repairing", "waiting")
+
+    def __init__(self) -> None:
+        self.cursor: int | None = None  # the last seq delivered; None until the first listener said where he stands
+        self.held: dict[int, bytes] = {}  # entries beyond a hole, by seq
+        self.recent: dict[int, bytes] = {}  # published while somebody is joining, by seq
+        self.recent_from = 0  # what `recent` had to forget: seqs up to this one
+        self.joiners = 0  # how many `Listening`s are open on this room
+        self.listeners: set[str] = set()  # connections that listen, those in `waiting` included
+        self.waiting: list[
+            tuple[int, str]
+        ] = []  # (seq, connection): knows more than the stream, joins when it is there
+        self.repairing: asyncio.Task[None] | None = None  # reads the hole from the store; None while there is no hole
+
+
+class Streams:
+    """All streams of a node.
+
+    Args:
+        sink: the node's live connections; a room's group there has the room's id.
+        read: reads a room's entries after a seq from the store.
+        clock: for the patience below.
+        patience_s: how long a hole may fill itself before the store is asked.
+
+    """
+
+    def __init__(self, sink: Sink, read: ReadAfter, clock: Clock, *, patience_s: float = 0.05) -> None:
+        self._sink = sink
+        self._read = read
+        self._clock = clock
+        self._patience_s = patience_s
+        self._streams: dict[RoomId, _Stream] = {}
+
+    def __repr__(self) -> str:
+        return f"<Streams of {len(self._streams)} rooms>"
+
+    def publish(self, room: RoomId, seq: int, frame: bytes) -> None:
+        """Deliver the entry now if it is the next one, hold it if it is early, drop it if it was delivered."""
+        stream = self._streams.get(room)
+        if stream is None:
+            return
+        if stream.joiners and seq > stream.recent_from:
+            self._remember(stream, seq, frame)
+        cursor = stream.cursor
+        if cursor is None or seq <= cursor:
+            return
+        if seq == cursor + 1:
+            self._deliver(room, stream, seq, frame)
+            if stream.held or stream.waiting:
+                self._advance(room, stream)
+            return
+        if len(stream.held) < MAX_HELD:
+            stream.held[seq] = frame
+        self._repair_soon(room, stream)
+
+    def listening(self, connection: str, rooms: Sequence[RoomId]) -> StreamListening:
+        """Prepare `connection` to listen to `rooms`; see `hubbub.ports.Listening`."""
+        return StreamListening(self, connection, rooms)
+
+    def leave(self, room: RoomId, connection: str) -> bool:
+        """Stop the connection's listening; False when it did not listen."""
+        stream = self._streams.get(room)
+        if stream is None or connection not in stream.listeners:
+            return False
+        stream.listeners.discard(connection)
+        if stream.waiting:
+            stream.waiting = [(seq, waiting) for seq, waiting in stream.waiting if waiting != connection]
+        self._sink.leave(room, connection)
+        self._forget_if_idle(room, stream)
+        return True
+
+    def listeners(self, room: RoomId) -> int:
+        """How many connections listen to the room here."""
+        stream = self._streams.get(room)
+        return len(stream.listeners) if stream else 0
+
+    async def aclose(self) -> None:
+        """Stop repairing."""
+        repairs = [stream.repairing for stream in self._streams.values() if stream.repairing]
+        self._streams.clear()
+        for repair in repairs:
+            repair.cancel()
+        await asyncio.gather(*repairs, return_exceptions=True)
+
+    def join(self, room: RoomId, connection: str, after: int) -> bool:
+        """Let the connection listen from the entry after `after` on; False when there is no such connection.
+
+        For a room whose stream has passed `after` this needs an open `Listening`, which knows what came between.
+        """
+        stream = self._streams.setdefault(room, _Stream())
+        if stream.cursor is None:
+            stream.cursor = after
+        if connection not in stream.listeners:
+            if after > stream.cursor:
+                stream.waiting.append((after, connection))
+                self._repair_soon(room, stream)
+            elif not self._sink.join(room, connection):
+                self._forget_if_idle(room, stream)
+                return False
+            stream.listeners.add(connection)
+        return True
+
+    def _open(self, room: RoomId) -> None:
+        self._streams.setdefault(room, _Stream()).joiners += 1
+
+    def _shut(self, room: RoomId) -> None:
+        stream = self._streams.get(room)
+        if stream is None:
+            return
+        stream.joiners -= 1
+        if not stream.joiners:
+            stream.recent.clear()
+            stream.recent_from = 0
+        self._forget_if_idle(room, stream)
+
+    def _start(self, room: RoomId, connection: str, after: int) -> list[bytes] | None:
+        """Join and return what came after `after`; None when there is no such connection."""
+        stream = self._streams[room]
+        if stream.cursor is None:
+            stream.cursor = after
+            # Nobody listened, so nothing was delivered: what was published meanwhile still has to pass through.
+            for seq in sorted(stream.recent):
+                if seq == stream.cursor + 1:
+                    stream.cursor = seq
+                elif seq > stream.cursor:
+                    stream.held[seq] = stream.recent[seq]
+            if stream.held:
+                self._repair_soon(room, stream)
+        missed = range(after + 1, stream.cursor + 1)
+        if connection in stream.listeners:
+            return []
+        frames = [stream.recent[seq] for seq in missed if seq in stream.recent]
+        if len(frames) != len(missed):
+            raise Unavailable("The room is too busy to catch up with just now; try again.", retry_after_ms=250)
+        return frames if self.join(room, connection, after) else None
+
+    @staticmethod
+    def _remember(stream: _Stream, seq: int, frame: bytes) -> None:
+        stream.recent[seq] = frame
+        if len(stream.recent) > MAX_RECENT:
+            oldest = min(stream.recent)
+            del stream.recent[oldest]
+            stream.recent_from = oldest
+
+    def _deliver(self, room: RoomId, stream: _Stream, seq: int, frame: bytes) -> None:
+        stream.cursor = seq
+        self._sink.publish(room, frame)
+
+    def _advance(self, room: RoomId, stream: _Stream) -> None:
+        """Deliver what was held and now follows; let in who waited for this."""
+        while True:
+            assert stream.cursor is not None  # noqa: S101  a stream that holds or delivers has a cursor
+            if stream.waiting:
+                ready = [connection for seq, connection in stream.waiting if seq <= stream.cursor]
+                stream.waiting = [(seq, connection) for seq, connection in stream.waiting if seq > stream.cursor]
+                for connection in ready:
+                    self._sink.join(room, connection)
+            frame = stream.held.pop(stream.cursor + 1, None)
+            if frame is None:
+                return
+            self._deliver(room, stream, stream.cursor + 1, frame)
+
+    def _repair_soon(self, room: RoomId, stream: _Stream) -> None:
+        if stream.repairing is None:
+            stream.repairing = asyncio.get_running_loop().create_task(self._repair(room, stream))
+
+    async def _repair(self, room: RoomId, stream: _Stream) -> None:
+        """Read the hole from the store and deliver it, until nothing is held and nobody waits."""
+        delay = self._patience_s
+        try:
+            while True:
+                await self._clock.sleep(delay)
+                delay = self._patience_s
+                if self._streams.get(room) is not stream or not (stream.held or stream.waiting):
+                    return
+                assert stream.cursor is not None  # noqa: S101  see _advance
+                try:
+                    entries = await self._read(room, stream.cursor)
+                except HubbubError as error:
+                    logger.warning("cannot repair room %s after seq %d: %s", room, stream.cursor, error)
+                    delay = 1.0
+                    continue
+                if not entries:
+                    delay = 1.0  # published but not readable: the store knows best, ask again
+                for seq, frame in entries:
+                    if seq > stream.cursor:
+                        stream.held.pop(seq, None)
+                        # Retention may have removed what is missing: the store's next entry is then the next one.
+                        self._deliver(room, stream, seq, frame)
+                stream.held = {seq: frame for seq, frame in stream.held.items() if seq > stream.cursor}
+                self._advance(room, stream)
+        finally:
+            stream.repairing = None
+
+    def _forget_if_idle(self, room: RoomId, stream: _Stream) -> None:
+        if not stream.listeners and not stream.joiners and self._streams.get(room) is stream:
+            del self._streams[room]
+            if stream.repairing is not None:
+                stream.repairing.cancel()
+
+
+class StreamListening(Listening):
+    """One connection's joining of some rooms; see `hubbub.ports.Listening`."""
+
+    __slots__ = ("_connection", "_rooms", "_streams", "started")
+
+    def __init__(self, streams: Streams, connection: str, rooms: Sequence[RoomId]) -> None:
+        self._streams = streams
+        self._connection = connection
+        self._rooms = list(dict.fromkeys(rooms))
+        self.started: list[RoomId] = []
+        for room in self._rooms:
+            streams._open(room)
+
+    def start(self, room: RoomId, after: int) -> list[bytes]:
+        """Join `room`; see the port."""
+        frames = self._streams._start(room, self._connection, after)
+        if frames is None:
+            return []
+        self.started.append(room)
+        return frames
+
+    def __enter__(self) -> StreamListening:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        rooms, self._rooms = self._rooms, []
+        for room in rooms:
+            self._streams._shut(room)
