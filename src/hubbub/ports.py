@@ -272,6 +272,10 @@ class Fanout(Protocol):
         """Hand a signal to all of a user's connections."""
         ...
 
+    async def send(self, connection: ConnectionId, frame: bytes) -> None:
+        """Hand a signal to one connection."""
+        ...
+
     async def listen(self, connection: ConnectionId, rooms: Sequence[RoomId]) -> Listening:
         """Prepare the connection to listen to `rooms`; see `Listening`."""
         ...

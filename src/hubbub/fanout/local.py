@@ -68,6 +68,10 @@ class LocalFanout(Fanout, Directory):
             if connection != exclude:
                 self._sink.send(connection, frame)
 
+    async def send(self, connection: ConnectionId, frame: bytes) -> None:
+        """Send to one connection; see the port."""
+        self._sink.send(connection, frame)
+
     async def listen(self, connection: ConnectionId, rooms: Sequence[RoomId]) -> Listening:
         """Prepare to listen; see the port."""
         return _LocalListening(self, connection, rooms)

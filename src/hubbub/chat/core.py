@@ -1,0 +1,481 @@
+"""`Chat`: takes API Gateway's events, finds who asks and what, runs hooks and the action, and answers.
+
+It is also the public object on which users register their own actions and hooks. Everything it needs from the world
+comes in through `bind`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from hubbub.apigateway import (
+    CONNECT,
+    DEFAULT,
+    DISCONNECT,
+    Api,
+    AuthorizerContext,
+    Event,
+    RequestContext,
+    Response,
+    Route,
+)
+from hubbub.apigateway import Unauthorized as HandshakeRefused
+from hubbub.chat.access import Access
+from hubbub.chat.caller import Caller
+from hubbub.chat.presence import PresenceBoard
+from hubbub.chat.registry import BUILT_IN, Registry
+from hubbub.chat.throttle import Throttle
+from hubbub.errors import (
+    BadRequest,
+    Forbidden,
+    HubbubError,
+    Internal,
+    NotFound,
+    TokenExpired,
+    Unauthorized,
+    Unavailable,
+    UnknownAction,
+)
+from hubbub.model import (
+    SYSTEM,
+    ConnectionId,
+    Entry,
+    Principal,
+    Room,
+    RoomId,
+    RoomKind,
+    RoomState,
+    RoomUpdated,
+    User,
+    UserId,
+    new_ulid,
+    type_of,
+)
+from hubbub.ports import Clock, Directory, Fanout, Store, TokenVerifier
+from hubbub.protocol import (
+    CLOSE_REMOVED,
+    CLOSE_TOKEN_EXPIRED,
+    SUBPROTOCOL,
+    Ask,
+    Notice,
+    Result,
+    RoomSignal,
+    Signal,
+    decode_ask,
+    decode_envelope,
+    encode,
+    error_reply,
+    find_token,
+    with_ref,
+)
+
+logger = logging.getLogger("hubbub.chat")
+
+TOKEN_NOTICE_S = 60
+"""How long before its token runs out a connection is told."""
+
+
+class ChatLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client may make grow, and the delays of presence.
+
+    Attributes:
+        max_text_chars: characters in a message's text.
+        rate, burst: actions per second of one connection, and how many at once; rate 0 for no limit.
+        user_rate, user_burst: the same for all connections of one user.
+        presence_grace_s: how long a user may be away before others are told.
+        crowd: above how many listeners typing and presence are merged.
+        max_reply_bytes: about how many bytes of entries one reply carries; the rest is asked for again.
+        sync_entries: how many missed entries one `sync` returns at most.
+
+    """
+
+    max_text_chars: int = 8_000
+    rate: float = 50.0
+    burst: int = 100
+    user_rate: float = 50.0
+    user_burst: int = 100
+    presence_grace_s: float = 5.0
+    crowd: int = 200
+    max_reply_bytes: int = 256 * 1024
+    sync_entries: int = 1_000
+
+
+class ChatStats:
+    """Plain counters, read by whoever shows metrics.
+
+    Attributes:
+        actions: answered with success, by action.
+        errors: answered with an error, by code.
+        entries: written, by entry type.
+        hook_failures: hooks after an entry that raised.
+
+    """
+
+    def __init__(self) -> None:
+        self.actions: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.entries: Counter[str] = Counter()
+        self.hook_failures = 0
+
+
+class Chat(Registry):
+    """A chat: the built-in actions, and those its user adds.
+
+    Example:
+        chat = Chat()
+
+        @chat.before("send")
+        async def be_polite(chat, by, ask):
+            if "damn" in (ask.text or ""):
+                raise Forbidden("Mind your words.")
+
+    """
+
+    store: Store
+    fanout: Fanout
+    directory: Directory
+    clock: Clock
+    limits: ChatLimits
+    tokens: TokenVerifier
+    access: Access
+    presence: PresenceBoard
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.actions.update(BUILT_IN.actions)
+        self.stats = ChatStats()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in Chat.__annotations__:
+            raise RuntimeError(f"this Chat is not running yet, so it has no {name}: run it with `hubbub serve`")
+        raise AttributeError(name)
+
+    def bind(
+        self,
+        *,
+        store: Store,
+        fanout: Fanout,
+        directory: Directory,
+        tokens: TokenVerifier,
+        clock: Clock,
+        limits: ChatLimits | None = None,
+    ) -> None:
+        """Give the chat what it works with; done once, by whoever assembles the process."""
+        self.store = store
+        self.fanout = fanout
+        self.directory = directory
+        self.tokens = tokens
+        self.clock = clock
+        self.limits = limits or ChatLimits()
+        self.access = Access(store, clock)
+        self.presence = PresenceBoard(
+            fanout=fanout,
+            directory=directory,
+            clock=clock,
+            grace_s=self.limits.presence_grace_s,
+            crowd=self.limits.crowd,
+        )
+        self._connections = Throttle(self.limits.rate, self.limits.burst)
+        self._users = Throttle(self.limits.user_rate, self.limits.user_burst)
+
+    def api(self) -> Api:
+        """The WebSocket API that a gateway serves for this chat."""
+        route = Route(self.handle, two_way=True)
+        return Api(routes={CONNECT: route, DISCONNECT: route, DEFAULT: route}, authorizer=self.authorize)
+
+    async def run(self) -> None:
+        """Do what time brings, until cancelled: tell of presence, and of tokens that run out."""
+        while True:
+            await self.clock.sleep(1.0)
+            try:
+                await self.tick()
+            except HubbubError as error:
+                logger.warning("background work was not possible just now: %s", error)
+
+    async def tick(self) -> None:
+        """One second's background work."""
+        await self.presence.flush()
+        ending, ended = await self.directory.lapsing(self.clock.now_ms() // 1_000, TOKEN_NOTICE_S)
+        for connection in ended:
+            await self.fanout.close(connection, CLOSE_TOKEN_EXPIRED, "token expired")
+        words = "Your token expires soon: send `auth` with a newer one."
+        for connection in ending:
+            principal = await self.directory.principal(connection)
+            if principal is not None:
+                left_ms = max(0, principal.expires_at * 1_000 - self.clock.now_ms())
+                await self.fanout.send(connection, encode(Notice(code="token_expires", message=words, in_ms=left_ms)))
+
+    async def aclose(self) -> None:
+        """Wait for the hooks that are under way."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # Events
+
+    async def authorize(self, event: Event) -> AuthorizerContext:
+        """The REQUEST authorizer: verify the handshake's token.
+
+        Raises:
+            hubbub.apigateway.Unauthorized: with a body that says what is wrong with it.
+
+        """
+        token = find_token(event.headers or {}, event.query_string_parameters or {})
+        try:
+            if token is None:
+                raise Unauthorized("There is no token in Sec-WebSocket-Protocol, Authorization or ?token=.")
+            principal = await self.tokens.verify(token)
+        except (Unauthorized, TokenExpired) as error:
+            self.stats.errors[error.code] += 1
+            raise HandshakeRefused(encode(error_reply(error))) from error
+        return {"principalId": principal.user, "principal": encode(principal).decode()}
+
+    async def handle(self, event: Event) -> Response:
+        """Answer one event: the function behind every route."""
+        context = event.request_context
+        if context.event_type == "MESSAGE":
+            return await self._message(event, context)
+        if context.event_type == "CONNECT":
+            return await self._connect(event, context)
+        connection = ConnectionId(context.connection_id)
+        self._connections.forget(connection)
+        await self.directory.disconnect_connection(connection)
+        return Response()
+
+    async def _message(self, event: Event, context: RequestContext) -> Response:
+        ref: str | None = None
+        name = "?"
+        try:
+            if event.is_base64_encoded is True:
+                raise BadRequest("Expected a text frame, got a binary one.")
+            body = event.body or ""
+            envelope = decode_envelope(body)
+            ref, name = envelope.ref, envelope.action
+            caller = await self._caller(context)
+            now = self.clock.monotonic()
+            self._connections.take(context.connection_id, now)
+            self._users.take(caller.user, now)
+            action = self.actions.get(name)
+            if action is None:
+                raise UnknownAction(f"There is no action {name[:64]!r}.")
+            result = await self._perform(name, decode_ask(action.decoder, body), caller)
+        except HubbubError as error:
+            return self._refused(error, ref, context, name)
+        except Exception:
+            logger.exception("action %s failed", name, extra=_ids(context))
+            return self._refused(Internal(), ref, context, name)
+        self.stats.actions[name] += 1
+        return Response() if ref is None else Response(body=with_ref(result, ref))
+
+    def _refused(self, error: HubbubError, ref: str | None, context: RequestContext, name: str) -> Response:
+        self.stats.errors[error.code] += 1
+        logger.info("%s refused: %s", name[:64], error.code, extra=_ids(context))
+        reply = error_reply(error, ref, context.request_id if isinstance(error, Internal) else None)
+        return Response(body=encode(reply))
+
+    async def _connect(self, event: Event, context: RequestContext) -> Response:
+        try:
+            principal = _from_authorizer(context)
+            await self.admit(principal)
+            await self.directory.connect(ConnectionId(context.connection_id), principal)
+        except HubbubError as error:
+            self.stats.errors[error.code] += 1
+            return Response(status_code=error.status, body=encode(error_reply(error)))
+        offered = next((v for k, v in (event.headers or {}).items() if k.lower() == "sec-websocket-protocol"), "")
+        if SUBPROTOCOL in [part.strip() for part in offered.split(",")]:
+            return Response(headers={"Sec-WebSocket-Protocol": SUBPROTOCOL})
+        return Response()
+
+    async def _caller(self, context: RequestContext) -> Caller:
+        connection = ConnectionId(context.connection_id)
+        principal = await self.directory.principal(connection) or _from_authorizer(context)
+        if principal.expires_at <= self.clock.now_ms() // 1_000:
+            raise TokenExpired
+        return Caller(principal, connection, context.request_id)
+
+    async def admit(self, principal: Principal) -> None:
+        """Let the principal in, and remember his name and avatar if they are new.
+
+        Raises:
+            Forbidden: he is banned.
+            Unauthorized: his token was revoked.
+            Unavailable: the store does not answer.
+
+        """
+        now_s = self.clock.now_ms() // 1_000
+        known = await self.store.user(principal.user) or User(principal.user)
+        if known.banned_until > now_s:
+            raise Forbidden("You are banned.")
+        if principal.issued_at <= known.revoked_before and known.revoked_before:
+            raise Unauthorized("This token has been revoked; get a new one.")
+        if (known.name, known.avatar) != (principal.name, principal.avatar) and not principal.is_server:
+            try:
+                await self.store.put_user(msgspec.structs.replace(known, name=principal.name, avatar=principal.avatar))
+            except Unavailable as error:  # the name can wait, the user need not
+                logger.warning("cannot remember the name of a user: %s", error)
+
+    # Actions
+
+    async def perform(self, action: str, ask: Ask, by: Principal, connection: ConnectionId | None = None) -> Result:
+        """Run an action with its hooks and checks, as a client's frame would.
+
+        Args:
+            action: its name.
+            ask: its fields.
+            by: who asks; with the scope `server` everything is allowed.
+            connection: on which connection, for the actions that concern one.
+
+        Raises:
+            HubbubError: what the client would have been told.
+
+        """
+        result = await self._perform(action, ask, Caller(by, connection))
+        self.stats.actions[action] += 1
+        return result
+
+    async def _perform(self, name: str, ask: Any, by: Caller) -> Result:  # Any: each action has its own Ask
+        action = self.actions.get(name)
+        if action is None:
+            raise UnknownAction(f"There is no action {name[:64]!r}.")
+        for hook in self.befores.get(name, ()):
+            changed = await hook(self, by, ask)
+            if changed is not None:
+                ask = changed
+        result: Result = await action.function(self, by, ask)
+        return result
+
+    async def write(self, entry: Entry) -> Entry:
+        """Store an entry, hand it to the room's listeners and to the hooks; returns it with its `seq`.
+
+        `id` and `at` are filled in. A `seq` of 0 in what returns means that there was nothing to write.
+
+        Raises:
+            NotFound, Conflict, Unavailable: see `hubbub.ports.Store.append`.
+
+        """
+        entry.at = self.clock.now_ms()
+        entry.id = new_ulid(entry.at)
+        stored = await self.store.append(entry)
+        if stored.seq == 0:
+            return stored
+        await self.fanout.publish(stored.room, stored.seq, encode(stored))
+        if stored.id == entry.id:  # else it is the first result of the same client_id, and was handed out then
+            kind = type_of(stored)
+            self.stats.entries[kind] += 1
+            for hook in self.listeners.get(kind, ()):
+                self._spawn(hook, stored)
+        return stored
+
+    async def signal(self, room: RoomId, signal: Signal, *, exclude: ConnectionId | None = None) -> None:
+        """Tell the room's listeners something that is not stored and may be lost."""
+        await self.fanout.signal(room, encode(signal), exclude=exclude)
+
+    def _spawn(self, hook: Any, entry: Entry) -> None:  # Any: a hook takes its own type of entry
+        async def run() -> None:
+            try:
+                await hook(self, entry)
+            except Exception:
+                self.stats.hook_failures += 1
+                logger.exception("a hook on %s failed, room %s seq %d", type_of(entry), entry.room, entry.seq)
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # For the customer's backend
+
+    async def update_room(
+        self, room: RoomId, by: UserId = SYSTEM, *, name: str | None = None, kind: RoomKind | None = None
+    ) -> Room:
+        """Change a room's name or kind.
+
+        Raises:
+            NotFound: no such room.
+            BadRequest: a direct room's kind cannot change, nor can another become direct.
+
+        """
+        known = await self.store.room(room)
+        if known is None:
+            raise NotFound(f"There is no room {room!r}.")
+        if kind not in (None, known.kind) and RoomKind.DIRECT in (kind, known.kind):
+            raise BadRequest("A direct room stays direct, and no other room becomes one.")
+        await self.write(RoomUpdated(room=room, by=by, room_name=name, kind=kind))
+        return await self.store.room(room) or known
+
+    async def delete_room(self, room: RoomId) -> None:
+        """Remove a room with its log; its members are told.
+
+        Raises:
+            NotFound: no such room.
+
+        """
+        users: list[UserId] = []
+        after, more = "", True
+        while more:
+            members, _, more = await self.store.members(room, after=after, limit=200)
+            users += [member.user for member in members]
+            after = users[-1] if users else ""
+        if not await self.store.delete_room(room):
+            raise NotFound(f"There is no room {room!r}.")
+        gone = RoomSignal(room=room, joined=False)
+        await self.signal(room, gone)
+        for user in users:
+            await self.leave_live(user, room)
+
+    async def ban(self, user: UserId, until_s: int) -> None:
+        """Refuse the user until `until_s`, epoch seconds; his tokens issued before now stay void after it."""
+        await self._forbid(user, banned_until=until_s)
+        await self.fanout.disconnect(user, CLOSE_REMOVED, "banned")
+
+    async def unban(self, user: UserId) -> None:
+        """Let the user in again, with a token issued after the ban began."""
+        known = await self.store.user(user)
+        if known is not None and known.banned_until:
+            await self.store.put_user(msgspec.structs.replace(known, banned_until=0))
+
+    async def revoke(self, user: UserId) -> None:
+        """Void the user's tokens issued before now and close his connections."""
+        await self._forbid(user)
+        await self.fanout.disconnect(user, CLOSE_TOKEN_EXPIRED, "token revoked")
+
+    async def disconnect(self, user: UserId, reason: str = "disconnected by the server") -> None:
+        """Close the user's connections; his client does not come back by itself."""
+        await self.fanout.disconnect(user, CLOSE_REMOVED, reason)
+
+    async def _forbid(self, user: UserId, banned_until: int | None = None) -> None:
+        known = await self.store.user(user) or User(user)
+        now_s = self.clock.now_ms() // 1_000
+        until = known.banned_until if banned_until is None else banned_until
+        await self.store.put_user(msgspec.structs.replace(known, revoked_before=now_s, banned_until=until))
+
+    # Membership as it is felt live
+
+    async def enter_live(self, user: UserId, state: RoomState) -> None:
+        """Let the user's connections hear the room from `state.head` on, and tell them that it is theirs."""
+        await self.fanout.follow(user, state.room, state.head)
+        await self.fanout.tell(user, encode(RoomSignal(room=state.room, joined=True, state=state)))
+
+    async def leave_live(self, user: UserId, room: RoomId) -> None:
+        """Let the user's connections hear the room no more, and tell them so."""
+        await self.fanout.unfollow(user, room)
+        await self.fanout.tell(user, encode(RoomSignal(room=room, joined=False)))
+
+
+_principals = msgspec.json.Decoder(Principal)
+
+
+def _from_authorizer(context: RequestContext) -> Principal:
+    """The principal that `authorize` put into the event."""
+    claims = (context.authorizer or {}).get("principal")
+    if not isinstance(claims, str):
+        raise Unauthorized
+    return _principals.decode(claims)
+
+
+def _ids(context: RequestContext) -> dict[str, str]:
+    return {"connection_id": context.connection_id, "request_id": context.request_id}

@@ -1,0 +1,95 @@
+"""Who is online, as a room is told: users and not connections, with a grace before "offline", never quadratic.
+
+In a room of up to `crowd` listeners each coming and going is told. In a larger one only the number of users online is
+told, at most every `crowded_every_s` and only when it changed. Typing there is told at most every `typing_every_s`.
+"""
+
+from __future__ import annotations
+
+from hubbub.model import RoomId, UserId
+from hubbub.ports import Clock, Directory, Fanout
+from hubbub.protocol import PresenceSignal, TypingSignal, encode
+
+
+class PresenceBoard:
+    """Announces comings and goings.
+
+    Args:
+        fanout, directory, clock: the ports of the same name.
+        grace_s: how long a user may be away before he is told to be offline.
+        crowd: above how many listeners a room is crowded.
+
+    """
+
+    crowded_every_s = 5.0
+    typing_every_s = 2.0
+
+    def __init__(self, *, fanout: Fanout, directory: Directory, clock: Clock, grace_s: float, crowd: int) -> None:
+        self._fanout = fanout
+        self._directory = directory
+        self._clock = clock
+        self._grace_s = grace_s
+        self._crowd = crowd
+        self._arrived: dict[tuple[RoomId, UserId], None] = {}  # told at the next flush, in order of arrival
+        self._leaving: dict[tuple[RoomId, UserId], float] = {}  # told when this monotonic time has passed; in its order
+        self._crowded: dict[RoomId, None] = {}  # crowded rooms whose number may have changed
+        self._told: dict[RoomId, tuple[float, int]] = {}  # when a crowded room was last told, and which number
+        self._typing_at: dict[RoomId, float] = {}  # when typing was last told in a crowded room
+        directory.watch(self.changed)
+
+    def changed(self, room: RoomId, user: UserId, online: bool) -> None:
+        """Take note that the user began or ceased to have a listening connection in the room."""
+        key = (room, user)
+        if online:
+            if self._leaving.pop(key, None) is None:
+                self._arrived[key] = None
+        elif self._arrived.pop(key, key) is key:
+            self._leaving[key] = self._clock.monotonic() + self._grace_s
+
+    async def online(self, room: RoomId, limit: int) -> tuple[list[UserId], int]:
+        """The first users online in the room, and how many; who is away for less than the grace counts."""
+        users, count = await self._directory.online(room, limit)
+        away = [user for place, user in self._leaving if place == room]
+        return sorted({*users, *away})[:limit], count + len(away)
+
+    async def type(self, room: RoomId, signal: TypingSignal, exclude: str | None) -> None:
+        """Tell the room of somebody's typing, unless it is crowded and was told just now."""
+        if self._directory.listeners(room) > self._crowd:
+            now = self._clock.monotonic()
+            if now - self._typing_at.get(room, -self.typing_every_s) < self.typing_every_s:
+                return
+            self._typing_at[room] = now
+        await self._fanout.signal(room, encode(signal), exclude=exclude)  # type: ignore[arg-type]  # a ConnectionId
+
+    async def flush(self) -> None:
+        """Tell what is due; to be called about once a second."""
+        now = self._clock.monotonic()
+        arrived, self._arrived = self._arrived, {}
+        for room, user in arrived:
+            await self._tell(room, user, online=True)
+        due = [key for key, at in self._leaving.items() if at <= now]
+        for room, user in due:
+            if self._leaving.pop((room, user), None) is not None:
+                await self._tell(room, user, online=False)
+        await self._tell_crowded(now)
+        self._typing_at = {room: at for room, at in self._typing_at.items() if now - at < self.typing_every_s}
+
+    async def _tell(self, room: RoomId, user: UserId, *, online: bool) -> None:
+        if self._directory.listeners(room) > self._crowd:
+            self._crowded[room] = None
+            return
+        _, count = await self._directory.online(room, 0)
+        await self._fanout.signal(room, encode(PresenceSignal(room=room, user=user, online=online, count=count)))
+
+    async def _tell_crowded(self, now: float) -> None:
+        for room in list(self._crowded):
+            told_at, told = self._told.get(room, (-self.crowded_every_s, -1))
+            if now - told_at < self.crowded_every_s:
+                continue
+            del self._crowded[room]
+            _, count = await self._directory.online(room, 0)
+            if count != told:
+                self._told[room] = (now, count)
+                await self._fanout.signal(room, encode(PresenceSignal(room=room, count=count)))
+        if len(self._told) > 1_000:
+            self._told = {room: last for room, last in self._told.items() if now - last[0] < self.crowded_every_s}
