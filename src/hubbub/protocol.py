@@ -6,6 +6,7 @@ AsyncAPI document is generated from these structs, so a field's limits stand her
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -492,6 +493,24 @@ def with_ref(result: Result, ref: str | None) -> bytes:
     """Encode `result` as the answer to the frame that had `ref`."""
     result.ref = ref
     return encode(result)
+
+
+def find_token(headers: Mapping[str, str], query: Mapping[str, str]) -> str | None:
+    """The token of a handshake: from the subprotocol `jwt.<token>`, else `Authorization: Bearer`, else `?token=`.
+
+    Args:
+        headers: by name, in any case.
+        query: the URL's query parameters.
+
+    """
+    lowered = {name.lower(): value for name, value in headers.items()}
+    for offered in lowered.get("sec-websocket-protocol", "").split(","):
+        if offered.strip().startswith(TOKEN_SUBPROTOCOL_PREFIX):
+            return offered.strip()[len(TOKEN_SUBPROTOCOL_PREFIX) :]
+    scheme, _, credentials = lowered.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and credentials.strip():
+        return credentials.strip()
+    return query.get("token") or None
 
 
 def schema(kind: Any) -> dict[str, Any]:
