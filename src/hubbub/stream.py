@@ -74,7 +74,7 @@ class Streams:
             return
         if seq == cursor + 1:
             self._deliver(room, stream, seq, frame)
-            if stream.held or stream.waiting:
+            if stream.held:
                 self._advance(room, stream)
             return
         if len(stream.held) < MAX_HELD:
@@ -171,21 +171,18 @@ class Streams:
             stream.recent_from = oldest
 
     def _deliver(self, room: RoomId, stream: _Stream, seq: int, frame: bytes) -> None:
+        """Deliver an entry, and let in who was waiting for it."""
         stream.cursor = seq
         self._sink.publish(room, frame)
+        if stream.waiting:
+            for known, connection in stream.waiting:
+                if known <= seq:
+                    self._sink.join(room, connection)
+            stream.waiting = [(known, connection) for known, connection in stream.waiting if known > seq]
 
     def _advance(self, room: RoomId, stream: _Stream) -> None:
-        """Deliver what was held and now follows; let in who waited for this."""
-        while True:
-            assert stream.cursor is not None  # noqa: S101  a stream that holds or delivers has a cursor
-            if stream.waiting:
-                ready = [connection for seq, connection in stream.waiting if seq <= stream.cursor]
-                stream.waiting = [(seq, connection) for seq, connection in stream.waiting if seq > stream.cursor]
-                for connection in ready:
-                    self._sink.join(room, connection)
-            frame = stream.held.pop(stream.cursor + 1, None)
-            if frame is None:
-                return
+        """Deliver what was held and now follows."""
+        while stream.cursor is not None and (frame := stream.held.pop(stream.cursor + 1, None)) is not None:
             self._deliver(room, stream, stream.cursor + 1, frame)
 
     def _repair_soon(self, room: RoomId, stream: _Stream) -> None:
@@ -201,7 +198,7 @@ class Streams:
                 delay = self._patience_s
                 if self._streams.get(room) is not stream or not (stream.held or stream.waiting):
                     return
-                assert stream.cursor is not None  # noqa: S101  see _advance
+                assert stream.cursor is not None  # noqa: S101  who holds or waits has a cursor
                 try:
                     entries = await self._read(room, stream.cursor)
                 except HubbubError as error:
