@@ -6,10 +6,10 @@ import asyncio
 import random
 
 import pytest
-from doubles import FakeClock, FakeSink, settle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from doubles import FakeClock, FakeSink, settle
 from hubbub.errors import Unavailable
 from hubbub.stream import MAX_RECENT, Streams
 
@@ -189,7 +189,7 @@ async def test_a_connection_that_is_gone_cannot_join(streams, sink, log):
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32), length=st.integers(1, 60))
 def test_whatever_the_order_of_publishing_every_listener_sees_the_log(seed: int, length: int):
-    """With entries shuffled, lost and doubled and listeners coming and going, each sees a stretch of the log in order."""
+    """Entries shuffled, lost and doubled, listeners coming and going: each sees a stretch of the log in order."""
 
     async def run() -> None:
         rng = random.Random(seed)

@@ -1,0 +1,1 @@
+"""Benches: every figure that the documents quote, with the command that makes it."""

@@ -1,0 +1,14 @@
+"""Run all benches: `python -m bench`, or `make bench`."""
+
+from __future__ import annotations
+
+import uvloop
+
+from bench import delivery, memory, sends
+
+print("Server CPU time per delivered message")
+uvloop.run(delivery.main(rounds=5, quick=False))
+print("\nAcknowledged sends on SQLite with fsync")
+uvloop.run(sends.main(rounds=3, seconds=5))
+print("\nMemory per idle connection")
+uvloop.run(memory.main(10_000))
