@@ -6,6 +6,7 @@ AsyncAPI document is generated from these structs, so a field's limits stand her
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -44,6 +45,41 @@ CLOSE_TOKEN_EXPIRED = 4401
 CLOSE_REMOVED = 4403
 CLOSE_SLOW = 4408
 CLOSE_BAD_CLIENT = 4400
+
+
+class CloseAdvice(enum.StrEnum):
+    """What a client does when its connection was closed."""
+
+    RECONNECT = "reconnect"
+    NEW_TOKEN = "new token"  # noqa: S105  a word, not a secret
+    STOP = "stop"
+
+
+class CloseCode(msgspec.Struct, frozen=True):
+    """A close code that a client can meet, what it means, and what to do then."""
+
+    code: int
+    meaning: str
+    advice: CloseAdvice
+
+
+CLOSE_CODES: tuple[CloseCode, ...] = (
+    CloseCode(1000, "closed normally", CloseAdvice.STOP),
+    CloseCode(1001, "idle for too long, or at the end of a connection's lifetime", CloseAdvice.RECONNECT),
+    CloseCode(1002, "the client broke RFC 6455", CloseAdvice.STOP),
+    CloseCode(1003, "the client sent a binary frame", CloseAdvice.STOP),
+    CloseCode(1006, "cut off without a closing handshake (never sent, only seen)", CloseAdvice.RECONNECT),
+    CloseCode(1007, "the client sent a text frame that is not UTF-8", CloseAdvice.STOP),
+    CloseCode(1009, "the client sent a message over the limit", CloseAdvice.STOP),
+    CloseCode(1011, "the server failed", CloseAdvice.RECONNECT),
+    CloseCode(1012, "the server restarts", CloseAdvice.RECONNECT),
+    CloseCode(1013, "the server is too busy just now", CloseAdvice.RECONNECT),
+    CloseCode(CLOSE_BAD_CLIENT, "the client is at fault in a way no other code names", CloseAdvice.STOP),
+    CloseCode(CLOSE_TOKEN_EXPIRED, "the token has expired or was revoked", CloseAdvice.NEW_TOKEN),
+    CloseCode(CLOSE_REMOVED, "removed or banned", CloseAdvice.STOP),
+    CloseCode(CLOSE_SLOW, "the client read too slowly", CloseAdvice.RECONNECT),
+)
+"""The table of close codes; any other code is met with a reconnection."""
 
 Room_ = Annotated[RoomId, msgspec.Meta(pattern=ROOM_ID_PATTERN, description="1 to 64 of A-Z a-z 0-9 . _ : -")]
 User_ = Annotated[UserId, msgspec.Meta(min_length=1, max_length=128)]

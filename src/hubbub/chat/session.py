@@ -17,7 +17,6 @@ from hubbub.protocol import (
     Ping,
     Pong,
     Renewed,
-    Result,
     Subscribe,
     Subscribed,
     Sync,
@@ -168,7 +167,7 @@ async def auth(chat: Chat, by: Caller, ask: Auth) -> Renewed:
 
 
 @action("ping")
-async def ping(chat: Chat, by: Caller, ask: Ping) -> Result:
+async def ping(chat: Chat, by: Caller, ask: Ping) -> Pong:
     """Tell the server's time."""
     return Pong(at=chat.clock.now_ms())
 
