@@ -62,7 +62,7 @@ def openapi(endpoints: Sequence[Endpoint], version: str) -> Json:
         "servers": [{"url": "/"}],
         "security": [{"server": []}],
         "tags": [{"name": name, "description": words} for name, words in _TAGS],
-        "paths": paths,
+        "paths": _ecma(paths),
         "components": {
             "securitySchemes": {
                 "server": {
@@ -72,9 +72,18 @@ def openapi(endpoints: Sequence[Endpoint], version: str) -> Json:
                     "description": "A token with the scope `server`.",
                 }
             },
-            "schemas": dict(sorted(components.items())),
+            "schemas": _ecma(dict(sorted(components.items()))),
         },
     }
+
+
+def _ecma(value: Any) -> Any:  # Any: any JSON
+    r"""`value` with patterns as JSON Schema wants them, ECMA-262's: `$` is the very end, and there is no `\Z`."""
+    if isinstance(value, dict):
+        return {key: each.replace(r"\Z", "$") if key == "pattern" else _ecma(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_ecma(each) for each in value]
+    return value
 
 
 def _tag(endpoint: Endpoint) -> str:
