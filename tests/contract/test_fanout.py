@@ -1,0 +1,180 @@
+"""The promises of the `Fanout`, `Directory` and `Sink` ports, over every adapter in the tables below."""
+
+from __future__ import annotations
+
+import pytest
+
+from doubles import FakeClock, FakeSink, settle
+from hubbub.fanout import open_fanout
+from hubbub.model import ConnectionId, Principal, RoomId, UserId
+
+ROOM = RoomId("room")
+
+FANOUTS = {"local": lambda **parts: open_fanout("local", **parts)}
+"""How each adapter is opened; a new one is a new row."""
+
+
+class World:
+    """A fan-out with its sink, its clock and the log that it may read."""
+
+    def __init__(self) -> None:
+        self.sink = FakeSink()
+        self.clock = FakeClock()
+        self.log: list[int] = []
+        self.presence: list[tuple[str, str, bool]] = []
+
+    async def read(self, room: RoomId, after: int) -> list[tuple[int, bytes]]:
+        return [(seq, b"%d" % seq) for seq in self.log if seq > after]
+
+    async def connect(self, user: str, connection: str, *rooms: str, expires_at: int = 2**40) -> list[bytes]:
+        frames = self.sink.open(connection)
+        await self.fanout.connect(ConnectionId(connection), Principal(UserId(user), expires_at))
+        with await self.fanout.listen(ConnectionId(connection), [RoomId(room) for room in rooms]) as listening:
+            for room in rooms:
+                listening.start(RoomId(room), len(self.log))
+        return frames
+
+    async def write(self, *seqs: int) -> None:
+        """Write to the log and publish."""
+        self.log = sorted({*self.log, *seqs})
+        for seq in seqs:
+            await self.fanout.publish(ROOM, seq, b"%d" % seq)
+        await settle()
+
+
+@pytest.fixture(params=FANOUTS)
+async def world(request):
+    made = World()
+    async with FANOUTS[request.param](sink=made.sink, read=made.read, clock=made.clock) as fanout:
+        made.fanout = fanout
+        fanout.watch(lambda room, user, online: made.presence.append((room, user, online)))
+        yield made
+
+
+async def test_a_connection_gets_a_rooms_entries_in_seq_order_each_at_most_once(world):
+    """Whatever the order of publishing, and however often."""
+    frames = await world.connect("alice", "a", ROOM)
+    await world.write(2, 1, 1, 3, 2)
+    assert frames == [b"1", b"2", b"3"]
+
+
+async def test_an_entry_that_is_published_never_is_read_from_the_store_and_delivered_in_its_place(world):
+    """A hole does not stay one."""
+    frames = await world.connect("alice", "a", ROOM)
+    world.log = [1, 2]
+    await world.write(3)
+    await world.clock.advance(1)
+    assert frames == [b"1", b"2", b"3"]
+
+
+async def test_a_slow_or_dead_listener_never_delays_the_others(world):
+    """A connection that is gone is passed over."""
+    await world.connect("alice", "a", ROOM)
+    frames = await world.connect("bob", "b", ROOM)
+    world.sink.gone("a")
+    await world.write(1)
+    assert frames == [b"1"]
+
+
+async def test_a_connection_that_stopped_listening_gets_nothing_more_of_the_room(world):
+    """Neither entries nor signals."""
+    frames = await world.connect("alice", "a", ROOM, "other")
+    await world.write(1)
+    await world.fanout.unlisten("a", ROOM)
+    await world.fanout.unlisten("a", ROOM)
+    await world.write(2)
+    await world.fanout.signal(ROOM, b"s")
+    assert frames == [b"1"]
+
+
+async def test_signals_reach_the_room_but_not_the_one_they_come_from(world):
+    """`exclude` leaves one connection out."""
+    alice, bob = await world.connect("alice", "a", ROOM), await world.connect("bob", "b", ROOM)
+    await world.fanout.signal(ROOM, b"s", exclude="a")
+    assert (alice, bob) == ([], [b"s"])
+
+
+async def test_what_is_told_to_a_user_reaches_all_his_connections(world):
+    """And nobody else's."""
+    one, two = await world.connect("alice", "a1"), await world.connect("alice", "a2")
+    other = await world.connect("bob", "b")
+    await world.fanout.tell("alice", b"t")
+    await world.fanout.tell("alice", b"u", exclude="a1")
+    await world.fanout.tell("nobody", b"t")
+    assert (one, two, other) == ([b"t"], [b"t", b"u"], [])
+
+
+async def test_a_user_who_follows_a_room_hears_it_on_all_his_connections(world):
+    """From the entry after the given one on, until he unfollows."""
+    one, two = await world.connect("alice", "a1"), await world.connect("alice", "a2")
+    await world.fanout.follow("alice", ROOM, 0)
+    await world.write(1)
+    await world.fanout.unfollow("alice", ROOM)
+    await world.write(2)
+    assert one == two == [b"1"]
+
+
+async def test_a_users_connections_are_closed_together(world):
+    """`disconnect` closes all of them with that code, `close` one."""
+    for connection in ("a1", "a2"):
+        await world.connect("alice", connection)
+    await world.connect("bob", "b")
+    await world.fanout.disconnect("alice", 4403, "banned")
+    await world.fanout.close("b", 4401, "token expired")
+    assert world.sink.closed == {"a1": (4403, "banned"), "a2": (4403, "banned"), "b": (4401, "token expired")}
+
+
+async def test_a_user_is_online_while_at_least_one_of_his_connections_listens(world):
+    """Beginnings and ends are told once each, however many connections he has."""
+    await world.connect("alice", "a1", ROOM)
+    await world.connect("alice", "a2", ROOM)
+    await world.connect("bob", "b", ROOM)
+    assert await world.fanout.online(ROOM, 10) == (["alice", "bob"], 2)
+    assert await world.fanout.online(ROOM, 1) == (["alice"], 2)
+    assert world.fanout.listeners(ROOM) == 3
+    await world.fanout.disconnect_connection("a1")
+    assert await world.fanout.is_online(ROOM, "alice")
+    await world.fanout.disconnect_connection("a2")
+    assert await world.fanout.disconnect_connection("a2") is None
+    assert not await world.fanout.is_online(ROOM, "alice")
+    assert world.presence == [(ROOM, "alice", True), (ROOM, "bob", True), (ROOM, "alice", False)]
+
+
+async def test_a_connections_principal_is_known_and_renewed(world):
+    """The newest token counts."""
+    await world.connect("alice", "a", expires_at=100)
+    assert (await world.fanout.principal("a")).expires_at == 100
+    await world.fanout.connect("a", Principal("alice", 200))
+    assert (await world.fanout.principal("a")).expires_at == 200
+    assert await world.fanout.principal("nobody") is None
+
+
+async def test_ends_of_tokens_are_told_once_per_token(world):
+    """First that the end is near, then that it has come; a renewed token starts anew."""
+    await world.connect("alice", "a", expires_at=100)
+    await world.connect("bob", "b", expires_at=100)
+    await world.connect("carol", "c", expires_at=100)
+    assert await world.fanout.lapsing(30, 60) == ([], [])
+    soon, over = await world.fanout.lapsing(40, 60)
+    assert (sorted(soon), over) == (["a", "b", "c"], [])
+    assert await world.fanout.lapsing(41, 60) == ([], [])
+    await world.fanout.connect("a", Principal("alice", 200))
+    await world.fanout.disconnect_connection("c")
+    assert await world.fanout.lapsing(100, 60) == ([], ["b"])
+    assert await world.fanout.lapsing(101, 60) == ([], [])
+    assert await world.fanout.lapsing(140, 60) == (["a"], [])
+
+
+async def test_token_ends_of_connections_long_gone_take_no_memory(world):
+    """Many short connections with long tokens leave nothing behind."""
+    for n in range(5_000):
+        await world.connect("alice", f"c{n}")
+        world.sink.gone(f"c{n}")
+        await world.fanout.disconnect_connection(f"c{n}")
+    assert len(world.fanout._ends) <= 1_001
+
+
+async def test_an_unknown_fanout_is_refused_by_name():
+    """The error says what was expected and what came."""
+    with pytest.raises(ValueError, match="expected `local`, got 'redis://'"):
+        open_fanout("redis://", sink=FakeSink(), read=None, clock=FakeClock())
