@@ -1,0 +1,419 @@
+"""The one place that assembles: settings in, a running node out.
+
+`Node` is a chat with everything around it, for tests and for embedding; `serve` is a node with signals, what
+`hubbub serve` runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import importlib
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+import hubbub
+from hubbub import api, auth
+from hubbub.chat import Chat, ChatLimits
+from hubbub.config import Settings, SettingsError
+from hubbub.fanout import LocalFanout, open_fanout
+from hubbub.gateway import Gateway, GatewayLimits, Hub
+from hubbub.model import MAX_PAGE, SYSTEM, RoomId, RoomKind, UserId
+from hubbub.ports import Store
+from hubbub.protocol import Notice, encode
+from hubbub.store import open_store
+from hubbub.telemetry import Metrics, MetricsSources
+
+logger = logging.getLogger("hubbub")
+
+GENERAL = RoomId("general")
+"""The public room that `--dev` begins with."""
+
+DEV_TOKEN_TTL_S = 12 * 3600
+"""How long a token lasts that the page got by name."""
+
+SHORT_DRAIN_S = 1.0
+"""The longest drain after Ctrl-C on a terminal: somebody is waiting."""
+
+HTTP_SHUTDOWN_S = 5
+"""How long HTTP requests under way may take after a drain."""
+
+WEB = Path(__file__).parent / "web"
+
+
+class CannotStart(Exception):
+    """The node cannot start; the message says why and what to do."""
+
+
+class SystemClock:
+    """The machine's time: the `Clock` of a running node."""
+
+    def now_ms(self) -> int:
+        """The time of day, epoch milliseconds."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        """Seconds that only grow."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds`."""
+        await asyncio.sleep(seconds)
+
+
+def load_chat(path: str) -> Chat:
+    """The `Chat` at `module:attribute`, looked for in the current folder first.
+
+    Raises:
+        SettingsError: there is none there.
+
+    """
+    module_name, _, attribute = path.partition(":")
+    if not module_name or not attribute:
+        raise SettingsError(f"app: expected module:attribute such as myapp:chat, got {path!r}")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: object = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and something that it imports is not: its own traceback says it best
+        raise SettingsError(f"app: there is no module {module_name!r} in {Path.cwd()} or on the Python path") from error
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            raise SettingsError(f"app: the module {module_name!r} has no {attribute!r}")
+        found = getattr(found, name)
+    if not isinstance(found, Chat):
+        raise SettingsError(f"app: {path} is a {type(found).__name__}, expected a hubbub.Chat")
+    return found
+
+
+class Node:
+    """A running chat server: store, fan-out, chat, gateway and HTTP on their ports.
+
+    Args:
+        settings: what is to run.
+        chat: the chat; by default what `settings.app` names, or a plain one.
+
+    Attributes:
+        chat: the running chat.
+        hub: the live connections.
+        store: the open store.
+        port: the port it listens on, also when a free one was asked for; set once entered.
+        admin_port: the port of `/v1` and `/metrics`, the same unless the settings say otherwise.
+        draining: whether it is on its way out.
+
+    Raises, on entering:
+        SettingsError: a setting is impossible.
+        CannotStart: an address is taken or not there, or the store cannot be opened.
+
+    """
+
+    chat: Chat
+    hub: Hub
+    store: Store
+    port: int
+    admin_port: int
+
+    def __init__(self, settings: Settings, *, chat: Chat | None = None) -> None:
+        self.settings = settings
+        self.draining = False
+        self._chat = chat
+        self._clock = SystemClock()
+        self._servers: list[_Server] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stack = AsyncExitStack()
+        self._drained = False
+
+    def __repr__(self) -> str:
+        return f"<Node {getattr(self, 'url', 'not started')}{', draining' if self.draining else ''}>"
+
+    @property
+    def url(self) -> str:
+        """Where the page is, such as `http://127.0.0.1:8000`."""
+        return f"http://{_reachable(self.settings.host)}:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        """Where clients connect."""
+        return f"ws://{_reachable(self.settings.host)}:{self.port}/ws"
+
+    @property
+    def admin_url(self) -> str:
+        """Where `/v1` and `/metrics` are."""
+        return f"http://{_reachable(self.settings.admin_host or self.settings.host)}:{self.admin_port}"
+
+    async def __aenter__(self) -> Node:
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self.drain(0.0)
+        finally:
+            await self._stack.aclose()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        settings = self.settings
+        sockets = _bind(settings.host, settings.port)
+        stack.callback(_close_all, sockets)
+        self.port = sockets[0].getsockname()[1]
+        admin_sockets: list[socket.socket] = []
+        if settings.admin_port is not None:
+            admin_sockets = _bind(settings.admin_host or settings.host, settings.admin_port)
+            stack.callback(_close_all, admin_sockets)
+        self.admin_port = (admin_sockets or sockets)[0].getsockname()[1]
+
+        self.chat = self._chat or (load_chat(settings.app) if settings.app else Chat())
+        self.hub = Hub()
+        self.store = await stack.enter_async_context(open_store(settings.store))
+        fanout = await stack.enter_async_context(
+            open_fanout(settings.fanout, sink=self.hub, read=self._read_after, clock=self._clock)
+        )
+        verifier = auth.JwtVerifier()
+        self.chat.bind(
+            store=self.store,
+            fanout=fanout,
+            directory=fanout,
+            tokens=verifier,
+            clock=self._clock,
+            limits=ChatLimits(),
+        )
+        stack.push_async_callback(self.chat.aclose)
+        if settings.dev:
+            await self.store.create_room(
+                GENERAL, RoomKind.PUBLIC, name="General", by=SYSTEM, at=self._clock.now_ms(), members=[], exist_ok=True
+            )
+        self._gateway = Gateway(self.chat.api(), hub=self.hub, limits=GatewayLimits())
+        public, admin = self._apps(api.Doorkeeper(self.chat, verifier), fanout)
+        stack.push_async_callback(self._end_tasks)
+        self._own(self.chat.run(), "chat")
+        await self._listen(self._gateway.config(public, settings.host, self.port), sockets)
+        if admin is not None:
+            await self._listen(_http_only(admin), admin_sockets)
+
+    def _apps(self, doorkeeper: api.Doorkeeper, fanout: LocalFanout) -> tuple[ASGIApp, ASGIApp | None]:
+        """What the public port serves, and what the admin port does if there is one."""
+
+        async def needs() -> None:
+            await self.store.ping()
+            await fanout.ping()
+
+        metrics = Metrics(MetricsSources(hub=self.hub.stats, chat=self.chat.stats, requests=doorkeeper.requests))
+        health = api.health_routes(needs=needs, draining=lambda: self.draining)
+        backend = [
+            *api.backend_routes(doorkeeper, version=hubbub.__version__),
+            *api.metrics_routes(metrics.text),
+        ]
+        page = [
+            *api.page_routes(WEB),
+            *(api.dev_token_routes(self._mint) if self.settings.dev else api.no_dev_token_routes()),
+        ]
+        if self.settings.admin_port is None:
+            return api.create_app([*health, *backend, *page]), None
+        return api.create_app([*health, *page]), api.create_app([*health, *backend])
+
+    def _mint(self, user: UserId, name: str | None) -> api.DevToken:
+        raise NotImplementedError
+
+    async def _read_after(self, room: RoomId, after: int) -> list[tuple[int, bytes]]:
+        page = await self.store.page(room, after=after, limit=MAX_PAGE, changes=False)
+        return [(entry.seq, encode(entry)) for entry in page.entries]
+
+    async def _listen(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        server = _Server(config)
+        self._servers.append(server)
+        task = self._own(server.serve(sockets=sockets), "server")
+        accepting = asyncio.get_running_loop().create_task(server.accepting.wait())
+        try:
+            await asyncio.wait({task, accepting}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            accepting.cancel()
+        if task.done():
+            self._tasks.remove(task)
+            error = task.exception()
+            if isinstance(error, OSError):
+                raise CannotStart(_address_trouble(error, *sockets[0].getsockname()[:2])) from error
+            raise CannotStart("The HTTP server ended before it began.") from error
+
+    def _own(self, work: object, name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=f"hubbub {name}")  # type: ignore[arg-type]
+        self._tasks.append(task)
+        return task
+
+    async def failed(self) -> None:
+        """Return when a part of the node ends that should not; raises what it raised."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def drain(self, period_s: float) -> None:
+        """Stop accepting, tell the connections, close them spread over `period_s` seconds, finish what was begun.
+
+        Safe to call twice; the node stays entered, with nobody connected.
+        """
+        if self.draining:
+            return
+        self.draining = True
+        for server in self._servers:
+            server.stop_accepting()
+        words = "This server is going away; reconnect."
+        self.hub.broadcast(encode(Notice(code="going_away", message=words, in_ms=round(period_s * 1_000))))
+        await self._gateway.drain(period_s)
+
+    async def _end_tasks(self) -> None:
+        """End the servers in good order, and the background work with them."""
+        for server in self._servers:
+            server.should_exit = True
+        for task in self._tasks:
+            if task.get_name() != "hubbub server":
+                task.cancel()
+        for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                logger.error("a part of the node failed: %r", outcome, exc_info=outcome)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn in our loop: our signals, and a word when it accepts."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.accepting = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]  uvicorn says Generator, which this makes
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.accepting.set()
+
+    def stop_accepting(self) -> None:
+        for server in self.servers:
+            server.close()
+
+
+def _http_only(app: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=HTTP_SHUTDOWN_S,
+    )
+
+
+def _bind(host: str, port: int) -> list[socket.socket]:
+    """Sockets bound to every address of `host`, not yet listening.
+
+    Raises:
+        CannotStart: an address is taken, not ours, or not to be found.
+
+    """
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise CannotStart(f"There is no address for the host {host!r}: {error.strerror}.") from error
+    bound: list[socket.socket] = []
+    for family, kind, protocol, _, address in dict.fromkeys(addresses):
+        listener = socket.socket(family, kind, protocol)
+        bound.append(listener)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # With port 0 the first address gets a free port, and the others of the same host the same one.
+            listener.bind((address[0], port or bound[0].getsockname()[1], *address[2:]))
+        except OSError as error:
+            _close_all(bound)
+            raise CannotStart(_address_trouble(error, str(address[0]), port)) from error
+    return bound
+
+
+def _address_trouble(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"The port {port} on {host} is in use; choose another with --port, or stop what uses it."
+    if error.errno == errno.EACCES:
+        return f"The port {port} needs more rights than this process has; choose one above 1023 with --port."
+    return f"Cannot listen on {host}, port {port}: {error.strerror or error}."
+
+
+def _close_all(sockets: list[socket.socket]) -> None:
+    for each in sockets:
+        each.close()
+
+
+def _reachable(host: str) -> str:
+    """`host` as one writes it into a URL; for "all addresses" the one that always works from here."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if address.is_unspecified:
+        return "127.0.0.1" if address.version == 4 else "[::1]"
+    return host if address.version == 4 else f"[{host}]"
+
+
+async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
+    """Run a node until SIGTERM or SIGINT, then drain it; a second signal ends the process at once.
+
+    Args:
+        settings: what is to run.
+        announce: told the page's address as soon as it can be opened.
+
+    Raises:
+        SettingsError, CannotStart: it could not begin.
+
+    """
+    loop = asyncio.get_running_loop()
+    asked: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def received(number: signal.Signals) -> None:
+        if asked.done():
+            logger.warning("%s again: ending at once", number.name)
+            logging.shutdown()
+            os._exit(128 + number)
+        asked.set_result(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, received, number)
+    try:
+        async with Node(settings) as node:
+            gc.collect()
+            gc.freeze()  # what is there now stays, and need not be looked at again and again
+            announce(node.url)
+            failed = loop.create_task(node.failed())
+            await asyncio.wait({asked, failed}, return_when=asyncio.FIRST_COMPLETED)
+            if failed.done():
+                failed.result()
+                raise RuntimeError("a part of the server ended by itself")
+            failed.cancel()
+            period_s = settings.drain_s
+            if asked.result() is signal.SIGINT and sys.stdin.isatty():
+                period_s = min(period_s, SHORT_DRAIN_S)
+            logger.info("%s: draining for up to %g s", asked.result().name, period_s)
+            await node.drain(period_s)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
