@@ -322,7 +322,7 @@ class Sent(Result):
 
 
 class Appended(Result):
-    """The `seq` of the entry that an edit, deletion or reaction made; of the earlier one if it changed nothing."""
+    """The `seq` of the entry that an edit, deletion or reaction made; 0 if it changed nothing."""
 
     room: RoomId
     seq: int
