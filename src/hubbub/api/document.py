@@ -241,7 +241,7 @@ article:target { border-color: var(--accent); }
 nav { display: flex; flex-wrap: wrap; gap: 1rem; }
 a { color: var(--accent); }
 code { padding: .1em .3em; border-radius: .3em; background: var(--soft); font: .9em ui-monospace, monospace; }
-table { width: 100%; border-collapse: collapse; font-size: .92rem; }
+table { width: 100%; margin-bottom: .8rem; border-collapse: collapse; font-size: .92rem; }
 th, td { padding: .3rem .6rem .3rem 0; border-top: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { border: 0; font-weight: 500; opacity: .6; }
 summary { cursor: pointer; }
