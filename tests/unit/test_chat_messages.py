@@ -7,8 +7,11 @@ import json
 
 import pytest
 
+import hubbub
 from chatlab import lab
 from doubles import settle
+from hubbub.errors import Forbidden
+from hubbub.protocol import Ask, Result, Room_, Send
 
 
 @pytest.fixture
@@ -244,10 +247,6 @@ async def test_a_typing_signal_goes_to_the_others(alice, bob):
 
 async def test_hooks_check_change_and_hear_of_messages():
     """`before` refuses or changes an ask, `on` hears of the stored entry, and a failing hook hurts nobody."""
-    import hubbub
-    from hubbub.errors import Forbidden
-    from hubbub.protocol import Send
-
     chat = hubbub.Chat()
     heard = []
 
@@ -283,9 +282,6 @@ async def test_hooks_check_change_and_hear_of_messages():
 
 async def test_users_add_their_own_actions():
     """An action is a function with a struct for its fields, checked like the built-in ones."""
-    import hubbub
-    from hubbub.protocol import Ask, Result, Room_
-
     chat = hubbub.Chat()
 
     class Vote(Ask):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chatlab import lab
-from hubbub.model import MAX_PAGE, Principal
+from hubbub.model import MAX_PAGE, Principal, Role, RoomKind
 from hubbub.protocol import Create, Invite, Send
 
 
@@ -159,9 +159,9 @@ async def test_public_rooms_are_listed_and_others_are_not(at, alice):
 async def test_the_backend_may_do_everything(at, alice):
     """With the scope `server` rooms are made for others, posts are made as anybody, and no rank is in the way."""
     system = Principal("system", 2**40, scopes=("server",))
-    await at.chat.perform("create", Create(kind="private", room="orders", members=["alice"]), system)
+    await at.chat.perform("create", Create(kind=RoomKind.PRIVATE, room="orders", members=["alice"]), system)
     await at.chat.perform("send", Send(room="orders", text="shipped"), system)
-    await at.chat.perform("invite", Invite(room="orders", user="bob", role="owner"), system)
+    await at.chat.perform("invite", Invite(room="orders", user="bob", role=Role.OWNER), system)
     assert [entry["by"] for entry in alice.of("message.created")] == ["system"]
     assert {member["user"] for member in (await alice.ok("members", room="orders"))["members"]} == {"alice", "bob"}
 

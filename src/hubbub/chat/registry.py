@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import typing
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -58,7 +57,9 @@ class Registry:
         def register(function: Function) -> Function:
             if name in self.actions and not replace:
                 raise ValueError(f"the action {name!r} exists already; say replace=True to put yours in its place")
-            ask = _ask_of(name, function)
+            frame = inspect.currentframe()
+            nearby = frame.f_back.f_locals if frame and frame.f_back else {}
+            ask = _ask_of(name, function, nearby)
             self.actions[name] = Action(name, ask, msgspec.json.Decoder(ask), function)
             return function
 
@@ -104,7 +105,8 @@ def _require_coroutine(function: Callable[..., Any], what: str) -> None:
         raise TypeError(f"{what} expects an `async def` function, got {function!r}")
 
 
-def _ask_of(name: str, function: Callable[..., Any]) -> type[Ask]:
+def _ask_of(name: str, function: Callable[..., Any], nearby: Mapping[str, Any]) -> type[Ask]:
+    """The struct that the function's last parameter is annotated with; `nearby` are the names where it is defined."""
     _require_coroutine(function, f"action({name!r})")
     parameters = list(inspect.signature(function).parameters)
     if len(parameters) != 3:
@@ -112,9 +114,10 @@ def _ask_of(name: str, function: Callable[..., Any]) -> type[Ask]:
     # Only the last annotation matters; the others may be names that exist for type checkers alone.
     annotation = function.__annotations__.get(parameters[2])
     if isinstance(annotation, str):
-        closure = inspect.getclosurevars(function)
-        scope = {**vars(typing), **function.__globals__, **closure.nonlocals}
-        annotation = eval(annotation, scope)  # noqa: S307  the programmer's own annotation
+        try:
+            annotation = eval(annotation, {**function.__globals__, **nearby})  # noqa: S307  the programmer's own
+        except NameError as error:
+            raise TypeError(f"action({name!r}): the annotation {annotation!r} cannot be found: {error}") from error
     if not (isinstance(annotation, type) and issubclass(annotation, Ask)):
         raise TypeError(f"action({name!r}) expects its last parameter annotated with a subclass of hubbub.Ask")
     return annotation
