@@ -30,6 +30,7 @@ import hubbub
 from hubbub import api, auth
 from hubbub.chat import Chat, ChatLimits
 from hubbub.config import Settings, SettingsError
+from hubbub.errors import Unavailable
 from hubbub.fanout import LocalFanout, open_fanout
 from hubbub.gateway import Gateway, GatewayLimits, Hub
 from hubbub.model import MAX_PAGE, SYSTEM, RoomId, RoomKind, UserId
@@ -184,10 +185,13 @@ class Node:
 
         self.chat = self._chat or (load_chat(settings.app) if settings.app else Chat())
         self.hub = Hub()
-        self.store = await stack.enter_async_context(open_store(settings.store))
-        fanout = await stack.enter_async_context(
-            open_fanout(settings.fanout, sink=self.hub, read=self._read_after, clock=self._clock)
-        )
+        try:
+            self.store = await stack.enter_async_context(open_store(settings.store))
+            fanout = await stack.enter_async_context(
+                open_fanout(settings.fanout, sink=self.hub, read=self._read_after, clock=self._clock)
+            )
+        except (ValueError, Unavailable) as error:
+            raise CannotStart(str(error)) from error
         verifier = auth.JwtVerifier()
         self.chat.bind(
             store=self.store,
