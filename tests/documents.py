@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -31,6 +31,16 @@ def blocks(page: Path, language: str) -> list[Block]:
     text = page.read_text(encoding="utf-8")
     found = re.finditer(rf"^```{language}\b[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [Block(page, text.count("\n", 0, match.start()) + 1, language, match[1]) for match in found]
+
+
+def runnable(kind: str) -> list[Block]:
+    """The Python blocks that stand right after the marker `<!-- runs: kind -->`, on all pages."""
+    return [
+        block
+        for page in PAGES
+        for block in blocks(page, "python")
+        if page.read_text(encoding="utf-8").splitlines()[block.line - 2] == f"<!-- runs: {kind} -->"
+    ]
 
 
 def prose(page: Path) -> str:
