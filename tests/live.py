@@ -20,7 +20,6 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from hubbub import auth
-from hubbub.model import Role, RoomId, UserId
 
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
 BOUND_S = 20.0
@@ -29,8 +28,7 @@ BOUND_S = 20.0
 
 def token(user: str, *, ttl_s: int = 3600, scopes: tuple[str, ...] = (), **claims: Any) -> str:
     """A token of the tests' secret."""
-    rooms = {RoomId(room): Role(role) for room, role in claims.pop("rooms", {}).items()}
-    return auth.issue(SECRET, user=UserId(user), ttl_s=ttl_s, scopes=scopes, rooms=rooms, **claims)
+    return auth.issue(SECRET, user=user, ttl_s=ttl_s, now_s=int(time.time()), scope=" ".join(scopes), **claims)
 
 
 async def until(condition: Callable[[], bool], what: str, *, bound_s: float = BOUND_S) -> None:

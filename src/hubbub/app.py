@@ -29,11 +29,11 @@ from starlette.types import ASGIApp
 import hubbub
 from hubbub import api, auth
 from hubbub.chat import Chat, ChatLimits
-from hubbub.config import Settings, SettingsError
+from hubbub.config import Keys, Settings, SettingsError, read_keys
 from hubbub.errors import Unavailable
 from hubbub.fanout import LocalFanout, open_fanout
 from hubbub.gateway import Gateway, GatewayLimits, Hub
-from hubbub.model import MAX_PAGE, SYSTEM, RoomId, RoomKind, UserId
+from hubbub.model import MAX_PAGE, SYSTEM, Role, RoomId, RoomKind, UserId
 from hubbub.ports import Store
 from hubbub.protocol import Notice, encode
 from hubbub.store import open_store
@@ -138,7 +138,7 @@ class Node:
         self._servers: list[_Server] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._stack = AsyncExitStack()
-        self._drained = False
+        self._secret: str | None = None  # signs the page's tokens; None when tokens are signed elsewhere
 
     def __repr__(self) -> str:
         return f"<Node {getattr(self, 'url', 'not started')}{', draining' if self.draining else ''}>"
@@ -151,7 +151,7 @@ class Node:
     @property
     def ws_url(self) -> str:
         """Where clients connect."""
-        return f"ws://{_reachable(self.settings.host)}:{self.port}/ws"
+        return f"ws://{_reachable(self.settings.host)}:{self.port}{self.settings.path}"
 
     @property
     def admin_url(self) -> str:
@@ -183,23 +183,35 @@ class Node:
             stack.callback(_close_all, admin_sockets)
         self.admin_port = (admin_sockets or sockets)[0].getsockname()[1]
 
+        keys = read_keys(settings)
+        self._secret = keys.secrets[0] if keys.secrets else None
+        verifier = await stack.enter_async_context(_verifier(settings, keys))
         self.chat = self._chat or (load_chat(settings.app) if settings.app else Chat())
         self.hub = Hub()
         try:
-            self.store = await stack.enter_async_context(open_store(settings.store))
+            self.store = await stack.enter_async_context(
+                open_store(settings.store_url, retain_entries=settings.retain_entries, retain_days=settings.retain_days)
+            )
             fanout = await stack.enter_async_context(
                 open_fanout(settings.fanout, sink=self.hub, read=self._read_after, clock=self._clock)
             )
         except (ValueError, Unavailable) as error:
             raise CannotStart(str(error)) from error
-        verifier = auth.JwtVerifier()
         self.chat.bind(
             store=self.store,
             fanout=fanout,
             directory=fanout,
             tokens=verifier,
             clock=self._clock,
-            limits=ChatLimits(),
+            limits=ChatLimits(
+                max_text_chars=settings.max_text_chars,
+                rate=settings.rate,
+                burst=settings.burst,
+                user_rate=settings.user_rate,
+                user_burst=settings.user_burst,
+                presence_grace_s=settings.presence_grace_s,
+                crowd=settings.crowd,
+            ),
         )
         stack.push_async_callback(self.chat.aclose)
         if settings.dev:
@@ -229,14 +241,27 @@ class Node:
         ]
         page = [
             *api.page_routes(WEB),
-            *(api.dev_token_routes(self._mint) if self.settings.dev else api.no_dev_token_routes()),
+            *(api.dev_token_routes(self._mint) if self.settings.dev and self._secret else api.no_dev_token_routes()),
         ]
         if self.settings.admin_port is None:
             return api.create_app([*health, *backend, *page]), None
         return api.create_app([*health, *page]), api.create_app([*health, *backend])
 
     def _mint(self, user: UserId, name: str | None) -> api.DevToken:
-        raise NotImplementedError
+        """A token for the page, which may talk in `general` with it."""
+        assert self._secret is not None  # noqa: S101  or the route would not be there
+        now_s = self._clock.now_ms() // 1_000
+        token = auth.issue(
+            self._secret,
+            user=user,
+            name=name,
+            ttl_s=DEV_TOKEN_TTL_S,
+            now_s=now_s,
+            rooms={GENERAL: Role.MEMBER},
+            audience=self.settings.audience,
+            issuer=self.settings.issuer,
+        )
+        return api.DevToken(token, now_s + DEV_TOKEN_TTL_S)
 
     async def _read_after(self, room: RoomId, after: int) -> list[tuple[int, bytes]]:
         page = await self.store.page(room, after=after, limit=MAX_PAGE, changes=False)
@@ -313,6 +338,27 @@ class _Server(uvicorn.Server):
     def stop_accepting(self) -> None:
         for server in self.servers:
             server.close()
+
+
+def _verifier(settings: Settings, keys: Keys) -> auth.JwtVerifier:
+    """The verifier of the settings' keys.
+
+    Raises:
+        SettingsError: a key cannot be used.
+
+    """
+    try:
+        return auth.JwtVerifier(
+            secrets=keys.secrets,
+            public_keys=keys.public_keys,
+            jwks_url=settings.jwks_url,
+            algorithms=settings.algorithms,
+            audience=settings.audience,
+            issuer=settings.issuer,
+            leeway_s=settings.leeway_s,
+        )
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
 
 
 def _http_only(app: ASGIApp) -> uvicorn.Config:

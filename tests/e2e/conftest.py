@@ -15,7 +15,7 @@ from live import SECRET, ServerProcess
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[Node]:
     """A running node in this process."""
-    settings = Settings(port=0, secret=SECRET, data=tmp_path, store=f"sqlite:///{tmp_path}/chat.db")
+    settings = Settings(port=0, secret=SECRET, data=str(tmp_path))
     async with Node(settings) as running:
         yield running
 

@@ -18,7 +18,7 @@ DRAIN_S = 2.0
 @pytest.fixture
 async def draining(tmp_path: Path):
     """`hubbub serve` with a drain that is long enough to look at."""
-    process = ServerProcess(tmp_path, "--drain", str(DRAIN_S))
+    process = ServerProcess(tmp_path, "--drain-s", str(DRAIN_S))
     try:
         await process.start()
         yield process

@@ -117,7 +117,7 @@ async def test_an_admin_port_keeps_the_backend_apart(tmp_path: Path) -> None:
         admin_host="127.0.0.1",
         admin_port=0,
         secret=SECRET,
-        data=tmp_path,
+        data=str(tmp_path),
         store=f"sqlite:///{tmp_path}/chat.db",
     )
     async with Node(settings) as node, backend(node.url) as public, backend(node.admin_url) as admin:
@@ -136,7 +136,7 @@ async def test_an_admin_port_keeps_the_backend_apart(tmp_path: Path) -> None:
 
 async def test_dev_lets_the_page_in_by_name(tmp_path: Path) -> None:
     """With --dev a name is enough for a token, and with it one can talk in `general`."""
-    settings = Settings(port=0, dev=True, secret=SECRET, data=tmp_path, store=f"sqlite:///{tmp_path}/chat.db")
+    settings = Settings(port=0, dev=True, secret=SECRET, data=str(tmp_path))
     async with Node(settings) as node, httpx.AsyncClient(base_url=node.url, trust_env=False) as http:
         answer = (await http.post("/dev/token", json={"user": "ann", "name": "Ann"})).json()
         async with await Wire.open(node.ws_url, answer["token"]) as ann:
@@ -157,14 +157,14 @@ async def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(CannotStart, match=f"port {port} on 127.0.0.1 is in use"):
-            async with Node(Settings(port=port, secret=SECRET, data=tmp_path)):
+            async with Node(Settings(port=port, secret=SECRET, data=str(tmp_path))):
                 pass
     with pytest.raises(CannotStart, match=r"no-such-host\.invalid"):
-        async with Node(Settings(host="no-such-host.invalid", port=0, secret=SECRET, data=tmp_path)):
+        async with Node(Settings(host="no-such-host.invalid", port=0, secret=SECRET, data=str(tmp_path))):
             pass
     (tmp_path / "folder.db").mkdir()
     with pytest.raises(CannotStart, match=r"folder\.db"):
-        async with Node(Settings(port=0, secret=SECRET, data=tmp_path, store=f"sqlite:///{tmp_path}/folder.db")):
+        async with Node(Settings(port=0, secret=SECRET, data=str(tmp_path), store=f"sqlite:///{tmp_path}/folder.db")):
             pass
 
 
