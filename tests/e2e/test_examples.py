@@ -13,7 +13,7 @@ import pytest
 
 from documents import ROOT, Block, runnable
 from hubbub.app import Node
-from live import SECRET, ServerProcess, Wire, token
+from live import SECRET, ServerProcess, Wire, token, until
 
 
 def example(name: str) -> ModuleType:
@@ -114,13 +114,15 @@ async def test_clients_in_documents_run(block: Block, node: Node, capsys: pytest
         try:
             assert (await alice.wait_for("message.created"))["text"].startswith("Hello")
             await alice.ok("send", room="general", text="Nice to meet you")
-            shown = ""
-            async with asyncio.timeout(20):
-                while "Nice to meet you" not in shown:
-                    assert not running.done(), running
-                    await asyncio.sleep(0)
-                    shown += capsys.readouterr().out
-            assert "Hello" in shown
+            shown: list[str] = []
+
+            def answered() -> bool:
+                assert not running.done(), running
+                shown.append(capsys.readouterr().out)
+                return "Nice to meet you" in "".join(shown)
+
+            await until(answered, "what the client prints of others")
+            assert "Hello" in "".join(shown)
         finally:
             running.cancel()
             with contextlib.suppress(asyncio.CancelledError):
