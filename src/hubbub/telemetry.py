@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+import time
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
+import msgspec
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -68,3 +72,70 @@ def _metrics_by(name: str, words: str, label: str, counts: Mapping[str, int]) ->
     for key, count in counts.items():
         family.add_metric([key], count)
     return family
+
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+
+
+def configure_logging(level: str = "info", style: str = "auto") -> None:
+    """Send the log to standard error, readable on a terminal and as JSON lines elsewhere.
+
+    What is passed as `extra=` (a connection's id, a request's) stands on the line. Tokens and texts are never logged.
+
+    Args:
+        level: debug, info, warning or error.
+        style: text, json, or auto to look at the terminal.
+
+    """
+    if style == "auto":
+        style = "text" if sys.stderr.isatty() else "json"
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(TextLines(colour=sys.stderr.isatty()) if style == "text" else JsonLines())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for noisy in ("httpx", "httpcore", "uvicorn.access", "websockets"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    for name in ("uvicorn", "uvicorn.error"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def _extras(record: logging.LogRecord) -> dict[str, object]:
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line, for machines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as a line."""
+        line: dict[str, object] = {
+            "ts": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_extras(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line, enc_hook=str).decode()
+
+
+class TextLines(logging.Formatter):
+    """A line as a person reads it: time, level, words, then what belongs to it."""
+
+    _COLOURS: ClassVar = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
+
+    def __init__(self, *, colour: bool) -> None:
+        super().__init__()
+        self._colour = colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as a line, with its traceback below."""
+        extras = " ".join(f"{key}={value}" for key, value in _extras(record).items())
+        line = f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {record.levelname.lower():<7} "
+        line += record.getMessage() + (f"  {extras}" if extras else "")
+        code = self._COLOURS.get(record.levelname) if self._colour else None
+        if code:
+            line = f"\033[{code}m{line}\033[0m"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line

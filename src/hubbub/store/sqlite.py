@@ -790,7 +790,7 @@ class SqliteStore(Store):
             goal = min(seq, known.head)
             noted = batch.marks.get((user, known.no))
             row = batch.db.execute("SELECT seq FROM reads WHERE user = ? AND room = ?", (user, known.no)).fetchone()
-            mark = max(noted[0] if noted else 0, row[0] if row else 0)
+            mark: int = max(noted[0] if noted else 0, row[0] if row else 0)
             if goal <= mark:
                 return mark
             batch.marks[user, known.no] = (goal, self._ordinal(batch, known, goal))
