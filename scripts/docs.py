@@ -22,6 +22,7 @@ import hubbub
 from hubbub import errors, model, protocol
 from hubbub.chat import ChatLimits
 from hubbub.chat.registry import BUILT_IN
+from hubbub.store import SqliteStore
 
 ROOT = Path(__file__).resolve().parent.parent
 ASYNCAPI = ROOT / "docs" / "asyncapi.json"
@@ -407,6 +408,7 @@ def roles_table() -> str:
 def limits_table() -> str:
     """Limits of the protocol and the defaults of the chat's."""
     chat = ChatLimits()
+    store = inspect.signature(SqliteStore).parameters
     rows = [
         ("a message from a client", f"{protocol.MAX_MESSAGE_BYTES:,} bytes", "close 1009"),
         ("a room id", "1-64 characters of `A-Za-z0-9._:-`", "`bad_request`"),
@@ -416,6 +418,8 @@ def limits_table() -> str:
         ("a reaction", f"1-{model.MAX_REACTION_CHARS} characters", "`bad_request`"),
         ("a user id", f"1-{model.MAX_USER_ID_CHARS} characters", "`bad_request`"),
         ("a room's name", f"{model.MAX_NAME_CHARS} characters", "`bad_request`"),
+        ("members of a room", f"{store['max_members'].default:,}", "`conflict`"),
+        ("rooms of a user", f"{store['max_rooms'].default:,}", "`conflict`"),
         ("a page of history, members or rooms", f"{model.MAX_PAGE} items", "`bad_request`"),
         ("the entries in one answer", f"about {chat.max_reply_bytes // 1024} KiB", "the rest is a next page"),
         ("missed entries in one `sync`", f"{chat.sync_entries:,}", "the room is named in `more`"),
