@@ -12,9 +12,10 @@ from pathlib import Path
 
 import jwt
 import pytest
+import typer
 
 from documents import PAGES, ROOT, Block, blocks, runnable
-from hubbub import Chat
+from hubbub import Chat, cli
 from hubbub.chat.registry import BUILT_IN
 
 PYTHON = [block for page in PAGES for block in blocks(page, "python")]
@@ -65,3 +66,24 @@ def test_every_example_says_what_it_is(path: Path) -> None:
     explained = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     assert explained
     assert any(f"examples/{path.name}" in page.read_text(encoding="utf-8") for page in PAGES)
+
+
+def commands_in_documents() -> list[tuple[str, str]]:
+    """The `hubbub …` commands in the documents: where each stands, and its words."""
+    command = re.compile(r"(?:^\$ .*?|`|\()(?:\.venv/bin/)?hubbub ([a-z]+[^`|\n)]*)", re.MULTILINE)
+    found: list[tuple[str, str]] = []
+    for page in PAGES:
+        text, name = page.read_text(encoding="utf-8"), page.relative_to(ROOT)
+        lines = [(text.count("\n", 0, match.start()) + 1, match[1].strip()) for match in command.finditer(text)]
+        found += [(f"{name}:{line}", words) for line, words in lines]
+    return found
+
+
+@pytest.mark.parametrize("where, words", commands_in_documents())
+def test_commands_in_documents_exist(where: str, words: str) -> None:
+    """Every `hubbub` command that the documents show is one, and has the flags they show."""
+    commands = typer.main.get_group(cli.app).commands
+    name, *rest = words.split()
+    assert name in commands, f"{where}: there is no `hubbub {name}`"
+    flags = {flag for parameter in commands[name].params for flag in parameter.opts}
+    assert {word.partition("=")[0] for word in rest if word.startswith("--")} <= flags, where
