@@ -217,7 +217,7 @@ def _schemas(structs: list[type[msgspec.Struct]]) -> Json:
         if name in entries:
             schema["required"] = ["type", *ENTRY_ALWAYS, *[f for f in schema["required"] if f not in ENTRY_ALWAYS]]
             schema["required"] = list(dict.fromkeys(schema["required"]))
-    return _ecma(schemas)
+    return _plain(schemas)
 
 
 def _is_class(value: object) -> bool:
@@ -245,15 +245,19 @@ def _framed(schema: Json, action: str) -> Json:
     }
 
 
-def _ecma(value: Any) -> Any:
-    r"""Regular expressions as JSON Schema wants them: ECMAScript has no `\Z`."""
+def _plain(value: Any) -> Any:  # Any: a piece of a JSON schema
+    r"""The schema as AsyncAPI wants it: ECMAScript's patterns, which have no `\Z`, and no OpenAPI discriminators.
+
+    The `type` of each alternative, an enumeration of one word, tells them apart already.
+    """
     if isinstance(value, dict):
         return {
-            key: each.replace("\\Z", "$") if key == "pattern" and isinstance(each, str) else _ecma(each)
+            key: each.replace("\\Z", "$") if key == "pattern" and isinstance(each, str) else _plain(each)
             for key, each in value.items()
+            if key != "discriminator"
         }
     if isinstance(value, list):
-        return [_ecma(each) for each in value]
+        return [_plain(each) for each in value]
     return value
 
 

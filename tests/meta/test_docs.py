@@ -110,6 +110,8 @@ def test_asyncapi_schemas_are_json_schemas(document: Json) -> None:
     """Every schema in the document is a valid JSON Schema of draft 7, which AsyncAPI 3.0 speaks."""
     for schema in document["components"]["schemas"].values():
         Draft7Validator.check_schema(schema)
+        assert "\\Z" not in json.dumps(schema), "ECMAScript's patterns have no such end"
+        assert "discriminator" not in json.dumps(schema), "OpenAPI's form of it is no AsyncAPI"
 
 
 def test_asyncapi_names_every_action_and_no_other(document: Json) -> None:
