@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from documents import PAGES, ROOT, Block, anchors, blocks, generator, prose
 from jsonschema import Draft7Validator
 
+from documents import PAGES, ROOT, Block, anchors, blocks, generator, prose
 from hubbub.chat.registry import BUILT_IN
 from hubbub.model import ENTRY_TYPES
 from hubbub.protocol import ACTIONS, SIGNALS, ErrorReply, decode_envelope, encode
