@@ -281,7 +281,7 @@ class Node:
             error = task.exception()
             if isinstance(error, OSError):
                 raise CannotStart(_address_trouble(error, *sockets[0].getsockname()[:2])) from error
-            raise CannotStart("The HTTP server ended before it began.") from error
+            raise error or RuntimeError("the HTTP server ended before it began")
 
     def _own(self, work: object, name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=f"hubbub {name}")  # type: ignore[arg-type]

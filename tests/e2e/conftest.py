@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from hubbub.config import Settings
 
 from hubbub.app import Node
+from hubbub.config import Settings
 from live import SECRET, ServerProcess
 
 
