@@ -89,9 +89,12 @@ async def read_log(wire: Wire, room: str) -> list[dict[str, Any]]:
     return entries
 
 
-async def check(ws_url: str, writers: list[Writer]) -> int:
-    """Compare the logs with what the writers know; returns how many messages there are."""
-    messages = 0
+async def check(ws_url: str, writers: list[Writer]) -> tuple[int, int]:
+    """Compare the logs with what the writers know.
+
+    Returns how many messages there are, and how many of them nobody was told of.
+    """
+    messages = untold = 0
     async with await Wire.open(ws_url, token("auditor")) as wire:
         for room in ROOMS:
             entries = await read_log(wire, room)
@@ -104,13 +107,14 @@ async def check(ws_url: str, writers: list[Writer]) -> int:
                 if writer.room == room:
                     lost = writer.acknowledged.items() - places.items()
                     assert not lost, f"acknowledged and not there: {sorted(lost)[:5]}"
+                    untold += len(writer.pending.keys() & places.keys())
             for entry in said:
                 assert entry["text"] == f"{entry['by']} says {entry['client_id']}"
-    return messages
+    return messages, untold
 
 
 @pytest.mark.timeout(170)
-async def test_kill_minus_nine_loses_nothing_acknowledged(tmp_path: Path, record_property: Any) -> None:
+async def test_kill_minus_nine_loses_nothing_acknowledged(tmp_path: Path) -> None:
     """After each of 20 kills under load every acknowledged message is there, once, with seqs free of gaps.
 
     What was not acknowledged is sent again under its client_id after the restart, and nothing is there twice.
@@ -121,7 +125,7 @@ async def test_kill_minus_nine_loses_nothing_acknowledged(tmp_path: Path, record
     server = ServerProcess(tmp_path, HUBBUB_RATE="0", HUBBUB_USER_RATE="0")
     writers = [Writer(room, f"{room}-{n}") for room in ROOMS for n in range(WRITERS_PER_ROOM)]
     starts: list[float] = []
-    resent = 0
+    resent = untold = messages = 0
     try:
         await server.start()
         async with await Wire.open(server.ws_url, token("host")) as wire:
@@ -153,12 +157,11 @@ async def test_kill_minus_nine_loses_nothing_acknowledged(tmp_path: Path, record
             assert [outcome for outcome in outcomes if outcome is not None] == []
             await server.start()
             starts.append(server.started_in_s)
-            await check(server.ws_url, writers)
-        messages = await check(server.ws_url, writers)
+            messages, untold_now = await check(server.ws_url, writers)
+            untold += untold_now
     finally:
         await server.stop()
-    assert resent > 0, "no kill hit a message under way: this showed less than it claims"
+    assert resent, "no kill hit a message under way: this showed less than it claims"
     starts.sort()
-    record_property("messages", messages)
-    record_property("resent", resent)
-    record_property("median start, s", round(starts[len(starts) // 2], 3))
+    print(f"{messages} messages, {resent} sent again, {untold} of them stored already")  # noqa: T201
+    print(f"median start {starts[len(starts) // 2]:.2f} s")  # noqa: T201
