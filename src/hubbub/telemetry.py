@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -20,6 +21,16 @@ class MetricsHub(Protocol):
     """The gateway's plain counters, as far as metrics need them."""
 
     connections: int
+    opened: int
+    closed_by_code: Counter[int]
+    messages_in: int
+    bytes_in: int
+    frames_out: int
+    bytes_out: int
+    signals_shed: int
+    slow_closed: int
+    refused: Counter[int]
+    failures: int
 
 
 class MetricsSources(NamedTuple):
@@ -53,8 +64,22 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """The counters as they are now, for `prometheus_client`."""
-        chat = self._sources.chat
-        yield GaugeMetricFamily("hubbub_connections", "Live connections.", value=self._sources.hub.connections)
+        hub, chat = self._sources.hub, self._sources.chat
+        yield GaugeMetricFamily("hubbub_connections", "Live connections.", value=hub.connections)
+        yield CounterMetricFamily("hubbub_connections_opened", "Connections that were let in.", value=hub.opened)
+        yield _metrics_by("hubbub_connections_closed", "Connections that ended.", "code", hub.closed_by_code)
+        yield _metrics_by("hubbub_handshakes_refused", "Handshakes that were refused.", "status", hub.refused)
+        yield CounterMetricFamily("hubbub_messages_in", "Messages from clients.", value=hub.messages_in)
+        yield CounterMetricFamily("hubbub_bytes_in", "Their bytes.", value=hub.bytes_in)
+        yield CounterMetricFamily("hubbub_frames_out", "Frames handed to sockets.", value=hub.frames_out)
+        yield CounterMetricFamily("hubbub_bytes_out", "Their bytes.", value=hub.bytes_out)
+        yield CounterMetricFamily(
+            "hubbub_signals_shed", "Signals that a slow connection did not get.", value=hub.signals_shed
+        )
+        yield CounterMetricFamily("hubbub_slow_closed", "Connections closed with 4408.", value=hub.slow_closed)
+        yield CounterMetricFamily(
+            "hubbub_function_failures", "Functions that raised or took too long.", value=hub.failures
+        )
         yield _metrics_by("hubbub_actions", "Actions answered with success.", "action", chat.actions)
         yield _metrics_by("hubbub_errors", "Actions and handshakes answered with an error.", "code", chat.errors)
         yield _metrics_by("hubbub_entries", "Log entries written.", "type", chat.entries)
@@ -67,10 +92,12 @@ class Metrics:
         yield requests
 
 
-def _metrics_by(name: str, words: str, label: str, counts: Mapping[str, int]) -> CounterMetricFamily:
+def _metrics_by(
+    name: str, words: str, label: str, counts: Mapping[str, int] | Mapping[int, int]
+) -> CounterMetricFamily:
     family = CounterMetricFamily(name, words, labels=[label])
     for key, count in counts.items():
-        family.add_metric([key], count)
+        family.add_metric([str(key)], count)
     return family
 
 
