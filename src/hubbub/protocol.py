@@ -164,7 +164,7 @@ class History(Ask):
 
 
 class Create(Ask):
-    """Make a room and become its owner; a direct room has exactly one other member and one's own choice of no id."""
+    """Make a room and become its owner; a direct room has exactly one other member, and gets its id here."""
 
     kind: RoomKind
     room: Room_ | None = None
