@@ -18,10 +18,11 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -218,11 +219,25 @@ class Node:
             await self.store.create_room(
                 GENERAL, RoomKind.PUBLIC, name="General", by=SYSTEM, at=self._clock.now_ms(), members=[], exist_ok=True
             )
-        self._gateway = Gateway(self.chat.api(), hub=self.hub, limits=GatewayLimits())
+        self._gateway = Gateway(
+            self.chat.api(),
+            hub=self.hub,
+            limits=_gateway_limits(settings),
+            path=settings.path,
+            allowed_origins=settings.allowed_origins,
+            forwarded_allow_ips=settings.forwarded_allow_ips,
+        )
         public, admin = self._apps(api.Doorkeeper(self.chat, verifier), fanout)
         stack.push_async_callback(self._end_tasks)
         self._own(self.chat.run(), "chat")
-        await self._listen(self._gateway.config(public, settings.host, self.port), sockets)
+        config = self._gateway.config(
+            public,
+            settings.host,
+            self.port,
+            forwarded_allow_ips=settings.forwarded_allow_ips,
+            timeout_graceful_shutdown=HTTP_SHUTDOWN_S,
+        )
+        await self._listen(config, sockets)
         if admin is not None:
             await self._listen(_http_only(admin), admin_sockets)
 
@@ -273,7 +288,7 @@ class Node:
         task = self._own(server.serve(sockets=sockets), "server")
         accepting = asyncio.get_running_loop().create_task(server.accepting.wait())
         try:
-            await asyncio.wait({task, accepting}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([task, accepting], return_when=asyncio.FIRST_COMPLETED)
         finally:
             accepting.cancel()
         if task.done():
@@ -283,8 +298,8 @@ class Node:
                 raise CannotStart(_address_trouble(error, *sockets[0].getsockname()[:2])) from error
             raise error or RuntimeError("the HTTP server ended before it began")
 
-    def _own(self, work: object, name: str) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work, name=f"hubbub {name}")  # type: ignore[arg-type]
+    def _own(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=f"hubbub {name}")
         self._tasks.append(task)
         return task
 
@@ -328,7 +343,7 @@ class _Server(uvicorn.Server):
         self.accepting = asyncio.Event()
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]  uvicorn says Generator, which this makes
+    def capture_signals(self) -> Generator[None, None, None]:
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -338,6 +353,20 @@ class _Server(uvicorn.Server):
     def stop_accepting(self) -> None:
         for server in self.servers:
             server.close()
+
+
+def _gateway_limits(settings: Settings) -> GatewayLimits:
+    return GatewayLimits(
+        max_message_bytes=settings.max_message_bytes,
+        ping_after_s=settings.ping_after_s,
+        idle_s=settings.idle_s,
+        lifetime_s=settings.lifetime_s,
+        outbox_bytes=settings.outbox_bytes,
+        max_connections=settings.max_connections,
+        handler_timeout_s=settings.handler_timeout_s,
+        handshake_timeout_s=settings.handshake_timeout_s,
+        max_header_bytes=settings.max_header_bytes,
+    )
 
 
 def _verifier(settings: Settings, keys: Keys) -> auth.JwtVerifier:
@@ -454,7 +483,8 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
             gc.freeze()  # what is there now stays, and need not be looked at again and again
             announce(node.url)
             failed = loop.create_task(node.failed())
-            await asyncio.wait({asked, failed}, return_when=asyncio.FIRST_COMPLETED)
+            both: list[asyncio.Future[Any]] = [asked, failed]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if failed.done():
                 failed.result()
                 raise RuntimeError("a part of the server ended by itself")
