@@ -313,8 +313,6 @@ export class Chat {
   auth(token: string): Promise<{ expires_at: number }>;
   /** The server's time, epoch milliseconds. */
   ping(): Promise<number>;
-  /** Sync anew; the client does so by itself after each connect. Resolves when it is done. */
-  sync(): Promise<void>;
   /** Any action, such as one of your own: resolves with the reply's fields. */
   request<T = Record<string, unknown>>(action: string, fields?: Record<string, unknown>): Promise<T>;
   /** The room's entries, once and in order, from now on, or from after `seq`. */
