@@ -1,0 +1,286 @@
+"""The life of one WebSocket connection after its handshake, without a socket or a clock in sight.
+
+It is told what came, what the server wants and what time it is, and says what is to be done. RFC 6455: fragments
+(5.4), control frames (5.5), UTF-8 (8.1), the closing handshake (7). Masks, opcodes and the size of control frames are
+the parser's affair, which is in front of it.
+"""
+
+from __future__ import annotations
+
+import base64
+import codecs
+from enum import IntEnum
+from typing import NamedTuple
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+"""Opcodes (RFC 6455, section 5.2)."""
+
+GOING_AWAY, PROTOCOL_ERROR, UNSUPPORTED, NO_STATUS, ABNORMAL = 1001, 1002, 1003, 1005, 1006
+INVALID_TEXT, TOO_BIG, SERVER_ERROR, SERVICE_RESTART, SLOW_CONSUMER = 1007, 1009, 1011, 1012, 4408
+"""Close codes (RFC 6455, section 7.4.1, and our own above 4000)."""
+
+
+class Phase(IntEnum):
+    """Where in its life a connection is."""
+
+    OPEN = 0
+    CLOSING = 1  # our CLOSE is sent, the other's is awaited
+    CLOSED = 2  # nothing more is to be done but to let go of the socket
+
+
+class Message(NamedTuple):
+    """A whole message came: its text, or its bytes in base64."""
+
+    body: str
+    is_base64: bool = False
+
+
+class Pong(NamedTuple):
+    """Answer a ping with this."""
+
+    payload: bytes
+
+
+class Ping(NamedTuple):
+    """Ask whether the other is still there."""
+
+
+class Close(NamedTuple):
+    """Send CLOSE with this code and reason; `drop` then closes the socket, for the other has nothing more to say.
+
+    A code of 1005 stands for a CLOSE without a code.
+    """
+
+    code: int
+    reason: str
+    drop: bool
+
+
+class Drop(NamedTuple):
+    """Close the socket; with `abort` without sending what still waits."""
+
+    abort: bool
+
+
+Act = Message | Pong | Ping | Close | Drop
+
+
+class Rules(NamedTuple):
+    """What holds for all connections of a gateway; times in seconds.
+
+    Attributes:
+        max_message_bytes: the longest message; beyond it 1009.
+        accept_binary: whether binary messages are delivered in base64; otherwise they close with 1003.
+        ping_after_s: after how long a silence the other is pinged.
+        pong_within_s: how long it may then stay silent before it is taken for dead.
+        close_within_s: how long the closing handshake may take.
+        idle_s: how long there may be no message in either direction; None for no limit.
+        lifetime_s: how long a connection lives; None for no limit.
+
+    """
+
+    max_message_bytes: int = 32 * 1024
+    accept_binary: bool = False
+    ping_after_s: float = 25.0
+    pong_within_s: float = 20.0
+    close_within_s: float = 5.0
+    idle_s: float | None = None
+    lifetime_s: float | None = None
+
+
+class Life:
+    """One connection's state."""
+
+    __slots__ = (
+        "close_by",
+        "code",
+        "fragments",
+        "heard_at",
+        "message_at",
+        "opcode",
+        "opened_at",
+        "phase",
+        "pinged_at",
+        "reason",
+        "size",
+    )
+
+    def __init__(self, now: float) -> None:
+        self.phase = Phase.OPEN
+        self.opened_at = now  # when the handshake was done, monotonic seconds
+        self.heard_at = now  # when anything last came
+        self.message_at = now  # when a message last came
+        self.pinged_at: float | None = None  # when the ping was sent that nothing has followed yet; None for none
+        self.close_by: float | None = None  # until when the other may take to close; None while open
+        self.code: int | None = None  # what `$disconnect` will report; None until somebody has begun to close
+        self.reason = ""  # likewise
+        self.opcode: int | None = None  # TEXT or BINARY inside a fragmented message; None outside
+        self.fragments: list[bytes] | None = None  # its parts so far; None outside
+        self.size = 0  # their length in bytes
+
+    def __repr__(self) -> str:
+        code = f" {self.code} {self.reason!r}" if self.code is not None else ""
+        parts = f" {len(self.fragments)} fragments" if self.fragments else ""
+        return f"<Life {self.phase.name}{code}{parts}>"
+
+    def received(self, opcode: int, fin: bool, rsv: bool, payload: bytes, now: float, rules: Rules) -> Act | None:
+        """A frame came; what is to be done."""
+        self.heard_at = now
+        self.pinged_at = None
+        if self.phase is not Phase.OPEN:
+            return self._received_closing(opcode, payload)
+        if rsv:
+            return self._fail(PROTOCOL_ERROR, "reserved bits are set and no extension was agreed", now, rules)
+        if opcode == TEXT and fin and self.opcode is None:
+            self.message_at = now
+            return self._whole(TEXT, payload, now, rules)
+        if opcode == PING:
+            return Pong(payload)
+        if opcode == PONG:
+            return None
+        if opcode == CLOSE:
+            return self._received_close(payload, now, rules)
+        return self._data(opcode, fin, payload, now, rules)
+
+    def close(self, code: int, reason: str, now: float, rules: Rules) -> Close | None:
+        """The server wants to close; None when closing has begun already."""
+        if self.phase is not Phase.OPEN:
+            return None
+        self.phase = Phase.CLOSING
+        self.code, self.reason = code, reason
+        self.close_by = now + rules.close_within_s
+        self.fragments = self.opcode = None
+        return Close(code, reason, drop=False)
+
+    def failed(self, code: int, reason: str, now: float, rules: Rules) -> None:
+        """The parser in front has refused a frame and is closing with this code."""
+        if self.phase is Phase.OPEN:
+            self.close(code, reason, now, rules)
+
+    def passed(self, now: float, message_out_at: float, rules: Rules) -> Act | None:
+        """Time has passed; what is to be done.
+
+        Args:
+            now: monotonic seconds.
+            message_out_at: when a message was last sent to it.
+            rules: of the gateway.
+
+        """
+        if self.phase is Phase.CLOSED:
+            return Drop(abort=True)
+        if self.close_by is not None:
+            if now < self.close_by:
+                return None
+            self.phase = Phase.CLOSED
+            return Drop(abort=True)
+        if rules.lifetime_s is not None and now - self.opened_at >= rules.lifetime_s:
+            return self.close(GOING_AWAY, "Going away", now, rules)
+        if rules.idle_s is not None and now - max(self.message_at, message_out_at) >= rules.idle_s:
+            return self.close(GOING_AWAY, "Going away", now, rules)
+        if self.pinged_at is not None:
+            if now - self.pinged_at >= rules.pong_within_s:
+                self.phase = Phase.CLOSED
+                self.code, self.reason = ABNORMAL, "no answer to ping"
+                return Drop(abort=True)
+            return None
+        if now - self.heard_at >= rules.ping_after_s:
+            self.pinged_at = now
+            return Ping()
+        return None
+
+    def next_look(self, now: float, message_out_at: float, rules: Rules) -> float:
+        """When `passed` will have something to say at the earliest, as far as is known now; monotonic seconds."""
+        if self.close_by is not None:
+            return self.close_by
+        times = [self.heard_at + rules.ping_after_s if self.pinged_at is None else self.pinged_at + rules.pong_within_s]
+        if rules.lifetime_s is not None:
+            times.append(self.opened_at + rules.lifetime_s)
+        if rules.idle_s is not None:
+            times.append(max(self.message_at, message_out_at) + rules.idle_s)
+        return max(min(times), now)
+
+    def lost(self) -> tuple[int, str]:
+        """The socket is gone; the code and reason that `$disconnect` reports."""
+        self.phase = Phase.CLOSED
+        self.fragments = None
+        if self.code is None:
+            self.code, self.reason = ABNORMAL, "Connection closed abnormally"
+        return self.code, self.reason
+
+    def _data(self, opcode: int, fin: bool, payload: bytes, now: float, rules: Rules) -> Act | None:
+        if opcode == CONTINUATION:
+            if self.opcode is None or self.fragments is None:
+                return self._fail(PROTOCOL_ERROR, "a continuation of nothing", now, rules)
+        elif self.opcode is not None:
+            return self._fail(PROTOCOL_ERROR, "a new message inside a fragmented one", now, rules)
+        else:
+            if opcode == BINARY and not rules.accept_binary:
+                return self._fail(UNSUPPORTED, "binary frames are not supported", now, rules)
+            self.opcode, self.fragments, self.size = opcode, [], 0
+        assert self.opcode is not None and self.fragments is not None  # noqa: S101  set just above
+        self.fragments.append(payload)
+        self.size += len(payload)
+        if self.size > rules.max_message_bytes:
+            return self._fail(TOO_BIG, f"a message has at most {rules.max_message_bytes} bytes", now, rules)
+        if not fin:
+            # A client that sends rubbish learns it before the end (RFC 6455, section 8.1, allows both).
+            if self.opcode == TEXT and not _may_become_text(self.fragments):
+                return self._fail(INVALID_TEXT, "the text is not UTF-8", now, rules)
+            return None
+        opcode, whole = self.opcode, b"".join(self.fragments)
+        self.opcode = self.fragments = None
+        self.message_at = now
+        return self._whole(opcode, whole, now, rules)
+
+    def _whole(self, opcode: int, payload: bytes, now: float, rules: Rules) -> Act:
+        if len(payload) > rules.max_message_bytes:
+            return self._fail(TOO_BIG, f"a message has at most {rules.max_message_bytes} bytes", now, rules)
+        if opcode == BINARY:
+            return Message(base64.b64encode(payload).decode("ascii"), is_base64=True)
+        try:
+            return Message(payload.decode())
+        except UnicodeDecodeError:
+            return self._fail(INVALID_TEXT, "the text is not UTF-8", now, rules)
+
+    def _received_close(self, payload: bytes, now: float, rules: Rules) -> Act:
+        if not payload:
+            self.phase = Phase.CLOSED
+            self.code, self.reason = NO_STATUS, "Client-side close frame status not set"
+            return Close(NO_STATUS, "", drop=True)
+        code = int.from_bytes(payload[:2], "big")
+        try:
+            reason = payload[2:].decode()
+        except UnicodeDecodeError:
+            return self._fail(INVALID_TEXT, "the reason is not UTF-8", now, rules)
+        if len(payload) == 1 or not _may_be_sent(code):
+            return self._fail(PROTOCOL_ERROR, "the close code may not be sent", now, rules)
+        self.phase = Phase.CLOSED
+        self.code, self.reason = code, reason
+        return Close(code, "", drop=True)
+
+    def _received_closing(self, opcode: int, payload: bytes) -> Act | None:
+        """After our CLOSE only the other's matters (RFC 6455, section 1.4)."""
+        if opcode != CLOSE or self.phase is Phase.CLOSED:
+            return None
+        self.phase = Phase.CLOSED
+        return Drop(abort=False)
+
+    def _fail(self, code: int, reason: str, now: float, rules: Rules) -> Close:
+        closed = self.close(code, reason, now, rules)
+        assert closed is not None  # noqa: S101  only an open connection fails
+        return closed
+
+
+def _may_be_sent(code: int) -> bool:
+    """Whether a CLOSE frame may carry the code (RFC 6455, sections 7.4.1 and 7.4.2, and the registry they found)."""
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+def _may_become_text(fragments: list[bytes]) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for fragment in fragments:
+            decoder.decode(fragment)
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,864 @@
+"""The sockets: uvicorn accepts and speaks HTTP, upgrades are ours until 101, then picows does the framing.
+
+The handshake is answered only after the authorizer and `$connect` have agreed. picows' own server is not used, since
+it refuses what Firefox sends and cannot wait; its protocol class is given the socket with a canonical request instead.
+That class is private: the pin in pyproject.toml, this module and one test belong together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import http
+import ipaddress
+import logging
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import httptools
+import msgspec
+import uvicorn
+from picows import (
+    WSAutoPingStrategy,
+    WSFrame,
+    WSListener,
+    WSTransport,
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+)
+from picows.picows import WSProtocol  # type: ignore[attr-defined]  # private, and so not in its stubs
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from hubbub.apigateway import (
+    CONNECT,
+    DISCONNECT,
+    Api,
+    AuthorizerContext,
+    Event,
+    Identity,
+    RequestContext,
+    Unauthorized,
+    forbidden_document,
+    new_id,
+    request_time,
+    select_route,
+)
+from hubbub.gateway.connection import NO_STATUS, SERVICE_RESTART, Life, Message, Rules
+from hubbub.gateway.hub import DEFAULT_OUTBOX_BYTES, Hub, Peer, control_frame
+from hubbub.gateway.integration import InProcess
+
+logger = logging.getLogger("hubbub.gateway")
+
+READ_BUFFER_BYTES = 2_048
+"""picows' least; it grows with the messages that come."""
+
+MAX_EARLY_BYTES = 64 * 1024
+"""What a client may send behind its handshake before it has been answered."""
+
+RETRY_AFTER_S = 2
+"""What is told with 503."""
+
+FINISH_WITHIN_S = 10.0
+"""How long a drain waits for functions that are under way."""
+
+ANSWER_CLOSE_WITHIN_S = 2.0
+"""How long a drain waits for clients to answer CLOSE."""
+
+
+class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds for the connections of a gateway; times in seconds.
+
+    Attributes:
+        max_message_bytes: the longest message from a client.
+        accept_binary: whether binary messages reach the function in base64; otherwise they close with 1003.
+        ping_after_s: after how long a silence a client is pinged.
+        pong_within_s: how long it may then stay silent.
+        idle_s, lifetime_s: how long a connection may be without messages, and live; None for no limit.
+        outbox_bytes: how much may wait for a connection that does not read.
+        max_connections: connections at a time; None for no limit.
+        max_in_flight: messages of one connection whose functions are under way; beyond it is not read from.
+        handler_timeout_s: how long a function may take.
+        handshake_timeout_s: how long the head of a request may take to arrive.
+        max_header_bytes: how long it may be.
+
+    """
+
+    max_message_bytes: int = 32 * 1024
+    accept_binary: bool = False
+    ping_after_s: float = 25.0
+    pong_within_s: float = 20.0
+    idle_s: float | None = None
+    lifetime_s: float | None = None
+    outbox_bytes: int = DEFAULT_OUTBOX_BYTES
+    max_connections: int | None = None
+    max_in_flight: int = 64
+    handler_timeout_s: float = 29.0
+    handshake_timeout_s: float = 10.0
+    max_header_bytes: int = 16 * 1024
+
+
+class Gateway:
+    """Serves one WebSocket API.
+
+    Args:
+        api: its routes and authorizer.
+        hub: where its live connections are.
+        limits: what holds for them.
+        path: where clients connect.
+        allowed_origins: pages that may connect; None for those of this server's own host, `*` among them for all.
+        forwarded_allow_ips: proxies whose `X-Forwarded-For` is believed: addresses or networks.
+
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        *,
+        hub: Hub,
+        limits: GatewayLimits | None = None,
+        path: str = "/ws",
+        allowed_origins: Sequence[str] | None = None,
+        forwarded_allow_ips: str = "127.0.0.1",
+    ) -> None:
+        self.api = api
+        self.hub = hub
+        self.limits = limits or GatewayLimits()
+        self.path = path
+        self.draining = False
+        hub.configure(
+            Rules(
+                max_message_bytes=self.limits.max_message_bytes,
+                accept_binary=self.limits.accept_binary,
+                ping_after_s=self.limits.ping_after_s,
+                pong_within_s=self.limits.pong_within_s,
+                idle_s=self.limits.idle_s,
+                lifetime_s=self.limits.lifetime_s,
+            ),
+            self.limits.outbox_bytes,
+        )
+        self._allowed_origins = None if allowed_origins is None else frozenset(allowed_origins)
+        self._trusted = _networks(forwarded_allow_ips)
+        self._integration = InProcess(self.limits.handler_timeout_s, self._failed)
+        self._heads: dict[RequestHead, float] = {}  # whose request's head is arriving, and until when it may
+        self._handshakes = 0  # that have not been answered
+        self._tasks: set[asyncio.Task[None]] = set()  # handshakes and `$disconnect`s under way
+        self._sweeper: asyncio.Task[None] | None = None
+        self._second = (0, "")  # a second and how events write it
+
+    def __repr__(self) -> str:
+        return f"<Gateway {self.api.id} at {self.path}, {len(self.hub)} connections>"
+
+    def config(self, app: Any, host: str = "127.0.0.1", port: int = 8000, **options: Any) -> uvicorn.Config:
+        """What uvicorn needs to serve `app` over HTTP and this gateway over WebSocket on one port.
+
+        Args:
+            app: an ASGI application for everything that is no upgrade.
+            host, port: where.
+            options: more of uvicorn's.
+
+        """
+        return uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            **{
+                "http": partial(RequestHead, self),
+                "ws": partial(Upgrade, self),
+                "loop": "uvloop",
+                "lifespan": "off",
+                "log_config": None,
+                "access_log": False,
+                "server_header": False,
+                "backlog": 4_096,
+                **options,
+            },
+        )
+
+    async def drain(self, period_s: float) -> None:
+        """Take no more connections, close those there are with 1012 spread over `period_s` seconds, finish.
+
+        Returns when the functions under way have ended and every `$disconnect` has been delivered, or the bounds of
+        this module have passed.
+        """
+        self.draining = True
+        peers = self.hub.peers()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        for count, peer in enumerate(peers):
+            ahead_s = started + period_s * count / len(peers) - loop.time()
+            if ahead_s > 0.01:
+                await asyncio.sleep(ahead_s)
+            self.hub.close(peer.id, SERVICE_RESTART, "Service restart")
+        await self._integration.finish(FINISH_WITHIN_S)
+        await self._until(lambda: not len(self.hub), ANSWER_CLOSE_WITHIN_S)
+        for peer in self.hub.peers():
+            peer.wire.drop(abort=True)
+        await self._until(lambda: not len(self.hub), 1.0)
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=FINISH_WITHIN_S)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.wait({self._sweeper})
+            self._sweeper = None
+
+    async def _until(self, condition: Callable[[], bool], within_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within_s
+        while not condition() and loop.time() < deadline:  # noqa: ASYNC110  many sockets, no one event
+            await asyncio.sleep(0.02)
+
+    def _failed(self) -> None:
+        self.hub.stats.failures += 1
+
+    # Time
+
+    def awake(self) -> None:
+        """Begin to sweep, if that has not begun."""
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().create_task(self._sweep(), name="hubbub sweeper")
+
+    async def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(1.0)
+            now = loop.time()
+            for head in [head for head, until in self._heads.items() if until <= now]:
+                head.too_slow()
+            self._integration.sweep(now)
+            self.hub.sweep()
+
+    def head_begins(self, head: RequestHead) -> None:
+        """A request's head is awaited."""
+        self.awake()
+        self._heads[head] = asyncio.get_running_loop().time() + self.limits.handshake_timeout_s
+
+    def head_ends(self, head: RequestHead) -> None:
+        """It is here, or never will be."""
+        self._heads.pop(head, None)
+
+    # Handshakes
+
+    def begin(self, upgrade: Upgrade) -> None:
+        """A client asks for a WebSocket."""
+        self.awake()
+        self._own(self._handshake(upgrade))
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _handshake(self, upgrade: Upgrade) -> None:
+        refusal = self._look_over(upgrade)
+        if refusal is not None:
+            self._refuse(upgrade, *refusal)
+            return
+        connection = _Connection(self, upgrade, new_id())
+        self._handshakes += 1
+        try:
+            refused = await self._admit(connection, upgrade)
+        finally:
+            self._handshakes -= 1
+        if isinstance(refused, tuple):
+            self._refuse(upgrade, *refused)
+        elif upgrade.gone or self.draining:
+            self._refuse(upgrade, 503, b"", {"Retry-After": str(RETRY_AFTER_S)})
+            await self.disconnected(connection, 1006, "Connection closed abnormally")
+        else:
+            upgrade.switch(connection, refused)
+
+    def _look_over(self, upgrade: Upgrade) -> _Refusal | None:
+        """What is wrong with the request itself (RFC 6455, section 4.2.1); None if nothing is."""
+        if urlsplit(upgrade.target).path != self.path:
+            return 404, _said("There is no WebSocket at this path."), {}
+        if upgrade.method != "GET":
+            return 405, _said("A WebSocket is asked for with GET."), {"Allow": "GET"}
+        if upgrade.header("sec-websocket-version") != "13":
+            return 426, _said("The version of WebSocket here is 13."), {"Sec-WebSocket-Version": "13"}
+        if not _is_key(upgrade.header("sec-websocket-key")):
+            return 400, _said("Sec-WebSocket-Key: expected 16 bytes in base64."), {}
+        if not self._may_come_from(upgrade.header("origin"), upgrade.header("host")):
+            return 403, _said("Pages of this origin may not connect."), {}
+        full = self.limits.max_connections
+        if self.draining or (full is not None and len(self.hub) + self._handshakes >= full):
+            return 503, _said("No more connections just now."), {"Retry-After": str(RETRY_AFTER_S)}
+        return None
+
+    async def _admit(self, connection: _Connection, upgrade: Upgrade) -> _Refusal | str | None:
+        """Ask the authorizer and `$connect`; a refusal, or the subprotocol that was chosen if one was."""
+        if self.api.authorizer is not None:
+            started = time.perf_counter()
+            event = connection.event("CONNECT", CONNECT)
+            _describe_handshake(event, upgrade, self.api, authorizing=True)
+            try:
+                async with asyncio.timeout(self.limits.handler_timeout_s):
+                    context = await self.api.authorizer(event)
+            except Unauthorized as error:
+                return 401, error.body, {}
+            except Exception:
+                self._failed()
+                logger.exception("the authorizer failed", extra=connection.ids())
+                return 500, _said("Internal server error"), {}
+            took_ms = round((time.perf_counter() - started) * 1_000)
+            connection.authorizer = {**context, "integrationLatency": took_ms}
+        route = self.api.routes.get(CONNECT)
+        if route is None:
+            return None
+        event = connection.event("CONNECT", CONNECT)
+        _describe_handshake(event, upgrade, self.api, authorizing=False)
+        try:
+            response = await self._integration.call(route.handler, event)
+        except Exception:
+            self._failed()
+            logger.exception("$connect failed", extra=connection.ids())
+            return 502, _said("Internal server error"), {}
+        if not 200 <= response.status_code < 300:
+            body = response.body.encode() if isinstance(response.body, str) else response.body
+            return response.status_code, body or b"", {}
+        chosen = next((v for k, v in (response.headers or {}).items() if k.lower() == "sec-websocket-protocol"), None)
+        return chosen if chosen in upgrade.subprotocols() else None
+
+    def _refuse(self, upgrade: Upgrade, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.hub.stats.refused[status] += 1
+        upgrade.refuse(status, body, headers)
+
+    def _may_come_from(self, origin: str | None, host: str | None) -> bool:
+        """Whether a page of `origin` may connect (RFC 6455, section 10.2); who sends none is no browser."""
+        if origin is None or (self._allowed_origins is not None and "*" in self._allowed_origins):
+            return True
+        if self._allowed_origins is not None and origin in self._allowed_origins:
+            return True
+        return self._allowed_origins is None and urlsplit(origin).netloc.lower() == (host or "").lower()
+
+    # Messages
+
+    def message(self, connection: _Connection, message: Message) -> None:
+        """A whole message came."""
+        stats = self.hub.stats
+        stats.messages_in += 1
+        stats.bytes_in += len(message.body)
+        key = select_route(self.api, message.body)
+        event = connection.event("MESSAGE", key or "", message)
+        if key is None:
+            context = event.request_context
+            self.hub.send_to(connection.peer, forbidden_document(context.connection_id, context.request_id))
+            return
+        route = self.api.routes[key]
+        connection.begins()
+        self._integration.start(route.handler, event, connection.answer, route.two_way, connection.ends)
+
+    async def disconnected(self, connection: _Connection, code: int, reason: str) -> None:
+        """Tell `$disconnect`."""
+        route = self.api.routes.get(DISCONNECT)
+        if route is None:
+            return
+        event = connection.event("DISCONNECT", DISCONNECT)
+        event.request_context.disconnect_status_code = code
+        event.request_context.disconnect_reason = reason
+        event.headers = {"Host": connection.host, "x-api-key": "", "X-Forwarded-For": "", "x-restapi": ""}
+        event.multi_value_headers = {name: [value] for name, value in event.headers.items()}
+        try:
+            await self._integration.call(route.handler, event)
+        except Exception:
+            self._failed()
+            logger.exception("$disconnect failed", extra=connection.ids())
+
+    def gone(self, connection: _Connection) -> None:
+        """A live connection's socket is gone."""
+        code, reason = self.hub.remove(connection.peer)
+        self._own(self.disconnected(connection, code, reason))
+
+    def time_of(self, epoch_s: float) -> str:
+        """`epoch_s` as events write it; written once a second."""
+        second = int(epoch_s)
+        if self._second[0] != second:
+            self._second = (second, request_time(second))
+        return self._second[1]
+
+    def source_ip(self, peer: str, forwarded: str | None) -> str:
+        """Where a client is: the nearest address that is not a trusted proxy's."""
+        address = peer
+        hops = [hop.strip() for hop in (forwarded or "").split(",") if hop.strip()]
+        while hops and _is_in(address, self._trusted):
+            address = hops.pop()
+        return address
+
+
+_Refusal = tuple[int, bytes, dict[str, str]]
+
+
+class RequestHead(HttpToolsProtocol):
+    """uvicorn's HTTP, with bounds on the head of a request, and names in the client's own case."""
+
+    def __init__(self, gateway: Gateway, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._gateway = gateway
+        self._in_head = True
+        self._head_bytes = 0
+        self._field_bytes = 0
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._tail = b""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """A client has connected."""
+        super().connection_made(transport)
+        self._gateway.head_begins(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone."""
+        self._gateway.head_ends(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came; hand over an upgrade with what follows it."""
+        self._unset_keepalive_if_required()
+        self._head_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self._tail = bytes(data[upgrade.args[0] :])
+                self.handle_websocket_upgrade()
+                return
+        except httptools.HttpParserError:
+            if not self.transport.is_closing():
+                self._gateway.hub.stats.refused[400] += 1
+                self._answer(400, "This is not HTTP.")
+            return
+        if self._in_head and self._head_bytes > self._gateway.limits.max_header_bytes:
+            self._too_large()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        if not self._in_head:
+            self._in_head = True
+            self._head_bytes = 0
+            self._gateway.head_begins(self)
+        self._field_bytes = 0
+        self._fields = []
+
+    def on_url(self, url: bytes) -> None:
+        """Part of its target."""
+        self._field_bytes += len(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One of its headers."""
+        self._field_bytes += len(name) + len(value) + 4
+        self._fields.append((name, value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Its head is here."""
+        self._in_head = False
+        self._gateway.head_ends(self)
+        if self._field_bytes > self._gateway.limits.max_header_bytes:
+            self._too_large()
+            raise ValueError("the head is too large")  # ends the parsing; the answer is out
+        super().on_headers_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the socket over, and the request as the client wrote it."""
+        self._gateway.head_ends(self)
+        self.connections.discard(self)
+        parts = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in self._fields:
+            parts += [name, b": ", value, b"\r\n"]
+        protocol: Any = self.ws_protocol_class(  # type: ignore[misc, call-arg]  # uvicorn's own way to call it
+            config=self.config, server_state=self.server_state, app_state=self.app_state
+        )
+        protocol.connection_made(self.transport)
+        self.transport.set_protocol(protocol)
+        protocol.data_received(b"".join([*parts, b"\r\n", self._tail]))
+
+    def too_slow(self) -> None:
+        """The head has not arrived in time."""
+        self._gateway.head_ends(self)
+        if self._head_bytes:
+            self._gateway.hub.stats.refused[408] += 1
+            self._answer(408, "The request took too long to arrive.")
+        else:
+            self.transport.close()
+
+    def _too_large(self) -> None:
+        self._gateway.head_ends(self)
+        self._gateway.hub.stats.refused[431] += 1
+        self._answer(431, f"The head of a request has at most {self._gateway.limits.max_header_bytes} bytes.")
+
+    def _answer(self, status: int, words: str) -> None:
+        self.transport.write(_http_response(status, _said(words), {}))
+        self.transport.close()
+
+
+class Upgrade(asyncio.Protocol):
+    """A request for a WebSocket, from its head to the answer; uvicorn's `ws` protocol class."""
+
+    def __init__(self, gateway: Gateway, config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> None:
+        self._gateway = gateway
+        self._connections = server_state.connections
+        self._early = b""
+        self._head = b""
+        self.transport: asyncio.Transport  # set by connection_made
+        self.method = ""
+        self.target = ""
+        self.fields: list[tuple[str, str]] = []
+        self.gone = False
+
+    def connection_made(self, transport: Any) -> None:  # Any: uvloop's transports have none of asyncio's classes
+        """The socket is ours."""
+        self.transport = transport
+        self._connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """First comes the whole head, which uvicorn has read; then what the client did not wait with."""
+        if self.method:
+            self._early += data
+            if len(self._early) > MAX_EARLY_BYTES:
+                self.gone = True
+                self.transport.abort()
+            return
+        head, _, self._early = data.partition(b"\r\n\r\n")
+        lines = head.decode("latin-1").split("\r\n")
+        self.method, self.target, _ = lines[0].split(" ", 2)
+        for line in lines[1:]:
+            name, _, value = line.partition(":")
+            self.fields.append((name, value.strip()))
+        self.transport.pause_reading()
+        self._gateway.begin(self)
+
+    def eof_received(self) -> bool:
+        """The client says no more."""
+        self.gone = True
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone before it was answered."""
+        self.gone = True
+        self._connections.discard(self)
+
+    def shutdown(self) -> None:
+        """Uvicorn shuts down; the gateway's drain sees to the rest."""
+
+    def header(self, name: str) -> str | None:
+        """A header's value, by its lower-case name."""
+        return next((value for known, value in self.fields if known.lower() == name), None)
+
+    def subprotocols(self) -> list[str]:
+        """What the client offers, in its order."""
+        offers = [value for name, value in self.fields if name.lower() == "sec-websocket-protocol"]
+        return [offer.strip() for value in offers for offer in value.split(",") if offer.strip()]
+
+    def refuse(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        """Answer with `status` and close."""
+        self._connections.discard(self)
+        if not self.transport.is_closing():
+            self.transport.write(_http_response(status, body, headers))
+            self.transport.close()
+
+    def switch(self, connection: _Connection, subprotocol: str | None) -> None:
+        """Answer 101 and hand the socket to picows."""
+        self._connections.discard(self)
+
+        def listener(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+            extra = {"Sec-WebSocket-Protocol": subprotocol} if subprotocol else None
+            return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(extra), connection)
+
+        protocol = WSProtocol(
+            None,  # host_port: a client's affair
+            None,  # ws_path: likewise
+            False,  # is_client_side
+            listener,
+            connection,  # logger: anything with a logger's methods that is not a Logger
+            True,  # disconnect_on_exception
+            None,  # websocket_handshake_timeout: the handshake is over
+            False,  # enable_auto_ping: the hub's sweeper pings
+            10,
+            10,
+            WSAutoPingStrategy.PING_WHEN_IDLE,
+            False,  # enable_auto_pong: `Life` answers
+            self._gateway.limits.max_message_bytes,
+            None,  # extra_headers: a client's affair
+            READ_BUFFER_BYTES,
+        )
+        self.transport.set_protocol(protocol)
+        protocol.connection_made(self.transport)
+        canonical = (
+            "GET / HTTP/1.1\r\nHost: hubbub\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {self.header('sec-websocket-key')}\r\n\r\n"
+        )
+        _feed(protocol, canonical.encode("latin-1"))
+        if self._early:
+            _feed(protocol, self._early)
+        self.transport.resume_reading()
+
+
+class _Connection(WSListener):
+    """A live connection: picows' listener, the hub's wire, and what events say of it.
+
+    It is also what picows logs to: its one call of `error` comes before it closes for what it could not parse.
+    """
+
+    __slots__ = (
+        "_gateway",
+        "_identity",
+        "_in_flight",
+        "_paused",
+        "_transport",
+        "authorizer",
+        "connected_at",
+        "host",
+        "id",
+        "peer",
+    )
+
+    def __init__(self, gateway: Gateway, upgrade: Upgrade, id: str) -> None:  # noqa: A002
+        self._gateway = gateway
+        self._transport = upgrade.transport
+        peername = upgrade.transport.get_extra_info("peername")
+        source = gateway.source_ip(peername[0] if peername else "127.0.0.1", upgrade.header("x-forwarded-for"))
+        self._identity = Identity(source, upgrade.header("user-agent"))
+        self._in_flight = 0
+        self._paused = False
+        self.authorizer: AuthorizerContext | None = None  # what the authorizer said; None when there is none
+        self.connected_at = time.time_ns() // 1_000_000
+        self.host = upgrade.header("host") or "localhost"
+        self.id = id
+        self.peer: Peer  # set when 101 has been sent
+
+    def __repr__(self) -> str:
+        return f"<connection {self.id} from {self._identity.source_ip}>"
+
+    def ids(self) -> dict[str, str]:
+        """For the log."""
+        return {"connection_id": self.id}
+
+    def event(self, kind: Any, route_key: str, message: Message | None = None) -> Event:  # Any: one of three words
+        """An event of this connection."""
+        now_ns = time.time_ns()
+        gateway = self._gateway
+        request_id = new_id()
+        context = RequestContext(
+            route_key=route_key,
+            event_type=kind,
+            extended_request_id=request_id,
+            request_time=gateway.time_of(now_ns / 1e9),
+            stage=gateway.api.stage,
+            connected_at=self.connected_at,
+            request_time_epoch=now_ns // 1_000_000,
+            identity=self._identity,
+            request_id=request_id,
+            domain_name=self.host,
+            connection_id=self.id,
+            api_id=gateway.api.id,
+            authorizer=self.authorizer,
+        )
+        event = Event(
+            request_context=context,
+            stage_variables=gateway.api.stage_variables or None,
+            is_base64_encoded=False,
+        )
+        if message is not None:
+            context.message_id = new_id()
+            event.body = message.body
+            event.is_base64_encoded = message.is_base64
+        return event
+
+    # A message's function begins, answers, ends
+
+    def begins(self) -> None:
+        """One more is under way; too many, and no more is read."""
+        self._in_flight += 1
+        if self._in_flight >= self._gateway.limits.max_in_flight and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def ends(self) -> None:
+        """One fewer is under way."""
+        self._in_flight -= 1
+        if self._paused and self._in_flight <= self._gateway.limits.max_in_flight // 2:
+            self._paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def answer(self, body: bytes) -> None:
+        """Send a function's answer, if there is still somebody to read it."""
+        if not self.peer.life.phase:
+            self._gateway.hub.send_to(self.peer, body)
+
+    # What picows tells
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        """101 has been sent."""
+        hub = self._gateway.hub
+        self.peer = Peer(self.id, Life(hub.now()), self, self._transport.write)
+        hub.add(self.peer)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """A frame came."""
+        hub = self._gateway.hub
+        act = self.peer.life.received(
+            int(frame.msg_type),  # type: ignore[call-overload]  # an int, typed as an Enum
+            bool(frame.fin),
+            bool(frame.rsv1 or frame.rsv2 or frame.rsv3),
+            frame.get_payload_as_bytes(),
+            hub.now(),
+            hub.rules,
+        )
+        if isinstance(act, Message):
+            self._gateway.message(self, act)
+        elif act is not None:
+            hub.act(self.peer, act)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        """The socket is gone."""
+        self._gateway.gone(self)
+
+    def pause_writing(self) -> None:
+        """The socket has enough to write."""
+        self._gateway.hub.congested(self.peer, True)
+
+    def resume_writing(self) -> None:
+        """The socket has room again."""
+        self._gateway.hub.congested(self.peer, False)
+
+    # What the hub asks
+
+    def waiting(self) -> int:
+        """How many bytes wait in the socket's buffer."""
+        return self._transport.get_write_buffer_size()
+
+    def send_close(self, code: int, reason: str) -> None:
+        """Send CLOSE; 1005 stands for one without a code."""
+        payload = b"" if code == NO_STATUS else code.to_bytes(2, "big") + reason.encode()[:123]
+        self._transport.write(control_frame(0x8, payload))
+
+    def drop(self, abort: bool) -> None:
+        """Close the socket."""
+        if abort:
+            self._transport.abort()
+        else:
+            self._transport.close()
+
+    # What picows wants of a logger
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  logging's name
+        """Nothing picows has to say is written for its own sake."""
+        return False
+
+    def error(self, message: str, *args: Any) -> None:
+        """Picows refuses a frame: `args` has the close code and what was wrong with it."""
+        problem = args[0] if args else ()
+        if hasattr(self, "peer") and isinstance(problem, tuple) and len(problem) == 2:
+            self._gateway.hub.parser_failed(self.peer, int(problem[0]), str(problem[1]))
+
+    def info(self, message: str, *args: Any) -> None:
+        """Of no interest."""
+
+    def warning(self, message: str, *args: Any) -> None:
+        """Something that should not be."""
+        logger.warning(message, *args, extra=self.ids())
+
+    def exception(self, message: str, *args: Any) -> None:
+        """A defect; picows calls this where it has caught one."""
+        logger.exception(message, *args, extra=self.ids())  # noqa: LOG004  it is called in a handler
+
+    def log(self, level: int, message: str, *args: Any) -> None:
+        """Of no interest."""
+
+
+def _feed(protocol: WSProtocol, data: bytes) -> None:
+    """Give a buffered protocol bytes as its transport would."""
+    view = memoryview(data)
+    while view:
+        buffer = protocol.get_buffer(-1)
+        size = min(len(buffer), len(view))
+        buffer[:size] = view[:size]
+        protocol.buffer_updated(size)
+        view = view[size:]
+
+
+def _describe_handshake(event: Event, upgrade: Upgrade, api: Api, *, authorizing: bool) -> None:
+    """Add what only CONNECT events and authorizers are told: headers and query string."""
+    hidden = () if authorizing else ("connection", "upgrade", "content-length")
+    fields = [(name, value) for name, value in upgrade.fields if name.lower() not in hidden]
+    present = {name.lower() for name, _ in fields}
+    source = event.request_context.identity.source_ip
+    trace = f"Root=1-{int(time.time()):08x}-{secrets.token_hex(12)}"
+    added = {
+        "X-Amzn-Trace-Id": trace,
+        "X-Forwarded-For": source,
+        "X-Forwarded-Port": event.request_context.domain_name.rpartition(":")[2]
+        if ":" in event.request_context.domain_name
+        else "443",
+        "X-Forwarded-Proto": "https" if upgrade.transport.get_extra_info("ssl_object") else "http",
+    }
+    fields += [(name, value) for name, value in added.items() if name.lower() not in present]
+    if authorizing and "content-length" not in present:
+        fields.append(("content-length", "0"))
+    event.headers = dict(fields)
+    event.multi_value_headers = {}
+    for name, value in fields:
+        event.multi_value_headers.setdefault(name, []).append(value)
+    query = parse_qsl(urlsplit(upgrade.target).query, keep_blank_values=True)
+    if query or authorizing:
+        event.query_string_parameters = dict(query)
+        event.multi_value_query_string_parameters = {}
+        for name, value in query:
+            event.multi_value_query_string_parameters.setdefault(name, []).append(value)
+    if authorizing:
+        event.type = "REQUEST"
+        event.method_arn = f"arn:aws:execute-api:us-east-1:123456789012:{api.id}/{api.stage}/{CONNECT}"
+        event.stage_variables = api.stage_variables
+        event.is_base64_encoded = msgspec.UNSET
+
+
+def _is_key(key: str | None) -> bool:
+    try:
+        return key is not None and len(base64.b64decode(key, validate=True)) == 16
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _said(words: str) -> bytes:
+    return msgspec.json.encode({"message": words})
+
+
+def _http_response(status: int, body: bytes, headers: dict[str, str]) -> bytes:
+    """A whole HTTP/1.1 answer that closes the connection."""
+    try:
+        phrase = http.HTTPStatus(status).phrase
+    except ValueError:
+        phrase = "Refused"
+    fields = {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+        **headers,
+    }
+    if status == 426:
+        fields |= {"Upgrade": "websocket", "Connection": "Upgrade, close"}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"HTTP/1.1 {status} {phrase}\r\n{lines}\r\n".encode("latin-1") + body
+
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _networks(listed: str) -> list[_Network]:
+    names = [name.strip() for name in listed.split(",") if name.strip()]
+    return [ipaddress.ip_network("0.0.0.0/0" if name == "*" else name, strict=False) for name in names]
+
+
+def _is_in(address: str, networks: list[_Network]) -> bool:
+    try:
+        known = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(known in network for network in networks)
