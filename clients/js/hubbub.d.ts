@@ -261,7 +261,7 @@ export interface Options {
   heartbeatMs?: number;
   /** How long an answer to that ping, or the opening of a connection, may take; 10000. */
   answerMs?: number;
-  /** How long a send is tried; 60000. Later it fails with `timeout`. */
+  /** How long a call may take, its retries included; 60000. Later it fails with `timeout`. */
   sendDeadlineMs?: number;
   /** How many calls may wait at once; 1000. */
   maxPending?: number;
@@ -313,6 +313,8 @@ export class Chat {
   auth(token: string): Promise<{ expires_at: number }>;
   /** The server's time, epoch milliseconds. */
   ping(): Promise<number>;
+  /** Sync anew; the client does so by itself after each connect. */
+  sync(): Promise<void>;
   /** Any action, such as one of your own: resolves with the reply's fields. */
   request<T = Record<string, unknown>>(action: string, fields?: Record<string, unknown>): Promise<T>;
   /** The room's entries, once and in order, from now on, or from after `seq`. */

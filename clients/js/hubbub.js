@@ -8,7 +8,7 @@ const PAGE = 200;
 const LAST_PAGE = 50;
 /** Actions that may be asked twice: what was sent and not answered when a connection broke is asked again. */
 const REPEATABLE = new Set([
-  "send", "history", "join", "leave", "invite", "kick", "role", "members", "rooms", "react", "unreact",
+  "sync", "send", "history", "join", "leave", "invite", "kick", "role", "members", "rooms", "react", "unreact",
   "subscribe", "unsubscribe", "read", "presence", "ping",
 ]);
 const DEFAULTS = {
@@ -66,7 +66,7 @@ export class Session {
       return this.out;
     }
     switch (event.on) {
-      case "start": this.#connect(); break;
+      case "start": if (this.phase === "idle") this.#connect(); break;
       case "token": this.#token(event.token); break;
       case "token_failed": this.#tokenFailed(event.message); break;
       case "opened": this.#opened(); break;
@@ -74,8 +74,11 @@ export class Session {
       case "closed": this.#closed(event.code, event.reason ?? "", event.status); break;
       case "timer": this.#timer(event.name); break;
       case "call": this.#call(event.call, event.action, event.fields ?? {}); break;
-      case "listen": this.#listen(event.room, event.after, event.subscribe); break;
-      case "online": if (this.phase === "waiting") this.#connect(); break;
+      case "subscribe": this.#subscribe(event.room); break;
+      case "online":
+        if (this.phase === "waiting") this.#connect();
+        else if (this.phase === "live") this.#probe();
+        break;
       case "close": this.#stop(1000, "closed by the application", true); break;
       default: throw new Error(`unknown event ${event.on}`);
     }
@@ -116,6 +119,7 @@ export class Session {
   }
 
   #opened() {
+    if (this.phase !== "opening") return;
     this.phase = "syncing";
     this.#do("cancel", { name: "open" });
     this.heardAt = this.now;
@@ -123,12 +127,13 @@ export class Session {
     this.#sync();
   }
 
-  #sync() {
+  #sync(call = 0) {
     const rooms = {};
     for (const [room, log] of this.logs) if (log.last !== null) rooms[room] = log.last;
     const frame = { action: "sync", rooms };
     if (this.epoch !== null) frame.epoch = this.epoch;
-    this.#ask({ kind: "sync" }, frame);
+    this.#ask({ kind: "sync", call }, frame);
+    this.#start("answer", this.options.answerMs);
   }
 
   /** Forget the connection; what may be asked again waits for the next one. */
@@ -140,7 +145,9 @@ export class Session {
     for (const [room, log] of this.logs) {
       if (log.repairing) this.#do("cancel", { name: `repair:${room}` });
       log.repairing = false;
-      if (log.last !== null) log.held.clear();
+      log.held.clear();
+      log.wanted = log.last ?? 0;
+      if (log.last === null && !log.restarting) this.logs.delete(room);
     }
     for (const [id, call] of [...this.calls]) {
       if (!call.sent) continue;
@@ -153,7 +160,8 @@ export class Session {
   }
 
   #closed(code, reason, status) {
-    const opened = this.phase === "syncing" || this.phase === "live";
+    if (!["opening", "syncing", "live"].includes(this.phase)) return undefined;
+    const opened = this.phase !== "opening";
     this.#lost();
     const refused = code === NEW_TOKEN || status === 401;
     if (refused && !this.options.refreshable) return this.#stop(NEW_TOKEN, reason || "the token is not accepted");
@@ -204,7 +212,10 @@ export class Session {
     else if (kind === "answer") this.#leave(1006, "the server does not answer");
     else if (kind === "leave") this.#leave(1012, "the server is going away", true);
     else if (kind === "sync" && this.phase === "syncing") this.#sync();
-    else if (kind === "repair" && this.logs.has(rest) && this.phase === "live") this.#repair(rest, true);
+    else if (kind === "repair" && this.logs.has(rest) && this.phase === "live") {
+      this.logs.get(rest).repairing = false;
+      this.#repair(rest);
+    } else if (kind === "subscribe" && this.phase === "live" && this.subscribed.has(rest)) this.#listen(rest);
     else if (kind === "resend" && this.phase === "live") this.#transmit(Number(rest));
     else if (kind === "call") this.#reject(Number(rest), "timeout", "No answer came in time; it may have been done.", true);
   }
@@ -212,9 +223,13 @@ export class Session {
   #heartbeat() {
     const quiet = this.now - this.heardAt;
     if (quiet < this.options.heartbeatMs) return this.#start("heartbeat", this.options.heartbeatMs - quiet);
+    this.#probe();
+    return this.#start("heartbeat", this.options.heartbeatMs);
+  }
+
+  #probe() {
     this.#ask({ kind: "ping" }, { action: "ping" });
     this.#start("answer", this.options.answerMs);
-    return this.#start("heartbeat", this.options.heartbeatMs);
   }
 
   // Calls
@@ -243,54 +258,67 @@ export class Session {
     const call = this.calls.get(id);
     if (call === undefined) return;
     call.sent = true;
-    this.#ask({ kind: "call", id }, { action: call.action, ...call.fields });
+    if (call.action === "sync") this.#sync(id);
+    else this.#ask({ kind: "call", call: id }, { action: call.action, ...call.fields });
   }
 
   #reject(call, code, message, retry = false, retryAfterMs = undefined, closeCode = undefined) {
-    if (this.calls.delete(call)) this.#do("cancel", { name: `call:${call}` });
+    this.#finish(call);
     const action = { call, code, message, retry };
     if (retryAfterMs !== undefined) action.retryAfterMs = retryAfterMs;
     if (closeCode !== undefined) action.closeCode = closeCode;
     this.#do("reject", action);
   }
 
+  #finish(call) {
+    if (!this.calls.delete(call)) return;
+    this.#do("cancel", { name: `call:${call}` });
+    this.#do("cancel", { name: `resend:${call}` });
+  }
+
   #replied(what, frame) {
     if (what.kind === "sync") this.#synced(frame);
-    else if (what.kind === "history") this.#page(what, frame);
+    else if (what.kind === "history") this.#page(what.room, frame);
     else if (what.kind === "subscribe") this.#heardOf(what.room, frame.head);
-    else if (what.kind === "call" && this.calls.has(what.id)) {
-      const { action, fields } = this.calls.get(what.id);
-      this.#learn(action, fields, frame);
-      this.calls.delete(what.id);
-      this.#do("cancel", { name: `call:${what.id}` });
-      const { type: _type, ref: _ref, ...result } = frame;
-      this.#do("resolve", { call: what.id, result });
-    }
+    const call = this.calls.get(what.call);
+    if (call === undefined) return;
+    if (what.kind === "call") this.#learn(call.action, call.fields, frame);
+    this.#finish(what.call);
+    const { type: _type, ref: _ref, ...result } = frame;
+    this.#do("resolve", { call: what.call, result });
   }
 
   #failed(what, frame) {
-    const wait = frame.retry_after_ms;
-    if (what.kind === "sync") {
-      if (frame.retry) this.#start("sync", wait ?? this.#jitter(this.attempt++));
-      else if (frame.code === "unauthorized" || frame.code === "token_expired") {
-        this.#do("disconnect", { code: 1000 });
-        this.#closed(NEW_TOKEN, frame.message);
-      } else this.#stop(4400, frame.message, true);
-    } else if (what.kind === "history") {
-      const log = this.logs.get(what.room);
-      if (log === undefined) return;
-      if (frame.retry) this.#start(`repair:${what.room}`, wait ?? 1000);
+    const call = this.calls.get(what.call);
+    if (call !== undefined) this.#callFailed(what.call, call, frame);
+    else if (what.kind === "sync" && this.phase === "syncing") this.#syncFailed(frame);
+    else if (what.kind === "history" && this.logs.has(what.room)) {
+      if (frame.retry) this.#start(`repair:${what.room}`, frame.retry_after_ms ?? 1000);
       else this.#forget(what.room);
-    } else if (what.kind === "subscribe" && frame.retry) {
+    } else if (what.kind === "subscribe") {
+      if (frame.retry) return this.#start(`subscribe:${what.room}`, frame.retry_after_ms ?? 1000);
+      this.subscribed.delete(what.room);
       this.#do("signal", { signal: { type: "notice", code: frame.code, message: frame.message } });
-    } else if (what.kind === "call" && this.calls.has(what.id)) {
-      const call = this.calls.get(what.id);
-      const ms = wait ?? this.#jitter(call.tries);
-      if (frame.retry && call.action === "send" && this.now + ms < call.deadline) {
-        call.tries += 1;
-        this.#start(`resend:${what.id}`, ms);
-      } else this.#reject(what.id, frame.code, frame.message, Boolean(frame.retry), wait);
     }
+    return undefined;
+  }
+
+  #callFailed(id, call, frame) {
+    const ms = frame.retry_after_ms ?? this.#jitter(call.tries);
+    if (frame.retry && call.action === "send" && this.now + ms < call.deadline) {
+      call.tries += 1;
+      this.#start(`resend:${id}`, ms);
+    } else this.#reject(id, frame.code, frame.message, Boolean(frame.retry), frame.retry_after_ms);
+  }
+
+  #syncFailed(frame) {
+    if (frame.retry) {
+      this.#start("sync", frame.retry_after_ms ?? this.#jitter(this.attempt));
+      this.attempt += 1;
+    } else if (frame.code === "unauthorized" || frame.code === "token_expired") {
+      this.#do("disconnect", { code: 1000 });
+      this.#closed(NEW_TOKEN, frame.message);
+    } else this.#stop(4400, frame.message, true);
   }
 
   /** What a success says about one's rooms. */
@@ -315,9 +343,11 @@ export class Session {
   // Frames
 
   #frame(frame) {
+    if (this.phase !== "syncing" && this.phase !== "live") return;
     this.heardAt = this.now;
     this.#do("cancel", { name: "answer" });
-    if (frame.type === "ok" || frame.type === "error") {
+    if (typeof frame?.type !== "string") this.#leave(1002, "the server sent what is no frame");
+    else if (frame.type === "ok" || frame.type === "error") {
       const what = this.inflight.get(frame.ref);
       if (what === undefined) return;
       this.inflight.delete(frame.ref);
@@ -328,39 +358,39 @@ export class Session {
   }
 
   #synced(frame) {
-    this.phase = "live";
+    if (this.phase === "syncing") {
+      this.phase = "live";
+      this.#do("state", { state: "live" });
+    }
     this.attempt = 0;
     this.refused = false;
     this.user = frame.user;
     this.connectionId = frame.connection_id;
     this.epoch = frame.epoch;
     const reset = new Set(frame.reset);
-    const more = new Set(frame.more);
     this.rooms.clear();
     for (const state of frame.rooms) {
       this.rooms.set(state.room, { ...state });
-      const log = this.#log(state.room);
-      log.counted = state.head;
-      log.wanted = Math.max(log.wanted, state.head);
-      if (reset.has(state.room)) {
-        log.held.clear();
-        log.wanted = state.head;
-        log.last = null;
-      } else if (log.last === null) log.last = state.head;
+      this.#begin(state, reset.has(state.room));
     }
     for (const room of [...this.logs.keys()]) if (!this.rooms.has(room)) this.#forget(room);
-    this.#do("state", { state: "live" });
     this.#do("rooms");
-    for (const room of reset) if (this.logs.has(room)) this.#reset(room);
+    for (const room of frame.reset) if (this.logs.has(room)) this.#do("reset", { room });
     for (const entry of frame.entries) this.#entry(entry);
-    for (const room of this.logs.keys()) {
-      this.#drain(room);
-      if (more.has(room)) this.#repair(room);
-    }
-    for (const room of this.subscribed) {
-      if (!this.rooms.has(room)) this.#ask({ kind: "subscribe", room }, { action: "subscribe", room });
-    }
+    for (const room of this.logs.keys()) this.#drain(room);
+    for (const room of this.subscribed) if (!this.rooms.has(room)) this.#listen(room);
     for (const [id, call] of this.calls) if (!call.sent) this.#transmit(id);
+  }
+
+  /** Where a room's log goes on after a sync. */
+  #begin(state, anew) {
+    const log = this.#log(state.room);
+    log.counted = state.head;
+    if (anew) {
+      log.held.clear();
+      Object.assign(log, { last: null, wanted: 0, restarting: true, repairing: false });
+    } else if (log.last === null && !log.restarting) log.last = state.head;
+    log.wanted = Math.max(log.wanted, state.head);
   }
 
   #signal(frame) {
@@ -368,8 +398,8 @@ export class Session {
     else if (frame.type === "room" && frame.joined && frame.state) {
       this.rooms.set(frame.room, { ...frame.state });
       this.#do("rooms");
-      this.#heardOf(frame.room, frame.state.head);
       this.#log(frame.room).counted = frame.state.head;
+      this.#heardOf(frame.room, frame.state.head);
     } else if (frame.type === "room" && !frame.joined) this.#forget(frame.room);
     else if (frame.type === "read" && frame.user === this.user) this.#read(frame.room, frame.seq);
     else if (frame.type === "notice" && frame.code === "going_away") {
@@ -383,11 +413,15 @@ export class Session {
 
   // Logs
 
-  /** `last`: delivered up to here, null while a start is awaited; `wanted`: the highest seq heard of. */
+  /**
+   * `last`: delivered up to here, null while a start is awaited; `wanted`: the highest seq heard of; `counted`: messages
+   * up to here are in `unread` already; `held`: came before those that they follow; `repairing`: a history request or
+   * the timer of one is under way; `restarting`: the last page is awaited, to begin with.
+   */
   #log(room) {
     let log = this.logs.get(room);
     if (log === undefined) {
-      log = { last: null, wanted: 0, counted: 0, held: new Map(), repairing: false };
+      log = { last: null, wanted: 0, counted: 0, held: new Map(), repairing: false, restarting: false };
       this.logs.set(room, log);
     }
     return log;
@@ -399,21 +433,22 @@ export class Session {
     if (this.rooms.delete(room)) this.#do("rooms");
   }
 
-  #listen(room, after, subscribe) {
-    if (after !== undefined && after !== null && !this.logs.has(room)) this.#log(room).last = after;
-    if (!subscribe || this.subscribed.has(room)) return;
+  #subscribe(room) {
+    if (this.subscribed.has(room)) return;
     this.subscribed.add(room);
-    if (this.phase === "live" && !this.rooms.has(room)) {
-      this.#ask({ kind: "subscribe", room }, { action: "subscribe", room });
-    }
+    if (this.phase === "live" && !this.rooms.has(room)) this.#listen(room);
+  }
+
+  #listen(room) {
+    this.#ask({ kind: "subscribe", room }, { action: "subscribe", room });
   }
 
   /** The room's log ends at `head`: begin there if it is new to us, else get what we lack. */
   #heardOf(room, head) {
     const log = this.#log(room);
-    if (log.last === null && !log.repairing) log.last = head;
+    if (log.last === null && !log.restarting) log.last = head;
     log.wanted = Math.max(log.wanted, head);
-    this.#drain(room);
+    if (this.phase === "live") this.#drain(room);
   }
 
   #entry(entry) {
@@ -427,57 +462,48 @@ export class Session {
     if (this.phase === "live") this.#drain(entry.room);
   }
 
-  /** Deliver what follows; if something is still missing then, ask for it. */
+  /** Deliver what follows now; if something is still missing then, ask for it. */
   #drain(room) {
     const log = this.logs.get(room);
-    if (log === undefined || log.last === null) return;
-    for (const seq of [...log.held.keys()].sort((a, b) => a - b)) {
+    for (const seq of log.last === null ? [] : [...log.held.keys()].sort((a, b) => a - b)) {
       const entry = log.held.get(seq);
       if (seq === log.last + 1) this.#deliver(log, entry);
       if (seq <= log.last) log.held.delete(seq);
     }
-    if (log.last < log.wanted) this.#repair(room);
+    if (log.last === null || log.last < log.wanted) this.#repair(room);
   }
 
-  #repair(room, again = false) {
+  #repair(room) {
     const log = this.logs.get(room);
-    if (log.repairing && !again) return;
+    if (log.repairing) return;
     log.repairing = true;
-    const frame = { action: "history", room };
-    if (log.last === null) frame.limit = LAST_PAGE;
-    else Object.assign(frame, { after: log.last, limit: PAGE });
-    this.#ask({ kind: "history", room, asked: log.last }, frame);
+    const which = log.last === null ? { limit: LAST_PAGE } : { after: log.last, limit: PAGE };
+    this.#ask({ kind: "history", room }, { action: "history", room, ...which });
   }
 
-  #reset(room) {
-    const log = this.#log(room);
-    log.last = null;
-    log.repairing = false;
-    this.#do("reset", { room });
-    this.#repair(room);
-  }
-
-  #page(what, frame) {
-    const log = this.logs.get(what.room);
+  #page(room, { entries, head }) {
+    const log = this.logs.get(room);
     if (log === undefined) return;
     log.repairing = false;
-    const first = frame.entries[0];
     if (log.last === null) {
-      log.last = first === undefined ? frame.head : first.seq - 1;
-      log.wanted = Math.max(frame.head, log.last);
-    } else if (first !== undefined && first.seq > log.last + 1) {
-      this.#reset(what.room); // retention has taken what we lack
+      log.last = entries.length > 0 ? entries[0].seq - 1 : head;
+      log.restarting = false;
+    } else if (entries.length > 0 ? entries[0].seq > log.last + 1 : head > log.last) {
+      // Retention has taken what is lacking.
+      log.last = null;
+      log.restarting = true;
+      this.#do("reset", { room });
+      this.#repair(room);
       return;
     }
     const before = log.last;
-    for (const entry of frame.entries) if (entry.seq === log.last + 1) this.#deliver(log, entry);
-    if (log.last === before && frame.head <= log.last) log.wanted = Math.max(log.last, ...log.held.keys());
-    if (log.last === before && log.wanted > log.last && !log.held.has(log.last + 1) && what.asked !== null) {
-      log.repairing = true; // the store knows no more just now: ask again, but not at once
-      this.#start(`repair:${what.room}`, 1000);
-      return;
-    }
-    this.#drain(what.room);
+    for (const entry of entries) if (entry.seq === log.last + 1) this.#deliver(log, entry);
+    log.wanted = Math.max(log.wanted, head);
+    if (log.last === before && before < log.wanted && !log.held.has(before + 1)) {
+      // The server knows no more just now than what was heard of before: ask again, but not at once.
+      log.repairing = true;
+      this.#start(`repair:${room}`, 1000);
+    } else this.#drain(room);
   }
 
   #deliver(log, entry) {
@@ -487,17 +513,16 @@ export class Session {
     this.#do("entry", { entry });
   }
 
+  /** Keep the room's state at what the entry says. */
   #update(state, log, entry) {
     state.head = Math.max(state.head, entry.seq);
-    const mine = entry.by === this.user;
-    if (entry.type === "message.created" && entry.seq > log.counted) {
-      if (mine) {
-        state.read = Math.max(state.read, entry.seq);
-        state.unread = 0;
-      } else if (entry.seq > state.read) state.unread += 1;
-    } else if (entry.type === "room.updated") {
-      if (entry.room_name !== undefined) state.name = entry.room_name;
-      if (entry.kind !== undefined) state.kind = entry.kind;
+    if (entry.type === "message.created" && entry.by === this.user && entry.seq > log.counted) {
+      state.read = Math.max(state.read, entry.seq);
+      state.unread = 0;
+    } else if (entry.type === "message.created" && entry.seq > Math.max(log.counted, state.read)) state.unread += 1;
+    else if (entry.type === "room.updated") {
+      state.name = entry.room_name ?? state.name;
+      state.kind = entry.kind ?? state.kind;
     } else if (entry.type === "member.updated" && entry.user === this.user) state.role = entry.role;
     this.#do("rooms");
   }
@@ -651,6 +676,10 @@ export class Chat {
     return this.request("auth", { token });
   }
 
+  async sync() {
+    await this.request("sync");
+  }
+
   async ping() {
     return (await this.request("ping")).at;
   }
@@ -665,8 +694,16 @@ export class Chat {
   }
 
   room(room, { after, subscribe = false } = {}) {
-    this.#feed({ on: "listen", room, after, subscribe });
-    const stream = new Stream(this, room, after ?? null, this.#session.options.maxHeld, () => this.#streams.delete(stream));
+    if (subscribe) this.#feed({ on: "subscribe", room });
+    const stream = new Stream({
+      room,
+      after: after ?? null,
+      max: this.#session.options.maxHeld,
+      history: (from) => this.history(room, { after: from, limit: PAGE }),
+      position: () => this.#session.logs.get(room)?.last ?? null,
+      lost: () => this.#emit("reset", room),
+      done: () => this.#streams.delete(stream),
+    });
     this.#streams.add(stream);
     return stream;
   }
@@ -753,7 +790,7 @@ export class Chat {
       if (this.#socket === socket) this.#feed(event);
     };
     socket.onopen = () => feed({ on: "opened" });
-    socket.onmessage = ({ data }) => feed({ on: "frame", frame: JSON.parse(data) });
+    socket.onmessage = ({ data }) => feed({ on: "frame", frame: parse(data) });
     socket.onerror = () => {}; // a close always follows, and says more
     socket.onclose = ({ code, reason }) => feed({ on: "closed", code, reason });
   }
@@ -778,42 +815,53 @@ export class Chat {
   }
 }
 
-/** One reader of a room: buffers so many entries, and reads the rest again from history when it lags. */
+/** The frame in `text`; null if it is none. */
+function parse(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+function newId() {
+  const bytes = globalThis.crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** One reader of a room, gap-free: it buffers `max` entries and reads what it has no room for from history later. */
 class Stream {
-  #chat;
-  #room;
-  #max;
-  #done;
-  #next; // the seq it must get next; null until the first entry
+  #of;
+  #tail; // the seq of the last entry buffered or left to history; null before the first
   #buffer = [];
-  #lagging = false; // entries were left out after the buffer's last one
+  #lagging; // entries after `tail` are to be read from history
+  #restarts = 0;
   #ended = null;
   #wake = null;
 
-  constructor(chat, room, after, max, done) {
-    this.#chat = chat;
-    this.#room = room;
-    this.#max = max;
-    this.#done = done;
-    this.#next = after === null ? null : after + 1;
-    this.#lagging = after !== null;
+  constructor(of) {
+    this.#of = of;
+    this.#tail = of.after;
+    this.#lagging = of.after !== null;
   }
 
   offer(entry) {
-    if (entry.room !== this.#room) return;
-    if (this.#lagging || this.#buffer.length >= this.#max) this.#lagging = true;
-    else {
-      this.#next ??= entry.seq;
+    if (entry.room !== this.#of.room || this.#lagging || (this.#tail !== null && entry.seq <= this.#tail)) return;
+    if (this.#buffer.length >= this.#of.max || (this.#tail !== null && entry.seq !== this.#tail + 1)) {
+      this.#tail ??= entry.seq - 1;
+      this.#lagging = true;
+    } else {
+      this.#tail = entry.seq;
       this.#buffer.push(entry);
     }
     this.#wake?.();
   }
 
   reset(room) {
-    if (room !== this.#room) return;
-    this.#buffer = [];
+    if (room !== this.#of.room) return;
+    this.#tail = null;
     this.#lagging = false;
-    this.#next = null;
+    this.#restarts += 1;
   }
 
   end(state) {
@@ -824,27 +872,35 @@ class Stream {
   async *[Symbol.asyncIterator]() {
     try {
       for (;;) {
-        if (this.#buffer.length > 0) {
-          const entry = this.#buffer.shift();
-          if (this.#next !== null && entry.seq < this.#next) continue;
-          this.#next = entry.seq + 1;
-          yield entry;
-        } else if (this.#ended !== null) {
+        if (this.#buffer.length > 0) yield this.#buffer.shift();
+        else if (this.#ended !== null) {
           if (this.#ended.code === 1000) return;
           throw new HubbubError("disconnected", this.#ended.reason ?? "", { closeCode: this.#ended.code });
         } else if (this.#lagging) await this.#catchUp();
         else await new Promise((resolve) => { this.#wake = resolve; });
       }
     } finally {
-      this.#done();
+      this.#of.done();
     }
   }
 
   async #catchUp() {
-    const after = this.#next - 1;
-    const page = await this.#chat.history(this.#room, { after, limit: PAGE });
-    if (this.#next !== after + 1) return; // reset meanwhile
+    const restarts = this.#restarts;
+    let page;
+    try {
+      page = await this.#of.history(this.#tail);
+    } catch (error) {
+      if (this.#ended !== null) return;
+      if (!error.retry) throw error;
+      await new Promise((resolve) => { setTimeout(resolve, error.retryAfterMs ?? 1000); });
+      return;
+    }
+    if (this.#restarts !== restarts) return;
+    const first = page.entries[0]?.seq ?? page.head + 1;
+    if (first > this.#tail + 1) this.#of.lost(); // retention has taken what this reader lacks
     this.#buffer.push(...page.entries);
-    if (!page.has_more) this.#lagging = false;
+    this.#tail = page.entries.at(-1)?.seq ?? Math.max(page.head, this.#tail);
+    // What came while the answer was under way was not taken: only at the client's own place is it complete.
+    this.#lagging = page.has_more || this.#tail < (this.#of.position() ?? 0);
   }
 }
