@@ -1,0 +1,217 @@
+"""Both client libraries against a real server: the same story in Python and JavaScript, through cuts and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hubbub.app import Node
+from hubbub.client import Client, Disconnected, connect
+from hubbub.config import Settings
+from hubbub.errors import NotFound
+from hubbub.model import Entry, MessageCreated, RoomId, RoomKind
+from live import BOUND_S, SECRET, token, until
+
+ROOT = Path(__file__).resolve().parents[2]
+NODE = shutil.which("node") or shutil.which("nodejs")
+STAGE = RoomId("stage")
+
+
+def ws(node: Node) -> str:
+    """The node's WebSocket address."""
+    return f"ws://127.0.0.1:{node.port}/ws"
+
+
+def texts(entries: list[Entry]) -> list[str]:
+    """What was said."""
+    return [entry.text or "" for entry in entries if isinstance(entry, MessageCreated)]
+
+
+async def collect(chat: Client, room: str, into: list[Entry], **options: Any) -> None:
+    """Keep what a reader of the room gets."""
+    async for entry in chat.room(room, **options):
+        into.append(entry)
+
+
+class Cuttable:
+    """A TCP proxy whose connections a test can cut."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._pumps: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self.accepted = 0
+
+    async def __aenter__(self) -> Cuttable:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        self.cut()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+
+    @property
+    def url(self) -> str:
+        assert self._server is not None
+        return f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/ws"
+
+    def cut(self) -> None:
+        """Break every connection, without a word."""
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._to)
+        self._writers |= {writer, inner_writer}
+        for source, sink in ((reader, inner_writer), (inner_reader, writer)):
+            pump = asyncio.create_task(self._pump(source, sink))
+            self._pumps.add(pump)
+            pump.add_done_callback(self._pumps.discard)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65536):
+                sink.write(data)
+                await sink.drain()
+        except OSError:
+            pass
+        finally:
+            sink.close()
+
+
+async def test_two_clients_talk(node: Node) -> None:
+    """What one says, the other reads; rooms, roles and unread counts follow."""
+    async with connect(ws(node), token=token("alice")) as alice, connect(ws(node), token=token("bob")) as bob:
+        await alice.create(RoomKind.PUBLIC, room="general", name="General")
+        await bob.join("general")
+        heard: list[Entry] = []
+        reading = asyncio.create_task(collect(bob, "general", heard))
+        await until(lambda: "general" in bob.rooms, "bob's room")
+        sent = await alice.send("general", "hi", data={"mood": 1})
+        await until(lambda: texts(heard) == ["hi"], "the message")
+        assert heard[-1].seq == sent.seq == bob.rooms[heard[-1].room].head
+        assert bob.rooms[heard[-1].room].unread == 1
+        await bob.read("general")
+        assert bob.rooms[heard[-1].room].unread == 0
+        await bob.react("general", sent.seq, "+1")
+        assert (await alice.history("general", limit=1)).head == sent.seq + 1
+        assert (await alice.presence("general")).count == 2
+        with pytest.raises(NotFound):
+            await bob.edit("general", 999, "nothing")
+        reading.cancel()
+
+
+async def test_every_method_of_the_python_client_is_understood_by_the_server(node: Node) -> None:
+    """Each action has a method whose fields the server takes and whose answer the client reads."""
+    async with connect(ws(node), token=token("alice")) as alice, connect(ws(node), token=token("bob")):
+        made = await alice.create("private", name="Two", members=["bob"])
+        room = made.room
+        sent = await alice.send(room, "one")
+        assert (await alice.edit(room, sent.seq, "two")).seq == sent.seq + 1
+        await alice.react(room, sent.seq, "x")
+        await alice.unreact(room, sent.seq, "x")
+        await alice.delete(room, sent.seq)
+        await alice.invite(room, "carol", "reader")
+        await alice.role(room, "carol", "member")
+        assert {member.user for member in (await alice.members(room)).members} == {"alice", "bob", "carol"}
+        await alice.kick(room, "carol")
+        await alice.typing(room)
+        await alice.read(room)
+        assert (await alice.ping()).at > 0
+        assert (await alice.auth(token("alice", ttl_s=7200))).expires_at > time.time() + 3700
+        await alice.sync()
+        await alice.create("public", room="street")
+        assert [one.id for one in (await alice.public_rooms()).rooms] == ["street"]
+        await alice.leave("street")
+        assert (await alice.subscribe("street")).room == "street"
+        await alice.unsubscribe("street")
+        assert (await alice.request("ping"))["at"] > 0
+
+
+async def test_cuts_lose_and_double_nothing(node: Node) -> None:
+    """With connections cut again and again, every acknowledged message is read exactly once, in order, by both sides."""
+    async with Cuttable(node.port) as proxy:
+        options = {"backoff_base_s": 0.02, "backoff_cap_s": 0.1}
+        async with (
+            connect(proxy.url, token=lambda: token("alice"), **options) as alice,  # type: ignore[arg-type]
+            connect(proxy.url, token=lambda: token("bob"), **options) as bob,  # type: ignore[arg-type]
+        ):
+            await alice.create("public", room="general", members=["bob"])
+            heard: list[Entry] = []
+            reading = asyncio.create_task(collect(bob, "general", heard, after=0))
+            for cycle in range(8):
+                sends = [asyncio.create_task(alice.send("general", f"{cycle}.{n}")) for n in range(10)]
+                await until(lambda: any(send.done() for send in sends), "a first ack")
+                proxy.cut()
+                await asyncio.wait_for(asyncio.gather(*sends), BOUND_S)
+            await until(lambda: len(texts(heard)) >= 80, "everything")
+            assert [entry.seq for entry in heard] == list(range(1, len(heard) + 1))
+            assert sorted(texts(heard)) == sorted(f"{cycle}.{n}" for cycle in range(8) for n in range(10))
+            assert proxy.accepted > 4
+            reading.cancel()
+
+
+async def test_a_reader_that_lags_reads_the_rest_from_history(node: Node) -> None:
+    """A loop that takes nothing for a while gets every entry all the same, with a buffer of five."""
+    async with connect(ws(node), token=token("alice"), max_held=5) as alice:
+        await alice.create("public", room="general")
+        stream = alice.room("general", after=0)
+        everything = alice.entries()
+        for n in range(30):
+            await alice.send("general", str(n))
+        for reader in (stream, everything):
+            seen: list[Entry] = []
+            while len(texts(seen)) < 30:
+                seen.append(await asyncio.wait_for(anext(reader), BOUND_S))
+            assert texts(seen) == [str(n) for n in range(30)]
+
+
+async def test_a_public_room_can_be_read_without_joining(node: Node) -> None:
+    """`subscribe=True` listens to a public room one is no member of."""
+    async with connect(ws(node), token=token("alice")) as alice, connect(ws(node), token=token("bob")) as bob:
+        await alice.create("public", room="stage")
+        stream = bob.room("stage", subscribe=True)
+        await until(lambda: bob.position(STAGE) is not None, "the subscription")
+        await alice.send("stage", "welcome")
+        assert texts([await asyncio.wait_for(anext(stream), BOUND_S)]) == ["welcome"]
+        assert [member.user for member in (await alice.members("stage")).members] == ["alice"]
+
+
+async def test_a_bad_token_is_told_at_once(node: Node) -> None:
+    """A token that can never do stops the client with 4401."""
+    with pytest.raises(Disconnected) as caught:
+        async with connect(ws(node), token="nonsense"):
+            pass
+    assert caught.value.close_code == 4401
+
+
+async def test_a_new_server_on_the_same_data_is_found_again(tmp_path: Path) -> None:
+    """A send begun while the server is away is acknowledged when it is back, and read once."""
+    async with Node(Settings(port=0, secret=SECRET, data=str(tmp_path))) as first:
+        port = first.port
+        chat = connect(
+            f"ws://127.0.0.1:{port}/ws", token=lambda: token("alice"), backoff_base_s=0.02, backoff_cap_s=0.1
+        )
+        await chat.__aenter__()
+        await chat.create("public", room="general")
+        await chat.send("general", "before")
+    try:
+        await until(lambda: chat.state != "live", "the loss")
+        sending = asyncio.create_task(chat.send("general", "meanwhile"))
+        async with Node(Settings(port=port, secret=SECRET, data=str(tmp_path))):
+            sent = await asyncio.wait_for(sending, BOUND_S)
+            page = await chat.history("general", after=sent.seq - 2)
+            assert [entry.seq for entry in page.entries] == [sent.seq - 1, sent.seq]
+            assert texts(list(page.entries)) == ["before", "meanwhile"]
+            await chat.close()
+    finally:
+        await chat.close()
