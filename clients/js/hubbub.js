@@ -376,7 +376,7 @@ export class Session {
     for (const room of [...this.logs.keys()]) if (!this.rooms.has(room)) this.#forget(room);
     this.#do("rooms");
     for (const room of frame.reset) if (this.logs.has(room)) this.#do("reset", { room });
-    for (const entry of frame.entries) this.#entry(entry);
+    for (const entry of frame.entries) this.#place(entry);
     for (const room of this.logs.keys()) this.#drain(room);
     for (const room of this.subscribed) if (!this.rooms.has(room)) this.#listen(room);
     for (const [id, call] of this.calls) if (!call.sent) this.#transmit(id);
@@ -452,6 +452,12 @@ export class Session {
   }
 
   #entry(entry) {
+    this.#place(entry);
+    if (this.phase === "live") this.#drain(entry.room);
+  }
+
+  /** Deliver the entry if it follows, hold it if it is early, drop it if it is known. */
+  #place(entry) {
     if (!this.logs.has(entry.room) && this.phase === "live") this.#log(entry.room).last = entry.seq - 1;
     const log = this.#log(entry.room);
     log.wanted = Math.max(log.wanted, entry.seq);
@@ -459,7 +465,6 @@ export class Session {
     if (log.last !== null && entry.seq === log.last + 1) this.#deliver(log, entry);
     // What does not fit is dropped and read again later: `wanted` remembers that it is there.
     else if (log.held.size < this.options.maxHeld) log.held.set(entry.seq, entry);
-    if (this.phase === "live") this.#drain(entry.room);
   }
 
   /** Deliver what follows now; if something is still missing then, ask for it. */
@@ -825,7 +830,10 @@ function parse(text) {
 }
 
 function newId() {
-  const bytes = globalThis.crypto.getRandomValues(new Uint8Array(16));
+  const bytes = new Uint8Array(16);
+  // Node 18 has no global crypto; the id must only differ from this user's other ones.
+  if (globalThis.crypto) globalThis.crypto.getRandomValues(bytes);
+  else bytes.forEach((_, place) => { bytes[place] = Math.random() * 256; });
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 

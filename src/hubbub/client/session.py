@@ -365,8 +365,8 @@ class Session:
         self._cancel("answer")
         try:
             self._read_frame(text)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self._leave(1002, f"the server sent what is no frame: {error}")
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self._leave(1002, "the server sent what is no frame")
 
     def closed(self, now: int, code: int, reason: str = "", status: int | None = None) -> None:
         """The connection ended, or did not come to be (1006; with the HTTP `status` if there was a response)."""
@@ -702,7 +702,7 @@ class Session:
             if room in self._logs:
                 self._out.append(ResetRoom(room))
         for raw in synced.entries:
-            self._take_entry(decode_entry(raw))
+            self._place(decode_entry(raw))
         for room in self._logs:
             self._drain(room)
         for room in self._subscribed:
@@ -770,6 +770,12 @@ class Session:
             self._drain(room)
 
     def _take_entry(self, entry: Entry) -> None:
+        self._place(entry)
+        if self.phase is Phase.LIVE:
+            self._drain(entry.room)
+
+    def _place(self, entry: Entry) -> None:
+        """Deliver the entry if it follows, hold it if it is early, drop it if it is known."""
         known = entry.room in self._logs
         log = self._log(entry.room)
         if not known and self.phase is Phase.LIVE:
@@ -782,8 +788,6 @@ class Session:
         elif len(log.held) < self.settings.max_held:
             log.held[entry.seq] = entry
         # What does not fit is read again later: `wanted` remembers that it is there.
-        if self.phase is Phase.LIVE:
-            self._drain(entry.room)
 
     def _drain(self, room: RoomId) -> None:
         """Deliver what follows now; if something is still missing then, ask for it."""
