@@ -233,7 +233,10 @@ export interface Events {
   signal: Signal;
   /** After every change of `chat.rooms`; the same Map. */
   rooms: Map<string, RoomState>;
-  /** The room's seqs no longer hold, or what was missed is no longer kept: forget what you show of it; its last page follows. */
+  /**
+   * The room's seqs no longer hold, or what was missed is no longer kept: forget what you show of it; its last page
+   * follows.
+   */
   reset: string;
 }
 
@@ -317,7 +320,10 @@ export class Chat {
   sync(): Promise<void>;
   /** Any action, such as one of your own: resolves with the reply's fields. */
   request<T = Record<string, unknown>>(action: string, fields?: Record<string, unknown>): Promise<T>;
-  /** The room's entries, once and in order, from now on, or from after `seq`. */
+  /**
+   * The room's entries, once and in order, since the client began to listen to it (when it connected, or joined or
+   * subscribed later), or after the seq `after`. `subscribe` listens to a public room without joining it.
+   */
   room(room: string, options?: { after?: number; subscribe?: boolean }): RoomStream;
   /** End for good; what is pending is rejected. */
   close(): void;

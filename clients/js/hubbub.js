@@ -217,7 +217,9 @@ export class Session {
       this.#repair(rest);
     } else if (kind === "subscribe" && this.phase === "live" && this.subscribed.has(rest)) this.#listen(rest);
     else if (kind === "resend" && this.phase === "live") this.#transmit(Number(rest));
-    else if (kind === "call") this.#reject(Number(rest), "timeout", "No answer came in time; it may have been done.", true);
+    else if (kind === "call") {
+      this.#reject(Number(rest), "timeout", "No answer came in time; it may have been done.", true);
+    }
   }
 
   #heartbeat() {
@@ -389,7 +391,7 @@ export class Session {
     if (anew) {
       log.held.clear();
       Object.assign(log, { last: null, wanted: 0, restarting: true, repairing: false });
-    } else if (log.last === null && !log.restarting) log.last = state.head;
+    } else if (log.last === null && !log.restarting) begin(log, state.head);
     log.wanted = Math.max(log.wanted, state.head);
   }
 
@@ -404,24 +406,27 @@ export class Session {
     else if (frame.type === "read" && frame.user === this.user) this.#read(frame.room, frame.seq);
     else if (frame.type === "notice" && frame.code === "going_away") {
       this.#start("leave", Math.floor(this.options.random() * Math.min(frame.in_ms ?? 5000, 5000)));
-    } else if (frame.type === "notice" && frame.code === "token_expires" && !this.renewing && this.options.refreshable) {
-      this.renewing = true;
-      this.#do("token");
-    }
+    } else if (frame.type === "notice" && frame.code === "token_expires") this.#renew();
     this.#do("signal", { signal: frame });
+  }
+
+  #renew() {
+    if (this.renewing || !this.options.refreshable) return;
+    this.renewing = true;
+    this.#do("token");
   }
 
   // Logs
 
   /**
-   * `last`: delivered up to here, null while a start is awaited; `wanted`: the highest seq heard of; `counted`: messages
-   * up to here are in `unread` already; `held`: came before those that they follow; `repairing`: a history request or
-   * the timer of one is under way; `restarting`: the last page is awaited, to begin with.
+   * `last`: delivered up to here, null while a start is awaited; `begun`: where it was at first; `wanted`: the highest
+   * seq heard of; `counted`: messages up to here are in `unread` already; `held`: came before those that they follow;
+   * `repairing`: a history request or the timer of one is under way; `restarting`: the last page is awaited, to begin with.
    */
   #log(room) {
     let log = this.logs.get(room);
     if (log === undefined) {
-      log = { last: null, wanted: 0, counted: 0, held: new Map(), repairing: false, restarting: false };
+      log = { last: null, begun: null, wanted: 0, counted: 0, held: new Map(), repairing: false, restarting: false };
       this.logs.set(room, log);
     }
     return log;
@@ -446,7 +451,7 @@ export class Session {
   /** The room's log ends at `head`: begin there if it is new to us, else get what we lack. */
   #heardOf(room, head) {
     const log = this.#log(room);
-    if (log.last === null && !log.restarting) log.last = head;
+    if (log.last === null && !log.restarting) begin(log, head);
     log.wanted = Math.max(log.wanted, head);
     if (this.phase === "live") this.#drain(room);
   }
@@ -458,7 +463,7 @@ export class Session {
 
   /** Deliver the entry if it follows, hold it if it is early, drop it if it is known. */
   #place(entry) {
-    if (!this.logs.has(entry.room) && this.phase === "live") this.#log(entry.room).last = entry.seq - 1;
+    if (!this.logs.has(entry.room) && this.phase === "live") begin(this.#log(entry.room), entry.seq - 1);
     const log = this.#log(entry.room);
     log.wanted = Math.max(log.wanted, entry.seq);
     if (log.last !== null && entry.seq <= log.last) return;
@@ -491,7 +496,7 @@ export class Session {
     if (log === undefined) return;
     log.repairing = false;
     if (log.last === null) {
-      log.last = entries.length > 0 ? entries[0].seq - 1 : head;
+      begin(log, entries.length > 0 ? entries[0].seq - 1 : head);
       log.restarting = false;
     } else if (entries.length > 0 ? entries[0].seq > log.last + 1 : head > log.last) {
       // Retention has taken what is lacking.
@@ -539,6 +544,12 @@ export class Session {
     state.unread = Math.min(state.unread, Math.max(0, state.head - seq));
     this.#do("rooms");
   }
+}
+
+/** Deliver what comes after `last`. */
+function begin(log, last) {
+  log.last = last;
+  log.begun = last;
 }
 
 function split(name) {
@@ -600,7 +611,8 @@ export class Chat {
   }
 
   async send(room, message) {
-    const { text, data, reply_to, thread, client_id = newId() } = typeof message === "string" ? { text: message } : message;
+    const given = typeof message === "string" ? { text: message } : message;
+    const { text, data, reply_to, thread, client_id = newId() } = given;
     return this.request("send", { room, text, data, reply_to, thread, client_id });
   }
 
@@ -702,7 +714,7 @@ export class Chat {
     if (subscribe) this.#feed({ on: "subscribe", room });
     const stream = new Stream({
       room,
-      after: after ?? null,
+      after: after ?? this.#session.logs.get(room)?.begun ?? null,
       max: this.#session.options.maxHeld,
       history: (from) => this.history(room, { after: from, limit: PAGE }),
       position: () => this.#session.logs.get(room)?.last ?? null,
@@ -850,7 +862,7 @@ class Stream {
   constructor(of) {
     this.#of = of;
     this.#tail = of.after;
-    this.#lagging = of.after !== null;
+    this.#lagging = of.after !== null && of.after !== of.position();
   }
 
   offer(entry) {

@@ -289,6 +289,21 @@ async def test_cuts_lose_and_double_nothing_in_javascript(node: Node) -> None:
     assert reconnects >= 5
 
 
+async def test_nothing_is_missed_between_joining_and_reading(node: Node) -> None:
+    """A loop that starts after a join, and after a send, begins where the client began to listen."""
+    async with connect(ws(node), token=token("alice")) as alice, connect(ws(node), token=token("bob")) as bob:
+        await alice.create("public", room="general")
+        await bob.join("general")
+        await alice.send("general", "one")
+        sent = await bob.send("general", "two")
+        await until(lambda: bob.position(sent.room) == sent.seq, "both messages")
+        stream = bob.room("general")
+        said: list[Entry] = []
+        while len(texts(said)) < 2:
+            said.append(await asyncio.wait_for(anext(stream), BOUND_S))
+        assert texts(said) == ["one", "two"]
+
+
 async def test_a_public_room_can_be_read_without_joining(node: Node) -> None:
     """`subscribe=True` listens to a public room one is no member of."""
     async with connect(ws(node), token=token("alice")) as alice, connect(ws(node), token=token("bob")) as bob:

@@ -204,18 +204,20 @@ class Client:
     # Reading
 
     def room(self, room: str, *, after: int | None = None, subscribe: bool = False) -> EntryStream:
-        """The room's entries, each once and in order, from now on or from after the seq `after`.
+        """The room's entries, each once and in order, since the client began to listen to it, or after the seq `after`.
+
+        It began when it connected, or joined or subscribed later: so nothing is missed between that and this.
 
         Args:
             room: one of one's own rooms; nothing is joined by this.
-            after: start further back, after this seq; 0 for the whole log that is kept.
+            after: start there instead, after this seq; 0 for the whole log that is kept.
             subscribe: listen to a public room that one is no member of, on every connection.
 
         """
         if subscribe:
             self._session.subscribe(_now(), RoomId(room))
             self._perform()
-        return self._reader(RoomId(room), after)
+        return self._reader(RoomId(room), self._session.begun(RoomId(room)) if after is None else after)
 
     def entries(self) -> EntryStream:
         """The entries of all rooms from now on: each once, and in order within its room."""

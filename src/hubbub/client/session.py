@@ -247,15 +247,21 @@ class Phase(enum.Enum):
 class _Log:
     """Where a room's log stands on this side."""
 
-    __slots__ = ("counted", "held", "last", "repairing", "restarting", "wanted")
+    __slots__ = ("begun", "counted", "held", "last", "repairing", "restarting", "wanted")
 
     def __init__(self) -> None:
         self.last: int | None = None  # delivered up to here; None while a start is awaited
+        self.begun: int | None = None  # where `last` was at first
         self.wanted = 0  # the highest seq heard of
         self.counted = 0  # messages up to here are in the room's `unread` already
         self.held: dict[int, Entry] = {}  # came before those that they follow
         self.repairing = False  # a history request or the timer of one is under way
         self.restarting = False  # its last page is awaited, to begin with
+
+    def begin(self, last: int) -> int:
+        """Deliver what comes after `last`; returns it."""
+        self.begun = self.last = last
+        return last
 
 
 class _Call:
@@ -318,6 +324,11 @@ class Session:
         """The `seq` up to which the room has been delivered; None when it is not listened to."""
         log = self._logs.get(room)
         return log.last if log else None
+
+    def begun(self, room: RoomId) -> int | None:
+        """The `seq` after which the client began to deliver the room; None when it is not listened to."""
+        log = self._logs.get(room)
+        return log.begun if log else None
 
     # Events. `now` is in milliseconds of any steady clock.
 
@@ -721,7 +732,7 @@ class Session:
             log.last, log.wanted, log.restarting = None, 0, True
             log.repairing = False
         elif log.last is None and not log.restarting:
-            log.last = state.head
+            log.begin(state.head)
         log.wanted = max(log.wanted, state.head)
 
     def _take_signal(self, signal: Signal) -> None:
@@ -764,7 +775,7 @@ class Session:
         """The room's log ends at `head`: begin there if it is new here, else get what is lacking."""
         log = self._log(room)
         if log.last is None and not log.restarting:
-            log.last = head
+            log.begin(head)
         log.wanted = max(log.wanted, head)
         if self.phase is Phase.LIVE:
             self._drain(room)
@@ -779,7 +790,7 @@ class Session:
         known = entry.room in self._logs
         log = self._log(entry.room)
         if not known and self.phase is Phase.LIVE:
-            log.last = entry.seq - 1
+            log.begin(entry.seq - 1)
         log.wanted = max(log.wanted, entry.seq)
         if log.last is not None and entry.seq <= log.last:
             return
@@ -815,21 +826,22 @@ class Session:
             return
         log.repairing = False
         entries = [decode_entry(raw) for raw in page.entries]
-        if log.last is None:
-            log.last = entries[0].seq - 1 if entries else page.head
+        before = last = log.last
+        if last is None:
+            before = last = log.begin(entries[0].seq - 1 if entries else page.head)
             log.restarting = False
-        elif (entries[0].seq > log.last + 1) if entries else page.head > log.last:
+        elif (entries[0].seq > last + 1) if entries else page.head > last:
             # Retention has taken what is lacking.
             log.last, log.restarting = None, True
             self._out.append(ResetRoom(room))
             self._repair(room)
             return
-        before = log.last
         for entry in entries:
-            if entry.seq == log.last + 1:
+            if entry.seq == last + 1:
                 self._deliver(log, entry)
+                last = entry.seq
         log.wanted = max(log.wanted, page.head)
-        if log.last == before < log.wanted and before + 1 not in log.held:
+        if last == before < log.wanted and last + 1 not in log.held:
             # The server knows no more just now than what was heard of before: ask again, but not at once.
             log.repairing = True
             self._start(f"repair:{room}", 1000)

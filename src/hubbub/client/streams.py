@@ -71,7 +71,7 @@ class EntryStream:
         self._ended = False
         self._failure: HubbubError | None = None
         if room is not None and after is not None:
-            self._places[room] = _Place(after, lagging=True)
+            self._places[room] = _Place(after, lagging=after != log.position(room))
 
     def offer(self, entry: Entry) -> None:
         """Take an entry that the client delivers."""
