@@ -826,9 +826,9 @@ class Session:
             return
         log.repairing = False
         entries = [decode_entry(raw) for raw in page.entries]
-        before = last = log.last
+        last = log.last
         if last is None:
-            before = last = log.begin(entries[0].seq - 1 if entries else page.head)
+            last = log.begin(entries[0].seq - 1 if entries else page.head)
             log.restarting = False
         elif (entries[0].seq > last + 1) if entries else page.head > last:
             # Retention has taken what is lacking.
@@ -836,12 +836,13 @@ class Session:
             self._out.append(ResetRoom(room))
             self._repair(room)
             return
+        progress = False
         for entry in entries:
             if entry.seq == last + 1:
                 self._deliver(log, entry)
-                last = entry.seq
+                last, progress = entry.seq, True
         log.wanted = max(log.wanted, page.head)
-        if last == before < log.wanted and last + 1 not in log.held:
+        if not progress and last < log.wanted and last + 1 not in log.held:
             # The server knows no more just now than what was heard of before: ask again, but not at once.
             log.repairing = True
             self._start(f"repair:{room}", 1000)
