@@ -67,11 +67,11 @@ class PageFiles(StaticFiles):
         """Add what the file's response needs."""
         response = super().file_response(full_path, stat_result, scope, status_code)
         response.headers["Cache-Control"] = "no-cache"
+        suffix = Path(full_path).suffix
         if isinstance(response, FileResponse):  # and no 304
-            suffix = Path(full_path).suffix
             response.headers["Content-Type"] = CONTENT_TYPES.get(suffix, "application/octet-stream")
-            if suffix == ".html":
-                response.headers["Content-Security-Policy"] = content_policy(Request(scope).headers.get("host", ""))
+        if suffix == ".html":  # a 304 too: its headers replace those that the browser has kept (RFC 9111, section 3.2)
+            response.headers["Content-Security-Policy"] = content_policy(Request(scope).headers.get("host", ""))
         return response
 
 
