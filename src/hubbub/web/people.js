@@ -45,8 +45,8 @@ export class People {
     const name = this.name(user);
     const initials = () => el("span", { class: `avatar hue-${hueOf(user)} ${className}`, "aria-hidden": "true" }, initialsOf(name));
     const address = this.#known.get(user)?.avatar;
-    // The page's policy allows pictures from https only.
-    if (typeof address !== "string" || !address.startsWith("https://")) return initials();
+    // The page's policy allows pictures from https and from its own server only.
+    if (typeof address !== "string" || !/^(https:\/\/|\/(?!\/))/u.test(address)) return initials();
     const image = el("img", { class: `avatar ${className}`, src: address, alt: "", loading: "lazy", referrerpolicy: "no-referrer" });
     image.addEventListener("error", () => image.replaceWith(initials()), { once: true });
     return image;

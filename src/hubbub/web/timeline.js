@@ -7,6 +7,7 @@ import { clock, dayName, excerpt, isEmoji, words } from "./words.js";
 
 const NEAR = 48; // pixels from the bottom that still count as being there
 const EARLY = 600; // pixels from an end at which more is loaded
+const ROOM_ABOVE = 60; // pixels that the choice of reactions needs above the row of actions
 export const REACTIONS = ["👍", "❤️", "😂", "🎉", "😮", "😢"];
 const REACTION_NAMES = { "👍": "thumbs up", "❤️": "heart", "😂": "tears of joy", "🎉": "party", "😮": "surprise", "😢": "crying" };
 
@@ -25,7 +26,9 @@ export class Timeline {
   #shown = new Map(); // key -> {node, item}
   #toolbar;
   #choices;
-  #current = null; // key of the message that Tab reaches
+  #current = null; // key of the message that has, or had, the focus
+  #stop = null; // the one message that Tab reaches, with what is in it
+  #pointed = false; // the focus came by a pointer, so that keys are meant for writing
   #sticky = true; // the bottom is to stay in view
 
   constructor({ scroller, list: box, people, me, does }) {
@@ -36,9 +39,14 @@ export class Timeline {
     this.#does = does;
     this.#toolbar = this.#makeToolbar();
     scroller.addEventListener("scroll", () => this.#onScroll(), { passive: true });
-    box.addEventListener("pointerover", (event) => this.#point(event.target));
+    // A finger would meet a row of actions that comes under it; a touched message gets its own by the focus.
+    box.addEventListener("pointerover", (event) => event.pointerType !== "touch" && this.#point(event.target));
+    box.addEventListener("pointerdown", () => {
+      this.#pointed = true;
+    });
     box.addEventListener("pointerleave", () => this.#unpoint());
     box.addEventListener("focusin", (event) => this.#onFocus(event.target));
+    box.addEventListener("focusout", (event) => this.#onBlur(event.relatedTarget));
     box.addEventListener("keydown", (event) => this.#onKey(event));
     new ResizeObserver(() => this.#sticky && this.toBottom()).observe(scroller);
   }
@@ -87,6 +95,7 @@ export class Timeline {
     this.#list.replaceChildren();
     this.#shown.clear();
     this.#current = null;
+    this.#stop = null;
     this.#sticky = true;
   }
 
@@ -186,7 +195,6 @@ export class Timeline {
     node.className = `message${own ? " own" : ""}${first ? " first" : ""}${last ? " last" : ""}${waiting ? ` ${waiting.state}` : ""}${flash}`;
     node.setAttribute("role", "article");
     node.setAttribute("aria-label", `${own ? "You" : author}`);
-    if (!node.hasAttribute("tabindex")) node.tabIndex = -1;
     if (message !== undefined) node.dataset.seq = message.seq;
     const body = el("div", { class: "body" });
     if (first) {
@@ -196,6 +204,7 @@ export class Timeline {
     if (message !== undefined && message.reactions.length > 0) body.append(this.#reactions(message));
     if (waiting?.state === "failed") body.append(this.#failure(waiting));
     node.replaceChildren(own ? "" : first ? this.#people.avatar(item.by) : el("span", { class: "avatar-gap" }), body);
+    reach(node, node === this.#stop);
   }
 
   #bubble(item) {
@@ -295,6 +304,8 @@ export class Timeline {
   #choose(open) {
     this.#choices.hidden = !open;
     this.#toolbar.querySelector('[data-for="react"]').setAttribute("aria-expanded", String(open));
+    const above = this.#toolbar.getBoundingClientRect().top - this.#scroller.getBoundingClientRect().top;
+    this.#choices.classList.toggle("below", above < ROOM_ABOVE);
     if (open) this.#choices.firstElementChild.focus({ preventScroll: true });
   }
 
@@ -314,6 +325,8 @@ export class Timeline {
       delete: item.own || this.#does.canModerate(),
     };
     for (const button of this.#toolbar.querySelectorAll("[data-for]")) button.hidden = !allowed[button.dataset.for];
+    // On a wide page the row stands beside the bubble, whose width only the browser knows.
+    this.#toolbar.style.setProperty("--body-width", `${node.querySelector(".body").offsetWidth}px`);
     if (this.#toolbar.parentNode !== node) node.append(this.#toolbar);
     return undefined;
   }
@@ -343,43 +356,53 @@ export class Timeline {
     return [...this.#list.querySelectorAll(":scope > .message")];
   }
 
-  /** Tab reaches one message: the one last used, or the newest. */
+  /** Tab reaches one message: the one that has the focus, or the newest. */
   #rove() {
-    const messages = this.#messages();
-    const chosen = this.#shown.get(this.#current)?.node ?? messages.at(-1);
-    for (const node of messages) node.tabIndex = node === chosen ? 0 : -1;
+    const stop = this.#shown.get(this.#current)?.node ?? this.#messages().at(-1) ?? null;
+    if (stop === this.#stop) return;
+    if (this.#stop !== null) reach(this.#stop, false);
+    this.#stop = stop;
+    if (stop !== null) reach(stop, true);
+  }
+
+  #onBlur(to) {
+    if (this.#list.contains(to)) return;
+    this.#current = null;
+    this.#toolbar.remove();
+    this.#rove();
   }
 
   #onKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const node = event.target.closest(".message");
     if (node === null) return;
+    if (event.key.length > 1) this.#pointed = false;
+    else if (this.#pointed && event.key !== " ") return this.#does.escape();
     const done = event.target === node ? this.#keyOnMessage(event, node) : this.#keyInMessage(event, node);
     if (done) event.preventDefault();
+    return undefined;
   }
 
   #keyOnMessage(event, node) {
     const messages = this.#messages();
     const at = messages.indexOf(node);
-    const { item } = this.#shown.get(node.dataset.key);
-    const press = (what) => {
-      const button = this.#toolbar.querySelector(`[data-for="${what}"]`);
-      if (this.#toolbar.parentNode === node && !button.hidden) button.click();
-      return true;
-    };
     switch (event.key) {
       case "ArrowUp": messages[at - 1]?.focus(); return true;
-      case "ArrowDown": (messages[at + 1] ?? node).focus(); return true;
+      case "ArrowDown": messages[at + 1]?.focus(); return true;
       case "Home": messages[0].focus(); return true;
       case "End": messages.at(-1).focus(); return true;
       case "Escape": this.#does.escape(); return true;
       case "Enter": node.querySelector("button:not([hidden])")?.focus(); return true;
-      case "r": return press("reply");
-      case "e": return press("edit");
-      case "+": return press("react");
-      case "Delete": return press("delete");
-      default: return item === undefined;
+      default: return this.#shortcut(event.key, node);
     }
+  }
+
+  #shortcut(key, node) {
+    const what = { r: "reply", e: "edit", "+": "react", Delete: "delete" }[key];
+    if (what === undefined) return false;
+    const button = this.#toolbar.querySelector(`[data-for="${what}"]`);
+    if (this.#toolbar.parentNode === node && !button.hidden) button.click();
+    return true;
   }
 
   #keyInMessage(event, node) {
@@ -388,7 +411,8 @@ export class Timeline {
       node.focus({ preventScroll: true });
       return true;
     }
-    if ((event.key !== "ArrowLeft" && event.key !== "ArrowRight") || !this.#toolbar.contains(event.target)) return false;
+    if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return this.#shortcut(event.key, node);
+    if (!this.#toolbar.contains(event.target)) return false;
     const group = this.#choices.contains(event.target) ? this.#choices : this.#toolbar;
     const buttons = [...group.querySelectorAll(":scope > button:not([hidden])")];
     const step = event.key === "ArrowRight" ? 1 : -1;
@@ -403,4 +427,11 @@ export class Timeline {
     if (scrollHeight - scrollTop - clientHeight < EARLY) this.#does.nearBottom();
     this.#does.scrolled();
   }
+}
+
+/** Let Tab reach a message and what is in it, or pass it by: hundreds of them would be in the way. */
+function reach(node, can) {
+  const tabIndex = can ? 0 : -1;
+  node.tabIndex = tabIndex;
+  for (const control of node.querySelectorAll("button, a")) if (control.closest(".actions") === null) control.tabIndex = tabIndex;
 }
