@@ -19,8 +19,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
-from hubbub.auth import issue
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+
+from hubbub.auth import issue
 
 SECRET = "a secret that only these benches know"
 ROOM = "bench"

@@ -1,4 +1,4 @@
-"""Makes the documents that come from the code: `docs/asyncapi.json` and the tables of `docs/protocol.md`.
+"""Makes the documents that come from the code: `docs/asyncapi.json` and the tables of other pages.
 
 python scripts/docs.py           writes them
 python scripts/docs.py --check   writes nothing and fails if they are not what the code says
@@ -12,6 +12,8 @@ import json
 import re
 import sys
 import typing
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,7 +21,7 @@ import msgspec
 from msgspec import inspect as fields_of
 
 import hubbub
-from hubbub import errors, model, protocol
+from hubbub import config, errors, model, protocol
 from hubbub.chat import ChatLimits
 from hubbub.chat.registry import BUILT_IN
 from hubbub.store import SqliteStore
@@ -27,6 +29,7 @@ from hubbub.store import SqliteStore
 ROOT = Path(__file__).resolve().parent.parent
 ASYNCAPI = ROOT / "docs" / "asyncapi.json"
 PROTOCOL = ROOT / "docs" / "protocol.md"
+CONFIGURATION = ROOT / "docs" / "configuration.md"
 
 Json = dict[str, Any]
 
@@ -434,6 +437,26 @@ def limits_table() -> str:
     return table(("what", "limit or default", "beyond it"), rows)
 
 
+def settings_table(panel: str) -> str:
+    """The settings of one panel."""
+    rows = [
+        (f"`{name}`", config.kind_of(name), _setting_default(name), about.help)
+        for name, about in config.SETTINGS.items()
+        if about.panel == panel
+    ]
+    return table(("setting", "value", "default", "meaning"), rows)
+
+
+def _setting_default(name: str) -> str:
+    default = config.default_of(name)
+    return "" if default in (None, []) else f"`{json.dumps(default) if isinstance(default, bool) else default}`"
+
+
+SETTINGS_TABLES = {
+    f"settings-{panel.lower()}": partial(settings_table, panel)
+    for panel in dict.fromkeys(about.panel for about in config.SETTINGS.values())
+}
+
 TABLES = {
     "actions": actions_table,
     "entries": entries_table,
@@ -446,19 +469,19 @@ TABLES = {
 }
 
 
-def with_tables(text: str) -> str:
-    """`text` with what the code says between its markers.
+def with_tables(text: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> str:
+    """`text` with what the code says between its markers, one block for each of `tables`.
 
     Raises:
         ValueError: a marker is missing, doubled or unknown.
 
     """
-    for name, make in TABLES.items():
+    for name, make in tables.items():
         block = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- /generated -->)", re.DOTALL)
         if len(block.findall(text)) != 1:
             raise ValueError(f"expected one block <!-- generated: {name} --> … <!-- /generated -->")
         text = block.sub(lambda found, make=make: f"{found[1]}{make()}\n{found[2]}", text)
-    if text.count("<!-- generated: ") != len(TABLES):
+    if text.count("<!-- generated: ") != len(tables):
         raise ValueError("there is a generated block that nobody generates")
     return text
 
@@ -471,6 +494,7 @@ def documents() -> dict[Path, str]:
     return {
         ASYNCAPI: json.dumps(asyncapi(), indent=2, ensure_ascii=False) + "\n",
         PROTOCOL: with_tables(PROTOCOL.read_text(encoding="utf-8")),
+        CONFIGURATION: with_tables(CONFIGURATION.read_text(encoding="utf-8"), SETTINGS_TABLES),
     }
 
 

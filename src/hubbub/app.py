@@ -175,6 +175,9 @@ class Node:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         settings = self.settings
+        keys = read_keys(settings)
+        self._secret = keys.secrets[0] if keys.secrets else None
+        verifier = await stack.enter_async_context(_verifier(settings, keys))
         sockets = _bind(settings.host, settings.port)
         stack.callback(_close_all, sockets)
         self.port = sockets[0].getsockname()[1]
@@ -184,9 +187,6 @@ class Node:
             stack.callback(_close_all, admin_sockets)
         self.admin_port = (admin_sockets or sockets)[0].getsockname()[1]
 
-        keys = read_keys(settings)
-        self._secret = keys.secrets[0] if keys.secrets else None
-        verifier = await stack.enter_async_context(_verifier(settings, keys))
         self.chat = self._chat or (load_chat(settings.app) if settings.app else Chat())
         self.hub = Hub()
         try:

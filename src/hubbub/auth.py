@@ -302,7 +302,10 @@ def _read_header(token: str) -> _Header:
 
 def _secret(secret: str) -> jwk.OctKey:
     if len(secret.encode()) < MIN_SECRET_BYTES:
-        raise ValueError(f"secret: expected at least {MIN_SECRET_BYTES} bytes, got {len(secret.encode())}")
+        raise ValueError(
+            f"secret: expected at least {MIN_SECRET_BYTES} bytes, got {len(secret.encode())};"
+            " `openssl rand -hex 32` makes a good one"
+        )
     return jwk.OctKey.import_key(secret)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -108,6 +109,30 @@ async def test_who_may_not_come_back_is_told_why(visit: Visit, server: ServerPro
         assert answer.status_code < 300, answer.text
     await expect(ada.page.locator("#banner")).to_contain_text("You have been removed", timeout=BOUND_MS)
     await expect(ada.page.locator("#banner").get_by_role("button", name="Start again")).to_be_visible()
+
+
+async def test_without_development_tokens_the_page_asks_for_one(visit: Visit, tmp_path: Path) -> None:
+    """A server that gives no tokens away says so at the door, and the page opens the field for one."""
+    folder = tmp_path / "strict"
+    folder.mkdir()
+    strict = ServerProcess(folder)
+    try:
+        await strict.start()
+        ada = await visit(url=strict.url)
+        ada.tolerated.append("404 (Not Found)")
+        await ada.page.goto(ada.url)
+        await ada.page.locator("#start-go").click()
+        await expect(ada.page.locator("#start-problem")).to_contain_text("gives no tokens away", timeout=BOUND_MS)
+        await expect(ada.page.locator("#start-token")).to_be_focused()
+        await ada.page.locator("#start-token").fill(token("ada", rooms={"notes": "reader"}))
+        await ada.page.locator("#start-go").click()
+        await expect(ada.page.locator("#room-name")).to_have_text("notes", timeout=BOUND_MS)
+        await expect(ada.text).to_be_disabled()
+        await expect(ada.text).to_have_attribute("placeholder", "You can read here, but not write")
+        await ada.verify()
+        await ada.page.close()
+    finally:
+        await strict.stop()
 
 
 async def test_a_token_of_the_backend_opens_the_page(visit: Visit, server: ServerProcess) -> None:

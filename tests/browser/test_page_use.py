@@ -116,6 +116,16 @@ async def test_on_a_phone_nothing_is_wider_than_the_page(visit: Visit) -> None:
     await expect(ada.page.locator(".member", has_text="Grace Hopper")).to_be_in_viewport(timeout=BOUND_MS)
 
 
+async def test_a_conversation_on_a_phone(visit: Visit) -> None:
+    """Everything a conversation has fits a phone: nothing is cut off at the right, and the newest is in view."""
+    grace, ada = await visit("Grace Hopper", **PHONE), await visit("Ada Lovelace")
+    await converse(ada, grace)
+    await expect(grace.message("The first program runs.")).to_be_in_viewport(ratio=1, timeout=BOUND_MS)
+    assert await grace.page.evaluate("document.querySelector('#scroller').scrollWidth") <= 360
+    await grace.page.mouse.move(5, 5)
+    await grace.picture("phone-conversation")
+
+
 async def test_on_a_phone_a_tap_shows_what_can_be_done(visit: Visit) -> None:
     """Without a mouse a touched message offers its actions, all of them on the page."""
     ada = await visit("Ada", **PHONE)

@@ -85,5 +85,5 @@ def test_commands_in_documents_exist(where: str, words: str) -> None:
     commands = typer.main.get_group(cli.app).commands
     name, *rest = words.split()
     assert name in commands, f"{where}: there is no `hubbub {name}`"
-    flags = {flag for parameter in commands[name].params for flag in parameter.opts}
+    flags = {"--help"} | {flag for parameter in commands[name].params for flag in parameter.opts}
     assert {word.partition("=")[0] for word in rest if word.startswith("--")} <= flags, where

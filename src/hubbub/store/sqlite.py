@@ -154,7 +154,7 @@ class _Cache(Generic[T]):
 
 
 class _Batch:
-    """The writer's side of one transaction: rooms and marks as they will be, rows not yet written, news for the loop."""
+    """The writer's side of a transaction: rooms and marks as they will be, rows not yet written, news for the loop."""
 
     def __init__(self, db: sqlite3.Connection, rooms: dict[str, _Room]) -> None:
         self.db = db
@@ -713,9 +713,8 @@ class SqliteStore(Store):
 
         def query(db: sqlite3.Connection) -> Entry | None:
             row = db.execute(
-                "SELECT body FROM entries WHERE key ="
-                f" (SELECT (no << {SEQ_BITS}) | ? FROM rooms WHERE id = ? AND NOT deleted)",
-                (seq, room),
+                "SELECT body FROM entries WHERE key = (SELECT (no << ?) | ? FROM rooms WHERE id = ? AND NOT deleted)",
+                (SEQ_BITS, seq, room),
             ).fetchone()
             return None if row is None else entry_decoder.decode(row[0])
 
@@ -787,10 +786,10 @@ class SqliteStore(Store):
 
         def work(batch: _Batch) -> int:
             known = batch.living(room)
-            goal = min(seq, known.head)
+            goal: int = min(seq, known.head)
             noted = batch.marks.get((user, known.no))
             row = batch.db.execute("SELECT seq FROM reads WHERE user = ? AND room = ?", (user, known.no)).fetchone()
-            mark: int = max(noted[0] if noted else 0, row[0] if row else 0)
+            mark = max(noted[0] if noted else 0, int(row[0]) if row else 0)
             if goal <= mark:
                 return mark
             batch.marks[user, known.no] = (goal, self._ordinal(batch, known, goal))
@@ -952,10 +951,7 @@ class SqliteStore(Store):
     def _shorten(self, batch: _Batch, room: _Room) -> bool:
         """Remove up to `SWEEP` entries from the room's low end; False when none is due."""
         upto = min(room.first + SWEEP - 1, room.head)
-        if self._retain_entries is not None:
-            kept_from = room.head - self._retain_entries + 1
-        else:
-            kept_from = 1
+        kept_from = 1 if self._retain_entries is None else room.head - self._retain_entries + 1
         if self._retain_days is not None:
             cutoff = int((time.time() - self._retain_days * 86_400) * 1_000)
             young = batch.db.execute(
@@ -1045,7 +1041,8 @@ def _page(
             )
         else:
             found = db.execute(
-                "SELECT body FROM (SELECT key, body FROM entries WHERE room = ? AND thread = ? AND key >= ? AND key <= ?"  # noqa: S608
+                "SELECT body FROM (SELECT key, body FROM entries"  # noqa: S608
+                " WHERE room = ? AND thread = ? AND key >= ? AND key <= ?"
                 " UNION SELECT key, body FROM entries WHERE key = ? AND key >= ? AND key <= ?)"
                 f" ORDER BY key {order} LIMIT ?",
                 (room.no, thread, *keys, base | min(thread, top), *keys, count),

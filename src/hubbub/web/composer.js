@@ -178,6 +178,7 @@ export class TypingLine {
   #node = byId("typing");
   #people;
   #typing = new Map(); // room -> Map(user -> timer)
+  #shown = ""; // what the line says of whom, so that its dots go on while it says the same
   #room = null;
 
   constructor(people) {
@@ -212,12 +213,17 @@ export class TypingLine {
 
   show() {
     const users = [...(this.#typing.get(this.#room)?.keys() ?? [])];
-    this.#node.classList.toggle("active", users.length > 0);
-    if (users.length === 0) return this.#node.replaceChildren();
+    const shown = JSON.stringify(users.map((user) => this.#people.name(user)));
+    if (shown === this.#shown) return;
+    this.#shown = shown;
+    if (users.length === 0) {
+      this.#node.replaceChildren();
+      return;
+    }
     const named = users.slice(0, 2).map((user) => el("bdi", {}, this.#people.name(user)));
     const rest = users.length - named.length;
     const who = rest > 0 ? [named[0], ", ", named[1], ` and ${rest} more`] : named.length === 2 ? [named[0], " and ", named[1]] : named;
-    return this.#node.replaceChildren(
+    this.#node.replaceChildren(
       el("span", { class: "dots", "aria-hidden": "true" }, el("i"), el("i"), el("i")),
       el("span", {}, ...who, users.length === 1 ? " is typing" : " are typing"),
     );

@@ -195,7 +195,12 @@ export class Conversation {
     const log = this.log;
     byId("jump").hidden = true;
     byId("unread-above").hidden = true;
-    if (log === undefined) return;
+    if (log === undefined) {
+      byId("top").hidden = true;
+      byId("empty").hidden = false;
+      byId("empty").textContent = "You are in no room yet. Find a public one, or make one.";
+      return;
+    }
     const sticking = this.#timeline.atBottom;
     if (sticking && log.entries.length > MOST_SHOWN) log.dropOlder(KEPT_SHOWN);
     const items = log.loaded
