@@ -170,6 +170,7 @@ class Hub:
     def remove(self, peer: Peer) -> tuple[int, str]:
         """A connection is gone; the code and reason to report."""
         code, reason = peer.life.lost()
+        peer.out = None
         if self._peers.pop(peer.id, None) is not None:
             self._leave_all(peer)
             self.stats.connections -= 1
@@ -311,7 +312,7 @@ class Hub:
             outs, self._outs = self._outs, []
             for peer in outs:
                 frames, peer.out = peer.out, None
-                if frames and peer.life.phase == 0:
+                if frames:
                     self._write(peer, frames[0] if len(frames) == 1 else b"".join(frames))
         if not self._dirty:
             return
@@ -386,6 +387,7 @@ class Hub:
         logger.info("connection closed: it does not read what it is sent", extra={"connection_id": peer.id})
         closed = peer.life.close(SLOW_CONSUMER, "slow consumer", self.now(), self.rules)
         # Not through `act`: this may run in the middle of a flush.
+        peer.out = None
         self._leave_all(peer)
         if closed is not None and peer.life.close_by is not None:
             peer.wire.send_close(closed.code, closed.reason)

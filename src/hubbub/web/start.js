@@ -36,9 +36,10 @@ async function developmentToken({ user, name }) {
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ user, name }),
   });
-  if (response.status === 404 || response.status === 403) throw new TokenNeeded((await response.json()).message);
-  if (!response.ok) throw new Error((await response.json()).message);
-  return (await response.json()).token;
+  const answer = await response.json();
+  if (response.status === 404 || response.status === 403) throw new TokenNeeded(answer.error.message);
+  if (!response.ok) throw new Error(answer.error.message);
+  return answer.token;
 }
 
 function remembered() {
