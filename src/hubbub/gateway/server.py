@@ -587,6 +587,8 @@ class Upgrade(asyncio.Protocol):
             None,  # extra_headers: a client's affair
             READ_BUFFER_BYTES,
         )
+        # uvloop keeps a method of the last protocol that was not a buffered one for as long as the transport lives.
+        self.transport.set_protocol(_NOBODY)
         self.transport.set_protocol(protocol)
         protocol.connection_made(self.transport)
         canonical = (
@@ -597,6 +599,9 @@ class Upgrade(asyncio.Protocol):
         if self._early:
             _feed(protocol, self._early)
         self.transport.resume_reading()
+
+
+_NOBODY = asyncio.Protocol()
 
 
 class _Connection(WSListener):
@@ -696,6 +701,7 @@ class _Connection(WSListener):
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         """101 has been sent."""
+        del transport.request.headers, transport.response.headers  # nobody reads them again, and they are a kilobyte
         hub = self._gateway.hub
         self.peer = Peer(self.id, Life(hub.now()), self, self._transport.write)
         hub.add(self.peer)
