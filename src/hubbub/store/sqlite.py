@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -105,6 +106,7 @@ class _Room:
 
 
 _ROOM = "no, id, kind, name, created_at, head, first, messages, dropped, members, deleted"
+_row_of: Callable[[_Room], tuple[Any, ...]] = attrgetter(*_ROOM.split(", "))
 
 
 class _Cache(Generic[T]):
@@ -226,18 +228,15 @@ class _Batch:
     def finish(self) -> None:
         """Write everything that is noted."""
         self.flush()
-        # A batch touches few rooms; one statement each would still be one too many when it touches a thousand.
+        # An upsert that never inserts: unlike UPDATE … FROM it needs no plan for a join, which costs ten times as much.
         _many(
             self.db,
-            "WITH new(no, head, messages, kind, name, members, first, dropped, deleted) AS (VALUES ",
-            "(?,?,?,?,?,?,?,?,?)",
-            ") UPDATE rooms SET head = new.head, messages = new.messages, kind = new.kind, name = new.name,"
-            " members = new.members, first = new.first, dropped = new.dropped, deleted = new.deleted"
-            " FROM new WHERE rooms.no = new.no",
-            [
-                (r.no, r.head, r.messages, r.kind, r.name, r.members, r.first, r.dropped, r.deleted)
-                for r in self.dirty.values()
-            ],
+            f"INSERT INTO rooms ({_ROOM}) VALUES ",  # noqa: S608
+            "(?,?,?,?,?,?,?,?,?,?,?)",
+            " ON CONFLICT (no) DO UPDATE SET head = excluded.head, messages = excluded.messages,"
+            " kind = excluded.kind, name = excluded.name, created_at = excluded.created_at, members = excluded.members,"
+            " first = excluded.first, dropped = excluded.dropped, deleted = excluded.deleted",
+            [_row_of(room) for room in self.dirty.values()],
         )
         _many(
             self.db,
