@@ -1,7 +1,8 @@
 """Server CPU time per delivered message, beside the bare broadcaster: `python -m bench.delivery [--quick]`.
 
-One publisher, 100 and 1,000 listeners of one room, 200-byte texts, one message in flight: the next is sent when every
-listener has the last one. Hubbub's messages take the whole way: verified, stored with fsync, acknowledged, in `seq`.
+One publisher, 100 and 1,000 listeners of one room, 200-byte texts. With one message in flight the next is sent when all
+have the last one; with 16 in flight they follow each other. Hubbub's messages take the whole way: checked, stored with
+fsync, given a `seq`, acknowledged.
 """
 
 from __future__ import annotations
@@ -18,55 +19,66 @@ from bench.load import ROOM, Client, Server, bare_server, connect, connect_many,
 TEXT = "x" * 200
 
 
-async def _broadcast(server: Server, publisher: Client, listeners: list[Client], frames: list[bytes]) -> float:
-    """Send `frames` one by one to all; the server's CPU time per delivery, in microseconds."""
-    last = listeners[-1]
+async def _broadcast(
+    server: Server, publisher: Client, listeners: list[Client], frame: bytes, count: int, in_flight: int
+) -> float:
+    """Send `frame` to all `count` times; the server's CPU time per delivery, in microseconds."""
+    watched = [listeners[-1], *listeners[::97]]
+    start = listeners[0].frames
     before = server.cpu_s()
-    for frame in frames:
-        goal = last.frames + 1
-        publisher.send(frame)
-        while last.frames < goal or any(each.frames < goal for each in listeners[::97]):
-            await asyncio.sleep(0)
-    wanted = listeners[0].frames
-    await until(lambda: all(each.frames == wanted for each in listeners))
-    return (server.cpu_s() - before) / len(frames) / len(listeners) * 1e6
+    sent = 0
+    while sent < count:
+        arrived = min(each.frames for each in watched) - start
+        while sent < count and sent - arrived < in_flight:
+            publisher.send(frame)
+            sent += 1
+        await asyncio.sleep(0)
+    await until(lambda: all(each.frames == start + count for each in listeners))
+    return (server.cpu_s() - before) / count / len(listeners) * 1e6
 
 
-async def bare(count: int, messages: int) -> float:
+async def bare(listening: int, count: int, in_flight: int) -> float:
     """The bare broadcaster's figure."""
     async with bare_server() as server:
-        listeners = await connect_many(server, [None] * count)
+        listeners = await connect_many(server, [None] * listening)
         for listener in listeners:
             listener.send(b"listen")
         publisher = await connect(server)
         await asyncio.sleep(0.5)
-        return await _broadcast(server, publisher, listeners, [TEXT.encode()] * messages)
+        return await _broadcast(server, publisher, listeners, TEXT.encode(), count, in_flight)
 
 
-async def hubbub(count: int, messages: int) -> float:
+async def hubbub(listening: int, count: int, in_flight: int) -> float:
     """Hubbub's figure."""
     async with hubbub_server() as server:
         publisher = await connect(server, "publisher")
         await publisher.ask(action="history", room=ROOM)
-        listeners = await connect_many(server, ["watcher"] * count)
+        listeners = await connect_many(server, ["watcher"] * listening)
         for listener in listeners:
             await listener.ask(action="sync")
         await asyncio.sleep(2.5)  # presence has been told, nothing else is under way
+        frame = msgspec.json.encode({"action": "send", "ref": "r", "room": ROOM, "text": TEXT})
         for listener in listeners:
             listener.frames = 0
-        frame = msgspec.json.encode({"action": "send", "room": ROOM, "text": TEXT})
-        return await _broadcast(server, publisher, listeners, [frame] * messages)
+        answered = publisher.frames
+        figure = await _broadcast(server, publisher, listeners, frame, count, in_flight)
+        await until(lambda: publisher.frames == answered + count)  # all of them were acknowledged
+        return figure
 
 
 async def main(rounds: int, quick: bool) -> None:
     """Measure in interleaved rounds and print a table."""
-    print(f"{'listeners':>9}  {'bare, us':>9}  {'Hubbub, us':>10}  {'ratio':>6}  (CPU per delivery, {rounds} rounds)")
-    for count in (100, 1_000):
-        messages = (40_000 if quick else 200_000) // count
-        pairs = [(await bare(count, messages), await hubbub(count, messages)) for _ in range(rounds)]
-        ratio = statistics.median(ours / theirs for theirs, ours in pairs)
-        bare_us, hubbub_us = (statistics.median(column) for column in zip(*pairs, strict=True))
-        print(f"{count:>9}  {bare_us:>9.2f}  {hubbub_us:>10.2f}  {ratio:>6.2f}", flush=True)
+    print(f"listeners  in flight   bare, us  Hubbub, us   ratio   (CPU per delivery, medians of {rounds} rounds)")
+    for listening in (100, 1_000):
+        for in_flight in (1, 16):
+            count = (40_000 if quick else 200_000) // listening
+            pairs = [
+                (await bare(listening, count, in_flight), await hubbub(listening, count, in_flight))
+                for _ in range(rounds)
+            ]
+            ratio = statistics.median(ours / theirs for theirs, ours in pairs)
+            bare_us, hubbub_us = (statistics.median(column) for column in zip(*pairs, strict=True))
+            print(f"{listening:>9}  {in_flight:>9}  {bare_us:>9.2f}  {hubbub_us:>10.2f}  {ratio:>6.2f}", flush=True)
 
 
 if __name__ == "__main__":
