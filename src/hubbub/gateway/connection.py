@@ -19,6 +19,9 @@ GOING_AWAY, PROTOCOL_ERROR, UNSUPPORTED, NO_STATUS, ABNORMAL = 1001, 1002, 1003,
 INVALID_TEXT, TOO_BIG, SERVER_ERROR, SERVICE_RESTART, SLOW_CONSUMER = 1007, 1009, 1011, 1012, 4408
 """Close codes (RFC 6455, section 7.4.1, and our own above 4000)."""
 
+MAX_REASON_BYTES = 123
+"""What a CLOSE frame has room for beside its code (RFC 6455, section 5.5)."""
+
 
 class Phase(IntEnum):
     """Where in its life a connection is."""
@@ -92,9 +95,10 @@ class Life:
     """One connection's state."""
 
     __slots__ = (
+        "checked",
         "close_by",
         "code",
-        "fragments",
+        "gathered",
         "heard_at",
         "message_at",
         "opcode",
@@ -102,7 +106,6 @@ class Life:
         "phase",
         "pinged_at",
         "reason",
-        "size",
     )
 
     def __init__(self, now: float) -> None:
@@ -111,17 +114,17 @@ class Life:
         self.heard_at = now  # when anything last came
         self.message_at = now  # when a message last came
         self.pinged_at: float | None = None  # when the ping was sent that nothing has followed yet; None for none
-        self.close_by: float | None = None  # until when the other may take to close; None while open
+        self.close_by: float | None = None  # until when the socket may take to close; None while open, or for at once
         self.code: int | None = None  # what `$disconnect` will report; None until somebody has begun to close
         self.reason = ""  # likewise
         self.opcode: int | None = None  # TEXT or BINARY inside a fragmented message; None outside
-        self.fragments: list[bytes] | None = None  # its parts so far; None outside
-        self.size = 0  # their length in bytes
+        self.gathered: bytearray | None = None  # its bytes so far; None outside
+        self.checked = 0  # how many of them are known to be whole characters of UTF-8
 
     def __repr__(self) -> str:
         code = f" {self.code} {self.reason!r}" if self.code is not None else ""
-        parts = f" {len(self.fragments)} fragments" if self.fragments else ""
-        return f"<Life {self.phase.name}{code}{parts}>"
+        part = f" {len(self.gathered)} bytes of a message" if self.gathered is not None else ""
+        return f"<Life {self.phase.name}{code}{part}>"
 
     def received(self, opcode: int, fin: bool, rsv: bool, payload: bytes, now: float, rules: Rules) -> Act | None:
         """A frame came; what is to be done."""
@@ -146,11 +149,8 @@ class Life:
         """The server wants to close; None when closing has begun already."""
         if self.phase is not Phase.OPEN:
             return None
-        self.phase = Phase.CLOSING
-        self.code, self.reason = code, reason
-        self.close_by = now + rules.close_within_s
-        self.fragments = self.opcode = None
-        return Close(code, reason, drop=False)
+        self._end(Phase.CLOSING, code, _fitting(reason), now, rules)
+        return Close(code, self.reason, drop=False)
 
     def failed(self, code: int, reason: str, now: float, rules: Rules) -> None:
         """The parser in front has refused a frame and is closing with this code."""
@@ -166,32 +166,29 @@ class Life:
             rules: of the gateway.
 
         """
-        if self.phase is Phase.CLOSED:
-            return Drop(abort=True)
-        if self.close_by is not None:
-            if now < self.close_by:
+        if self.phase is not Phase.OPEN:
+            if self.close_by is not None and now < self.close_by:
                 return None
             self.phase = Phase.CLOSED
             return Drop(abort=True)
-        if rules.lifetime_s is not None and now - self.opened_at >= rules.lifetime_s:
+        if rules.lifetime_s is not None and now >= self.opened_at + rules.lifetime_s:
             return self.close(GOING_AWAY, "Going away", now, rules)
-        if rules.idle_s is not None and now - max(self.message_at, message_out_at) >= rules.idle_s:
+        if rules.idle_s is not None and now >= max(self.message_at, message_out_at) + rules.idle_s:
             return self.close(GOING_AWAY, "Going away", now, rules)
         if self.pinged_at is not None:
-            if now - self.pinged_at >= rules.pong_within_s:
-                self.phase = Phase.CLOSED
-                self.code, self.reason = ABNORMAL, "no answer to ping"
+            if now >= self.pinged_at + rules.pong_within_s:
+                self.lost("no answer to ping")
                 return Drop(abort=True)
             return None
-        if now - self.heard_at >= rules.ping_after_s:
+        if now >= self.heard_at + rules.ping_after_s:
             self.pinged_at = now
             return Ping()
         return None
 
     def next_look(self, now: float, message_out_at: float, rules: Rules) -> float:
         """When `passed` will have something to say at the earliest, as far as is known now; monotonic seconds."""
-        if self.close_by is not None:
-            return self.close_by
+        if self.phase is not Phase.OPEN:
+            return now if self.close_by is None else max(self.close_by, now)
         times = [self.heard_at + rules.ping_after_s if self.pinged_at is None else self.pinged_at + rules.pong_within_s]
         if rules.lifetime_s is not None:
             times.append(self.opened_at + rules.lifetime_s)
@@ -199,42 +196,56 @@ class Life:
             times.append(max(self.message_at, message_out_at) + rules.idle_s)
         return max(min(times), now)
 
-    def lost(self) -> tuple[int, str]:
-        """The socket is gone; the code and reason that `$disconnect` reports."""
+    def lost(self, why: str = "Connection closed abnormally") -> tuple[int, str]:
+        """The socket is gone, or of no use; the code and reason that `$disconnect` reports.
+
+        That is what ended the connection: `why` counts only where nobody had begun to close.
+        """
         self.phase = Phase.CLOSED
-        self.fragments = None
+        self.gathered = self.opcode = None
         if self.code is None:
-            self.code, self.reason = ABNORMAL, "Connection closed abnormally"
+            self.code, self.reason = ABNORMAL, why
         return self.code, self.reason
 
     def _data(self, opcode: int, fin: bool, payload: bytes, now: float, rules: Rules) -> Act | None:
         if opcode == CONTINUATION:
-            if self.opcode is None or self.fragments is None:
+            if self.gathered is None:
                 return self._fail(PROTOCOL_ERROR, "a continuation of nothing", now, rules)
-        elif self.opcode is not None:
+        elif self.gathered is not None:
             return self._fail(PROTOCOL_ERROR, "a new message inside a fragmented one", now, rules)
+        elif opcode not in (TEXT, BINARY):
+            return self._fail(PROTOCOL_ERROR, "a frame of no known kind", now, rules)
+        elif opcode == BINARY and not rules.accept_binary:
+            return self._fail(UNSUPPORTED, "binary frames are not supported", now, rules)
         else:
-            if opcode == BINARY and not rules.accept_binary:
-                return self._fail(UNSUPPORTED, "binary frames are not supported", now, rules)
-            self.opcode, self.fragments, self.size = opcode, [], 0
-        assert self.opcode is not None and self.fragments is not None  # noqa: S101  set just above
-        self.fragments.append(payload)
-        self.size += len(payload)
-        if self.size > rules.max_message_bytes:
-            return self._fail(TOO_BIG, f"a message has at most {rules.max_message_bytes} bytes", now, rules)
+            self.opcode, self.gathered, self.checked = opcode, bytearray(), 0
+        assert self.opcode is not None and self.gathered is not None  # noqa: S101  set just above
+        if len(self.gathered) + len(payload) > rules.max_message_bytes:
+            return self._too_big(now, rules)
+        self.gathered += payload
         if not fin:
             # A client that sends rubbish learns it before the end (RFC 6455, section 8.1, allows both).
-            if self.opcode == TEXT and not _may_become_text(self.fragments):
+            if self.opcode == TEXT and not self._may_become_text():
                 return self._fail(INVALID_TEXT, "the text is not UTF-8", now, rules)
             return None
-        opcode, whole = self.opcode, b"".join(self.fragments)
-        self.opcode = self.fragments = None
+        opcode, whole = self.opcode, bytes(self.gathered)
+        self.opcode = self.gathered = None
         self.message_at = now
         return self._whole(opcode, whole, now, rules)
 
+    def _may_become_text(self) -> bool:
+        """Whether what was gathered can begin a text; each byte is looked at once, however small the fragments are."""
+        assert self.gathered is not None  # noqa: S101  asked inside a fragmented message
+        try:
+            _, whole = codecs.utf_8_decode(memoryview(self.gathered)[self.checked :], "strict", False)
+        except UnicodeDecodeError:
+            return False
+        self.checked += whole
+        return True
+
     def _whole(self, opcode: int, payload: bytes, now: float, rules: Rules) -> Act:
         if len(payload) > rules.max_message_bytes:
-            return self._fail(TOO_BIG, f"a message has at most {rules.max_message_bytes} bytes", now, rules)
+            return self._too_big(now, rules)
         if opcode == BINARY:
             return Message(base64.b64encode(payload).decode("ascii"), is_base64=True)
         try:
@@ -242,21 +253,11 @@ class Life:
         except UnicodeDecodeError:
             return self._fail(INVALID_TEXT, "the text is not UTF-8", now, rules)
 
-    def _received_close(self, payload: bytes, now: float, rules: Rules) -> Act:
-        if not payload:
-            self.phase = Phase.CLOSED
-            self.code, self.reason = NO_STATUS, "Client-side close frame status not set"
-            return Close(NO_STATUS, "", drop=True)
-        code = int.from_bytes(payload[:2], "big")
-        try:
-            reason = payload[2:].decode()
-        except UnicodeDecodeError:
-            return self._fail(INVALID_TEXT, "the reason is not UTF-8", now, rules)
-        if len(payload) == 1 or not _may_be_sent(code):
-            return self._fail(PROTOCOL_ERROR, "the close code may not be sent", now, rules)
-        self.phase = Phase.CLOSED
-        self.code, self.reason = code, reason
-        return Close(code, "", drop=True)
+    def _received_close(self, payload: bytes, now: float, rules: Rules) -> Close:
+        """The other closes: it is answered and has nothing more to say, even where it did so wrongly."""
+        code, reason, answer = _read_close(payload)
+        self._end(Phase.CLOSED, code, reason, now, rules)
+        return Close(code, answer, drop=True)
 
     def _received_closing(self, opcode: int, payload: bytes) -> Act | None:
         """After our CLOSE only the other's matters (RFC 6455, section 1.4)."""
@@ -265,10 +266,34 @@ class Life:
         self.phase = Phase.CLOSED
         return Drop(abort=False)
 
+    def _too_big(self, now: float, rules: Rules) -> Close:
+        return self._fail(TOO_BIG, f"a message has at most {rules.max_message_bytes} bytes", now, rules)
+
     def _fail(self, code: int, reason: str, now: float, rules: Rules) -> Close:
         closed = self.close(code, reason, now, rules)
         assert closed is not None  # noqa: S101  only an open connection fails
         return closed
+
+    def _end(self, phase: Phase, code: int, reason: str, now: float, rules: Rules) -> None:
+        self.phase = phase
+        self.code, self.reason = code, reason
+        self.close_by = now + rules.close_within_s
+        self.gathered = self.opcode = None
+
+
+def _read_close(payload: bytes) -> tuple[int, str, str]:
+    """What a CLOSE frame says: the code and reason to report, the code to answer with as well, and the words beside."""
+    if not payload:
+        return NO_STATUS, "Client-side close frame status not set", ""
+    code = int.from_bytes(payload[:2], "big")
+    if len(payload) == 1 or not _may_be_sent(code):
+        wrong = "the close code may not be sent"
+        return PROTOCOL_ERROR, wrong, wrong
+    try:
+        return code, payload[2:].decode(), ""
+    except UnicodeDecodeError:
+        wrong = "the reason is not UTF-8"
+        return INVALID_TEXT, wrong, wrong
 
 
 def _may_be_sent(code: int) -> bool:
@@ -276,11 +301,6 @@ def _may_be_sent(code: int) -> bool:
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
-def _may_become_text(fragments: list[bytes]) -> bool:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        for fragment in fragments:
-            decoder.decode(fragment)
-    except UnicodeDecodeError:
-        return False
-    return True
+def _fitting(reason: str) -> str:
+    """As much of the reason, in whole characters, as a CLOSE frame has room for."""
+    return reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
