@@ -184,7 +184,7 @@ class Store(Protocol):
         ...
 
     async def user(self, user: UserId) -> User | None:
-        """What is remembered of the user; fast enough to ask at every connect."""
+        """What is remembered of the user; fast enough to ask at every message."""
         ...
 
     async def put_user(self, user: User) -> None:
@@ -226,14 +226,22 @@ class Sink(Protocol):
 class Listening(Protocol):
     """A connection about to listen to rooms: from its making on, nothing published in them is forgotten.
 
-    Used as `with`; leaving it gives up what was not started.
+    Used as `with`; leaving it gives up what was not started. Who may listen is to be asked after its making: it
+    remembers whom the fan-out has taken out of a room since (`unlisten`, `unfollow`), so that nobody slips in.
+
+    Attributes:
+        followed: rooms that the connection has begun to listen to since, because its user follows them (`follow`).
+
     """
 
-    def start(self, room: RoomId, after: int) -> list[bytes]:
+    followed: set[RoomId]
+
+    def start(self, room: RoomId, after: int) -> list[bytes] | None:
         """Let the connection listen to `room`, whose log it knows up to `after`.
 
         Returns the frames with a seq above `after` that have been published meanwhile, in order; everything later is
-        delivered live. What this returns must be told to the client before anything is awaited.
+        delivered live. What this returns must be told to the client before anything is awaited. None when it does not
+        listen, for it is gone or was taken out of the room meanwhile.
 
         Raises:
             Unavailable: more was published meanwhile than was kept; read the store again and start over.
@@ -256,12 +264,22 @@ class Fanout(Protocol):
     Promises:
         - A connection gets a room's entries in seq order, each at most once, whatever the order of publishing.
         - An entry that is published never, or late, is read from the store and delivered in its place.
+        - An announced head finds an entry that was lost at the end of the log; listeners are told each head once.
         - A slow or dead listener never delays the others.
         - A connection that stopped listening gets nothing more of the room.
+        - A connection that is taken out of a room while it is about to listen does not listen.
     """
 
     async def publish(self, room: RoomId, seq: int, frame: bytes) -> None:
         """Hand an entry to the room's listeners; returns when handed over."""
+        ...
+
+    async def announce(self, room: RoomId, head: int, frame: bytes) -> None:
+        """Say that the room's log ends at `head`, after entries were written.
+
+        Whoever delivered less has lost something, and reads it from the store; where nothing is lacking, listeners get
+        the signal `frame` unless they were told of that head before.
+        """
         ...
 
     async def signal(self, room: RoomId, frame: bytes, *, exclude: ConnectionId | None = None) -> None:
@@ -338,6 +356,10 @@ class Directory(Protocol):
 
     async def is_online(self, room: RoomId, user: UserId) -> bool:
         """Whether the user is online in the room."""
+        ...
+
+    async def audience(self, room: RoomId) -> list[tuple[ConnectionId, Principal]]:
+        """The connections that listen to the room or are about to, and whose they are."""
         ...
 
     def listeners(self, room: RoomId) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from hubbub.errors import HubbubError, Unavailable
 from hubbub.model import RoomId
-from hubbub.ports import Clock, Listening, ReadAfter, Sink
+from hubbub.ports import Clock, ReadAfter, Sink
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +26,21 @@ MAX_RECENT = 1_000
 class _Stream:
     """What one node knows of one room that somebody here listens to, or is about to."""
 
-    __slots__ = ("cursor", "held", "joiners", "listeners", "recent", "recent_from", "repairing", "waiting")
+    __slots__ = (
+        "cursor",
+        "head",
+        "held",
+        "joiners",
+        "listeners",
+        "recent",
+        "recent_from",
+        "repairing",
+        "waiting",
+    )
 
     def __init__(self) -> None:
         self.cursor: int | None = None  # the last seq delivered; None until the first listener said where he stands
+        self.head = 0  # the highest end of the log that was announced; beyond the cursor, something was lost
         self.held: dict[int, bytes] = {}  # entries beyond a hole, by seq
         self.recent: dict[int, bytes] = {}  # published while somebody is joining, by seq
         self.recent_from = 0  # what `recent` had to forget: seqs up to this one
@@ -80,6 +91,20 @@ class Streams:
         if len(stream.held) < MAX_HELD:
             stream.held[seq] = frame
         self._repair_soon(room, stream)
+
+    def announce(self, room: RoomId, head: int) -> bool:
+        """The room's log ends at `head`: what was lost of it is read from the store, without waiting for a next entry.
+
+        True when listeners are to be told: they have had everything up to it, and were not told before.
+        """
+        stream = self._streams.get(room)
+        if stream is None or stream.cursor is None or head <= stream.head:
+            return False
+        stream.head = head
+        if stream.cursor < head:
+            self._repair_soon(room, stream)
+            return False
+        return True
 
     def listening(self, connection: str, rooms: Sequence[RoomId]) -> StreamListening:
         """Prepare `connection` to listen to `rooms`; see `hubbub.ports.Listening`."""
@@ -196,9 +221,10 @@ class Streams:
             while True:
                 await self._clock.sleep(delay)
                 delay = self._patience_s
-                if self._streams.get(room) is not stream or not (stream.held or stream.waiting):
+                assert stream.cursor is not None  # noqa: S101  who lacks something has a cursor
+                lacking = stream.held or stream.waiting or stream.head > stream.cursor
+                if self._streams.get(room) is not stream or not lacking:
                     return
-                assert stream.cursor is not None  # noqa: S101  who holds or waits has a cursor
                 try:
                     entries = await self._read(room, stream.cursor)
                 except HubbubError as error:
@@ -207,6 +233,7 @@ class Streams:
                     continue
                 if not entries:
                     delay = 1.0  # published but not readable: the store knows best, ask again
+                    stream.head = stream.cursor  # what was only announced may be gone since
                 for seq, frame in entries:
                     if seq > stream.cursor:
                         stream.held.pop(seq, None)
@@ -224,8 +251,8 @@ class Streams:
                 stream.repairing.cancel()
 
 
-class StreamListening(Listening):
-    """One connection's joining of some rooms; see `hubbub.ports.Listening`."""
+class StreamListening:
+    """One connection's joining of some rooms: what of `hubbub.ports.Listening` streams know of."""
 
     __slots__ = ("_connection", "_rooms", "_streams", "started")
 
@@ -237,7 +264,7 @@ class StreamListening(Listening):
         for room in self._rooms:
             streams._open(room)
 
-    def start(self, room: RoomId, after: int) -> list[bytes]:
+    def start(self, room: RoomId, after: int) -> list[bytes] | None:
         """Join `room`; see the port."""
         frames = self._streams._start(room, self._connection, after)
         if frames is None:

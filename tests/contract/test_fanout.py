@@ -22,8 +22,10 @@ class World:
         self.clock = FakeClock()
         self.log: list[int] = []
         self.presence: list[tuple[str, str, bool]] = []
+        self.reads = 0
 
     async def read(self, room: RoomId, after: int) -> list[tuple[int, bytes]]:
+        self.reads += 1
         return [(seq, b"%d" % seq) for seq in self.log if seq > after]
 
     async def connect(self, user: str, connection: str, *rooms: str, expires_at: int = 2**40) -> list[bytes]:
@@ -65,6 +67,83 @@ async def test_an_entry_that_is_published_never_is_read_from_the_store_and_deliv
     await world.write(3)
     await world.clock.advance(1)
     assert frames == [b"1", b"2", b"3"]
+
+
+async def test_an_announced_head_finds_an_entry_that_was_lost_at_the_end_of_the_log(world):
+    """With one read for all listeners, and no word to them but the entry itself."""
+    one, two = await world.connect("alice", "a", ROOM), await world.connect("bob", "b", ROOM)
+    await world.write(1)
+    world.log = [1, 2, 3]
+    await world.fanout.announce(ROOM, 3, b"head 3")
+    await world.clock.advance(1)
+    assert one == two == [b"1", b"2", b"3"]
+    assert world.reads == 1
+
+
+async def test_listeners_are_told_each_head_once(world):
+    """Those who have had everything are told where the log ends, and nobody of a room that he does not listen to."""
+    frames, others = await world.connect("alice", "a", ROOM), await world.connect("bob", "b", "other")
+    await world.write(1, 2)
+    for head in (2, 2, 1):
+        await world.fanout.announce(ROOM, head, b"head 2")
+    await world.write(3)
+    await world.fanout.announce(ROOM, 3, b"head 3")
+    await world.fanout.announce("nowhere", 3, b"head 3")
+    await world.clock.advance(10)
+    assert frames == [b"1", b"2", b"head 2", b"3", b"head 3"]
+    assert (others, world.reads) == ([], 0)
+
+
+async def test_a_head_that_the_store_no_longer_has_is_not_looked_for_for_ever(world):
+    """An announcement is a hint: what cannot be read is given up, and the next entry is delivered."""
+    frames = await world.connect("alice", "a", ROOM)
+    await world.fanout.announce(ROOM, 5, b"head 5")
+    await world.clock.advance(60)
+    assert world.reads == 1
+    await world.write(1)
+    assert frames == [b"1"]
+
+
+async def test_a_connection_that_is_taken_out_of_a_room_while_it_is_about_to_listen_does_not_listen(world):
+    """Neither one that was to stop itself nor one whose user was to; other rooms are not touched."""
+    for end in (world.fanout.unlisten("a", ROOM), world.fanout.unfollow("alice", ROOM)):
+        frames = await world.connect("alice", "a")
+        with await world.fanout.listen("a", [ROOM, "other"]) as listening:
+            assert [each for each, _ in await world.fanout.audience(ROOM)] == ["a"]
+            await end
+            assert listening.start(ROOM, 0) is None
+            assert listening.start("other", 0) == []
+        await world.write(1)
+        assert (frames, await world.fanout.audience(ROOM)) == ([], [])
+        assert world.fanout.listeners(ROOM) == 0
+        await world.fanout.disconnect_connection("a")
+        world.log = []
+
+
+async def test_a_connection_that_is_gone_before_it_listens_leaves_nothing_behind(world):
+    """Also when the room's newest entry is still on its way."""
+    await world.connect("bob", "b", ROOM)
+    await world.connect("alice", "a")
+    with await world.fanout.listen("a", [ROOM]) as listening:
+        world.sink.gone("a")
+        await world.fanout.disconnect_connection("a")
+        assert listening.start(ROOM, 1) is None
+    assert world.fanout.listeners(ROOM) == 1
+
+
+async def test_a_room_that_the_user_follows_meanwhile_is_told_to_who_is_about_to_listen(world):
+    """A connection that is about to listen learns of it, unless its user is out of it again."""
+    frames = await world.connect("alice", "a")
+    with await world.fanout.listen("a", [ROOM]) as listening:
+        await world.fanout.follow("alice", "other", 0)
+        await world.fanout.follow("alice", "third", 0)
+        await world.fanout.unfollow("alice", "third")
+        assert listening.followed == {"other"}
+        await world.fanout.unfollow("alice", ROOM)
+        await world.fanout.follow("alice", ROOM, 0)
+        assert listening.start(ROOM, 0) == []
+    await world.write(1)
+    assert frames == [b"1"]
 
 
 async def test_a_slow_or_dead_listener_never_delays_the_others(world):
@@ -163,6 +242,29 @@ async def test_ends_of_tokens_are_told_once_per_token(world):
     assert await world.fanout.lapsing(100, 60) == ([], ["b"])
     assert await world.fanout.lapsing(101, 60) == ([], [])
     assert await world.fanout.lapsing(140, 60) == (["a"], [])
+
+
+async def test_a_token_end_is_told_once_however_many_come_and_go_meanwhile(world):
+    """Who has been told that his token ends soon is not told again, and is told of the end once."""
+    await world.connect("alice", "a", expires_at=100)
+    assert await world.fanout.lapsing(50, 60) == (["a"], [])
+    for n in range(2_000):
+        await world.connect("bob", f"c{n}")
+        world.sink.gone(f"c{n}")
+        await world.fanout.disconnect_connection(f"c{n}")
+    assert await world.fanout.lapsing(51, 60) == ([], [])
+    assert await world.fanout.lapsing(100, 60) == ([], ["a"])
+    assert await world.fanout.lapsing(101, 60) == ([], [])
+
+
+async def test_the_audience_of_a_room_is_who_listens_and_whose_connections_they_are(world):
+    """Connections, each with its principal; those of other rooms are not among them."""
+    await world.connect("alice", "a1", ROOM)
+    await world.connect("alice", "a2", "other")
+    await world.connect("bob", "b", ROOM)
+    audience = {connection: principal.user for connection, principal in await world.fanout.audience(ROOM)}
+    assert audience == {"a1": "alice", "b": "bob"}
+    assert await world.fanout.audience("nowhere") == []
 
 
 async def test_token_ends_of_connections_long_gone_take_no_memory(world):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import asynccontextmanager
+
 import pytest
 
 from chatlab import lab
+from doubles import settle
+from hubbub.errors import Unavailable
 from hubbub.model import MAX_PAGE, Principal, Role, RoomKind
-from hubbub.protocol import Create, Invite, Send
+from hubbub.protocol import Create, Invite, Send, SetRole
 
 
 @pytest.fixture
@@ -180,3 +185,236 @@ async def test_a_room_is_renamed_and_deleted_and_its_members_are_told(at, alice)
     assert made["head"] > head
     page = await alice.ok("history", room="den")
     assert all(entry["seq"] > head for entry in page["entries"])
+
+
+class Gate:
+    """Holds up every call of one of the store's functions from `shut` on, until `open`."""
+
+    def __init__(self, monkeypatch, store, name):
+        self._real, self._opened, self._reached = getattr(store, name), asyncio.Event(), asyncio.Event()
+        monkeypatch.setattr(store, name, self._pass)
+
+    async def _pass(self, *args, **options):
+        result = await self._real(*args, **options)
+        self._reached.set()
+        await self._opened.wait()
+        return result
+
+    @asynccontextmanager
+    async def held(self, asking):
+        """Begin `asking`, hold it up where it comes to the gate, let it go on at the end; yields its task."""
+        task = asyncio.ensure_future(asking)
+        await self._reached.wait()
+        yield task
+        self._opened.set()
+        await task
+        await settle()
+
+
+async def test_who_is_removed_while_he_resumes_hears_nothing_more(at, alice, monkeypatch):
+    """A kick in the middle of a `sync` holds: the room is not in the reply, and nothing of it comes live."""
+    await alice.ok("create", kind="private", room="den", members=["bob"])
+    await alice.ok("send", room="den", text="before")
+    bob = await at.tab("bob", sync=False)
+    async with Gate(monkeypatch, at.chat.store, "page").held(bob.ok("sync", rooms={"den": 1})) as syncing:
+        await alice.ok("kick", room="den", user="bob")
+    synced = await syncing
+    assert (synced["rooms"], synced["entries"], synced["more"], synced["reset"]) == ([], [], [], [])
+    await alice.ok("send", room="den", text="after")
+    assert bob.entries == []
+
+
+async def test_a_room_deleted_while_somebody_resumes_is_left_out(at, alice, monkeypatch):
+    """The rest of the `sync` is answered, and a room made later under that id is not his."""
+    await alice.ok("create", kind="public", room="den", members=["bob"])
+    await alice.ok("create", kind="public", room="hall", members=["bob"])
+    bob = await at.tab("bob", sync=False)
+    async with Gate(monkeypatch, at.chat.store, "rooms_of").held(bob.ok("sync", rooms={"den": 1})) as syncing:
+        await at.chat.delete_room("den")
+    assert [room["room"] for room in (await syncing)["rooms"]] == ["hall"]
+    await alice.ok("create", kind="private", room="den")
+    await alice.ok("send", room="den", text="among us")
+    assert bob.of("message.created") == []
+
+
+async def test_a_room_deleted_while_its_log_is_read_is_left_out(at, alice, monkeypatch):
+    """A `sync` that finds a room gone goes on with the others."""
+    await alice.ok("create", kind="public", room="den", members=["bob"])
+    await alice.ok("create", kind="public", room="hall", members=["bob"])
+    bob = await at.tab("bob", sync=False)
+    real = at.chat.store.page
+
+    async def page(room, **where):
+        if room == "den":
+            await at.chat.delete_room("den")
+        return await real(room, **where)
+
+    monkeypatch.setattr(at.chat.store, "page", page)
+    synced = await bob.ok("sync", rooms={"den": 1, "hall": 1})
+    assert [room["room"] for room in synced["rooms"]] == ["hall"]
+    assert {entry["room"] for entry in synced["entries"]} == {"hall"}
+
+
+async def test_who_is_invited_while_he_resumes_is_in(at, alice, monkeypatch):
+    """An invitation in the middle of a `sync` counts: the room is in the reply, and comes live once."""
+    await alice.ok("create", kind="private", room="den")
+    await alice.ok("create", kind="public", room="hall", members=["bob"])
+    bob = await at.tab("bob", sync=False)
+    async with Gate(monkeypatch, at.chat.store, "page").held(bob.ok("sync", rooms={"hall": 1})) as syncing:
+        await alice.ok("invite", room="den", user="bob")
+    assert "hall" in [room["room"] for room in (await syncing)["rooms"]]
+    assert "den" in await rooms_of(bob)
+    await alice.ok("send", room="den", text="hi")
+    assert [entry["text"] for entry in bob.of("message.created")] == ["hi"]
+    carol = await at.tab("carol", sync=False)
+    real = at.chat.store.rooms_of
+    asked = []
+
+    async def invited_after_the_first_look(user, also=()):
+        states = await real(user, also)
+        asked.append(user)
+        if len(asked) == 1:
+            await alice.ok("invite", room="den", user="carol")
+        return states
+
+    monkeypatch.setattr(at.chat.store, "rooms_of", invited_after_the_first_look)
+    assert [room["room"] for room in (await carol.ok("sync"))["rooms"]] == ["den"]
+
+
+async def test_a_failed_leaving_changes_nothing(at, alice, monkeypatch):
+    """When the store cannot write the end of a membership, the member still hears the room."""
+    await alice.ok("create", kind="public", room="general", members=["bob"])
+    bob = await at.tab("bob")
+    real = at.chat.store.append
+
+    async def away(entry):
+        raise Unavailable
+
+    monkeypatch.setattr(at.chat.store, "append", away)
+    assert await bob.refused("leave", room="general") == "unavailable"
+    assert await alice.refused("kick", room="general", user="bob") == "unavailable"
+    monkeypatch.setattr(at.chat.store, "append", real)
+    await alice.ok("send", room="general", text="still here?")
+    assert [entry["text"] for entry in bob.of("message.created")] == ["still here?"]
+    assert bob.of("room") == []
+
+
+async def test_leaving_says_where_the_room_then_is(at, alice):
+    """The head in the answer is the leaver's own last entry, however much was written meanwhile."""
+    await alice.ok("create", kind="public", room="general", members=["bob"])
+    bob = await at.tab("bob")
+    *_, left = await asyncio.gather(
+        *(alice.ok("send", room="general", text=str(n)) for n in range(5)), bob.ok("leave", room="general")
+    )
+    assert left["head"] == alice.of("member.left")[-1]["seq"]
+
+
+async def test_who_only_watched_a_public_room_hears_no_more_when_it_turns_private(at, alice):
+    """Watchers are out and told so; members, and those whose tokens grant the room, stay."""
+    await alice.ok("create", kind="public", room="general", members=["bob"])
+    bob, granted = await at.tab("bob"), await at.tab("carol", rooms={"general": "reader"})
+    watcher = await at.tab("dave")
+    await watcher.ok("subscribe", room="general")
+    await at.chat.update_room("general", kind=RoomKind.PRIVATE)
+    assert watcher.of("room") == [{"type": "room", "room": "general", "joined": False}]
+    await alice.ok("send", room="general", text="among us")
+    assert [len(tab.of("message.created")) for tab in (bob, granted, watcher)] == [1, 1, 0]
+    assert await watcher.refused("subscribe", room="general") == "not_found"
+    await at.chat.update_room("general", kind=RoomKind.PUBLIC)
+    await watcher.ok("subscribe", room="general")
+
+
+async def test_who_subscribes_while_a_room_turns_private_does_not_listen(at, alice, monkeypatch):
+    """The room does not exist for him, whenever the change falls into his asking."""
+    await alice.ok("create", kind="public", room="general")
+    watcher = await at.tab("dave")
+    real = at.chat.access.require
+
+    async def allowed_just_before(by, room, permission):
+        role = await real(by, room, permission)
+        await at.chat.update_room("general", kind=RoomKind.PRIVATE)
+        return role
+
+    monkeypatch.setattr(at.chat.access, "require", allowed_just_before)
+    assert await watcher.refused("subscribe", room="general") == "not_found"
+    monkeypatch.setattr(at.chat.access, "require", real)
+    await alice.ok("send", room="general", text="among us")
+    assert watcher.of("message.created") == []
+
+
+async def test_nobody_hears_a_deleted_room_that_is_made_again(at, alice):
+    """Neither its watchers nor those whose tokens granted it, and each is told once that it is gone."""
+    await alice.ok("create", kind="public", room="general", members=["bob"])
+    tabs = [await at.tab("bob"), await at.tab("carol", rooms={"general": "member"}), await at.tab("dave")]
+    await tabs[-1].ok("subscribe", room="general")
+    await at.chat.delete_room("general")
+    assert [tab.of("room") for tab in tabs] == [[{"type": "room", "room": "general", "joined": False}]] * 3
+    await alice.ok("create", kind="private", room="general")
+    await alice.ok("send", room="general", text="among us")
+    assert [tab.of("message.created") for tab in tabs] == [[], [], []]
+    assert at.chat.directory.listeners("general") == 1
+
+
+async def test_a_new_member_hears_everything_after_the_head_he_is_told(at, alice):
+    """However many messages fall into an invitation, live entries begin right after the told head."""
+    await alice.ok("create", kind="private", room="den")
+    for n in range(20):
+        bob = await at.tab(f"bob{n}")
+        await asyncio.gather(
+            *(alice.ok("send", room="den", text="x") for _ in range(3)),
+            alice.ok("invite", room="den", user=f"bob{n}"),
+            *(alice.ok("send", room="den", text="x") for _ in range(3)),
+        )
+        await alice.ok("send", room="den", text="last")
+        head = bob.of("room")[0]["state"]["head"]
+        last = alice.entries[-1]["seq"]
+        assert [entry["seq"] for entry in bob.entries if entry["seq"] > head] == list(range(head + 1, last + 1))
+
+
+async def test_a_room_may_be_left_by_its_last_owner(at, alice):
+    """Nobody is kept in; the room goes on without an owner until the backend makes one."""
+    await alice.ok("create", kind="private", room="den", members=["bob"])
+    bob = await at.tab("bob")
+    await alice.ok("leave", room="den")
+    await bob.ok("send", room="den", text="and now?")
+    assert await bob.refused("role", room="den", user="bob", role="owner") == "forbidden"
+    system = Principal("system", 2**40, scopes=("server",))
+    await at.chat.perform("role", SetRole(room="den", user="bob", role=Role.OWNER), system)
+    await bob.ok("role", room="den", user="bob", role="moderator")
+
+
+async def test_a_direct_room_made_from_both_sides_at_once_is_one(at, alice):
+    """Both get the same room, and each is told of it once."""
+    bob = await at.tab("bob")
+    one, two = await asyncio.gather(
+        alice.ok("create", kind="direct", members=["bob"]), bob.ok("create", kind="direct", members=["alice"])
+    )
+    assert one["room"] == two["room"]
+    assert (await alice.ok("members", room=one["room"]))["count"] == 2
+    await alice.ok("send", room=one["room"], text="psst")
+    assert len(bob.of("message.created")) == len(alice.of("message.created")) == 1
+
+
+async def test_a_direct_room_with_somebody_who_was_never_here_waits_for_him(at, alice):
+    """The chat knows users by their tokens only: who has not come yet finds what was said to him."""
+    made = await alice.ok("create", kind="direct", members=["nobody yet"])
+    await alice.ok("send", room=made["room"], text="welcome")
+    late = await at.tab("nobody yet", sync=False)
+    [room] = (await late.ok("sync"))["rooms"]
+    assert (room["room"], room["unread"]) == (made["room"], 1)
+
+
+async def test_a_token_does_not_make_a_third_member_of_a_direct_room(at, alice):
+    """A grant lets him read and write while it lasts, and the room keeps its two members."""
+    made = await alice.ok("create", kind="direct", members=["bob"])
+    carol = await at.tab("carol", rooms={made["room"]: "member"})
+    assert await carol.refused("join", room=made["room"]) == "conflict"
+    assert (await alice.ok("members", room=made["room"]))["count"] == 2
+
+
+async def test_the_backend_is_told_of_a_room_that_is_not_there(at):
+    """With the scope `server` everything is allowed that exists."""
+    backend = await at.tab("backend", scopes=["server"])
+    for action in ("history", "members", "presence", "subscribe", "typing"):
+        assert await backend.refused(action, room="nowhere") == "not_found"
+    assert await backend.refused("read", room="nowhere", seq=1) == "not_found"

@@ -48,9 +48,16 @@ class Access:
             return Role.READER
         if not may(role, permission):
             raise Forbidden(f"The role {role.value!r} may not {permission.value} here.")
-        if by.grants(room) and await self._store.room(room) is None:
+        if await self._store.room(room) is None:
+            if not by.grants(room):  # the customer's backend, to which everything is allowed that is there
+                raise missing(room)
             await self.vouched(by, room)
         return role
+
+    async def may_listen(self, by: Caller, room: RoomId) -> bool:
+        """Whether the caller may hear what is said in the room; a room that is not there is heard by nobody."""
+        known = await self._store.room(room)
+        return known is not None and (known.kind is RoomKind.PUBLIC or await self.role(by, room) is not None)
 
     async def existing(self, room: RoomId) -> Room:
         """The room.

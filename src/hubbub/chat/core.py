@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from contextvars import ContextVar
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -27,6 +29,7 @@ from hubbub.apigateway import (
 from hubbub.apigateway import Unauthorized as HandshakeRefused
 from hubbub.chat.access import Access
 from hubbub.chat.caller import Caller
+from hubbub.chat.heads import HeadBoard
 from hubbub.chat.presence import PresenceBoard
 from hubbub.chat.registry import BUILT_IN, Registry
 from hubbub.chat.throttle import Throttle
@@ -42,6 +45,7 @@ from hubbub.errors import (
     UnknownAction,
 )
 from hubbub.model import (
+    MAX_PAGE,
     SYSTEM,
     ConnectionId,
     Entry,
@@ -79,6 +83,14 @@ logger = logging.getLogger("hubbub.chat")
 TOKEN_NOTICE_S = 60
 """How long before its token runs out a connection is told."""
 
+MAX_HOOKS = 10_000
+"""How many hooks after entries may be under way; further ones are left out, and counted as failed."""
+
+MAX_HOOK_DEPTH = 10
+"""How long a chain of hooks may be in which each writes the entry that the next one hears of."""
+
+_depth: ContextVar[int] = ContextVar("hubbub hook depth", default=0)
+
 
 class ChatLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What a client may make grow, and the delays of presence.
@@ -112,7 +124,7 @@ class ChatStats:
         actions: answered with success, by action.
         errors: answered with an error, by code.
         entries: written, by entry type.
-        hook_failures: hooks after an entry that raised.
+        hook_failures: hooks after an entry that raised, or were left out.
 
     """
 
@@ -144,12 +156,14 @@ class Chat(Registry):
     tokens: TokenVerifier
     access: Access
     presence: PresenceBoard
+    heads: HeadBoard
 
     def __init__(self) -> None:
         super().__init__()
         self.actions.update(BUILT_IN.actions)
         self.stats = ChatStats()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._user_locks: WeakValueDictionary[UserId, asyncio.Lock] = WeakValueDictionary()
 
     def __getattr__(self, name: str) -> Any:
         if name in Chat.__annotations__:
@@ -181,6 +195,7 @@ class Chat(Registry):
             grace_s=self.limits.presence_grace_s,
             crowd=self.limits.crowd,
         )
+        self.heads = HeadBoard(store=store, fanout=fanout, clock=clock)
         self._connections = Throttle(self.limits.rate, self.limits.burst)
         self._users = Throttle(self.limits.user_rate, self.limits.user_burst)
 
@@ -190,7 +205,7 @@ class Chat(Registry):
         return Api(routes={CONNECT: route, DISCONNECT: route, DEFAULT: route}, authorizer=self.authorize)
 
     async def run(self) -> None:
-        """Do what time brings, until cancelled: tell of presence, and of tokens that run out."""
+        """Do what time brings, until cancelled: tell of presence, of tokens that run out, and of where logs end."""
         while True:
             await self.clock.sleep(1.0)
             try:
@@ -210,11 +225,16 @@ class Chat(Registry):
             if principal is not None:
                 left_ms = max(0, principal.expires_at * 1_000 - self.clock.now_ms())
                 await self.fanout.send(connection, encode(Notice(code="token_expires", message=words, in_ms=left_ms)))
+        await self.heads.flush()
 
-    async def aclose(self) -> None:
-        """Wait for the hooks that are under way."""
-        while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+    async def aclose(self, within_s: float = 10.0) -> None:
+        """Wait for the hooks that are under way, and cancel those that take longer than `within_s` seconds."""
+        deadline = asyncio.get_running_loop().time() + within_s
+        while self._tasks and (left_s := deadline - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(self._tasks, timeout=left_s)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # Events
 
@@ -251,26 +271,29 @@ class Chat(Registry):
         ref: str | None = None
         name = "?"
         try:
-            if event.is_base64_encoded is True:
-                raise BadRequest("Expected a text frame, got a binary one.")
-            body = event.body or ""
-            envelope = decode_envelope(body)
-            ref, name = envelope.ref, envelope.action
-            caller = await self._caller(context)
-            now = self.clock.monotonic()
-            self._connections.take(context.connection_id, now)
-            self._users.take(caller.user, now)
+            try:
+                if event.is_base64_encoded is True:
+                    raise BadRequest("Expected a text frame, got a binary one.")
+                body = event.body or ""
+                envelope = decode_envelope(body)
+                ref, name = envelope.ref, envelope.action
+            finally:  # rubbish counts like anything else
+                caller = await self._caller(context)
+                now = self.clock.monotonic()
+                self._connections.take(context.connection_id, now)
+                self._users.take(caller.user, now)
             action = self.actions.get(name)
             if action is None:
                 raise UnknownAction(f"There is no action {name[:64]!r}.")
             result = await self._perform(name, decode_ask(action.decoder, body), caller)
+            answer = None if ref is None else with_ref(result, ref)
         except HubbubError as error:
             return self._refused(error, ref, context, name)
         except Exception:
-            logger.exception("action %s failed", name, extra=_ids(context))
+            logger.exception("action %s failed", name[:64], extra=_ids(context))
             return self._refused(Internal(), ref, context, name)
         self.stats.actions[name] += 1
-        return Response() if ref is None else Response(body=with_ref(result, ref))
+        return Response(body=answer)
 
     def _refused(self, error: HubbubError, ref: str | None, context: RequestContext, name: str) -> Response:
         self.stats.errors[error.code] += 1
@@ -296,6 +319,13 @@ class Chat(Registry):
         principal = await self.directory.principal(connection) or _from_authorizer(context)
         if principal.expires_at <= self.clock.now_ms() // 1_000:
             raise TokenExpired
+        known = await self.store.user(principal.user)
+        try:
+            self._require_welcome(principal, known)
+        except HubbubError as error:  # its closing went amiss: it was just coming in
+            code = CLOSE_REMOVED if isinstance(error, Forbidden) else CLOSE_TOKEN_EXPIRED
+            await self.fanout.close(connection, code, error.message)
+            raise
         return Caller(principal, connection, context.request_id)
 
     async def admit(self, principal: Principal) -> None:
@@ -307,17 +337,35 @@ class Chat(Registry):
             Unavailable: the store does not answer.
 
         """
-        now_s = self.clock.now_ms() // 1_000
-        known = await self.store.user(principal.user) or User(principal.user)
-        if known.banned_until > now_s:
+        known = await self.store.user(principal.user)
+        self._require_welcome(principal, known)
+        before = (known.name, known.avatar) if known else (None, None)
+        if before != (principal.name, principal.avatar) and not principal.is_server:
+            try:
+                known = await self._change_user(principal.user, name=principal.name, avatar=principal.avatar)
+            except Unavailable as error:  # the name can wait, the user need not
+                logger.warning("cannot remember the name of a user: %s", error)
+            else:
+                self._require_welcome(principal, known)  # he may have been banned meanwhile
+
+    def _require_welcome(self, principal: Principal, known: User | None) -> None:
+        """Refuse those who are banned, and tokens that were revoked."""
+        if known is None:
+            return
+        if known.banned_until > self.clock.now_ms() // 1_000:
             raise Forbidden("You are banned.")
         if principal.issued_at <= known.revoked_before and known.revoked_before:
             raise Unauthorized("This token has been revoked; get a new one.")
-        if (known.name, known.avatar) != (principal.name, principal.avatar) and not principal.is_server:
-            try:
-                await self.store.put_user(msgspec.structs.replace(known, name=principal.name, avatar=principal.avatar))
-            except Unavailable as error:  # the name can wait, the user need not
-                logger.warning("cannot remember the name of a user: %s", error)
+
+    async def _change_user(self, user: UserId, **changes: Any) -> User:  # Any: values of the fields of `User`
+        """Change some of what is remembered of a user; one change at a time, or one would undo the other."""
+        lock = self._user_locks.setdefault(user, asyncio.Lock())
+        async with lock:
+            known = await self.store.user(user) or User(user)
+            changed = msgspec.structs.replace(known, **changes)
+            if changed != known:
+                await self.store.put_user(changed)
+        return changed
 
     # Actions
 
@@ -344,9 +392,15 @@ class Chat(Registry):
             raise UnknownAction(f"There is no action {name[:64]!r}.")
         for hook in self.befores.get(name, ()):
             changed = await hook(self, by, ask)
+            if changed is not None and not isinstance(changed, action.ask):
+                got = type(changed).__name__
+                raise TypeError(f"before({name!r}): {hook!r} returned a {got}, expected {action.ask.__name__} or None")
             if changed is not None:
                 ask = changed
-        result: Result = await action.function(self, by, ask)
+        result = await action.function(self, by, ask)
+        if not isinstance(result, Result):
+            got = type(result).__name__
+            raise TypeError(f"action({name!r}): {action.function!r} returned a {got}, expected a hubbub.Result")
         return result
 
     async def write(self, entry: Entry) -> Entry:
@@ -360,10 +414,14 @@ class Chat(Registry):
         """
         entry.at = self.clock.now_ms()
         entry.id = new_ulid(entry.at)
+        self.heads.writing(entry.room)
         stored = await self.store.append(entry)
         if stored.seq == 0:
             return stored
-        await self.fanout.publish(stored.room, stored.seq, encode(stored))
+        try:
+            await self.fanout.publish(stored.room, stored.seq, encode(stored))
+        except HubbubError as error:  # it is stored, and will be missed
+            logger.warning("cannot hand out room %s seq %d just now: %s", stored.room, stored.seq, error)
         if stored.id == entry.id:  # else it is the first result of the same client_id, and was handed out then
             kind = type_of(stored)
             self.stats.entries[kind] += 1
@@ -376,7 +434,15 @@ class Chat(Registry):
         await self.fanout.signal(room, encode(signal), exclude=exclude)
 
     def _spawn(self, hook: Any, entry: Entry) -> None:  # Any: a hook takes its own type of entry
+        depth = _depth.get() + 1
+        if depth > MAX_HOOK_DEPTH or len(self._tasks) >= MAX_HOOKS:
+            why = f"they have called each other {MAX_HOOK_DEPTH} times" if depth > MAX_HOOK_DEPTH else "too many run"
+            self.stats.hook_failures += 1
+            logger.error("a hook on %s was left out, room %s seq %d: %s", type_of(entry), entry.room, entry.seq, why)
+            return
+
         async def run() -> None:
+            _depth.set(depth)
             try:
                 await hook(self, entry)
             except Exception:
@@ -405,6 +471,8 @@ class Chat(Registry):
         if kind not in (None, known.kind) and RoomKind.DIRECT in (kind, known.kind):
             raise BadRequest("A direct room stays direct, and no other room becomes one.")
         await self.write(RoomUpdated(room=room, by=by, room_name=name, kind=kind))
+        if kind is RoomKind.PRIVATE:
+            await self._shut_out(room)
         return await self.store.room(room) or known
 
     async def delete_room(self, room: RoomId) -> None:
@@ -414,44 +482,51 @@ class Chat(Registry):
             NotFound: no such room.
 
         """
-        users: list[UserId] = []
-        after, more = "", True
-        while more:
-            members, _, more = await self.store.members(room, after=after, limit=200)
-            users += [member.user for member in members]
-            after = users[-1] if users else ""
+        members = await self._members(room)
         if not await self.store.delete_room(room):
             raise NotFound(f"There is no room {room!r}.")
-        gone = RoomSignal(room=room, joined=False)
-        await self.signal(room, gone)
-        for user in users:
+        listeners = [principal.user for _, principal in await self.directory.audience(room)]
+        for user in dict.fromkeys([*members, *listeners]):
             await self.leave_live(user, room)
 
+    async def _shut_out(self, room: RoomId) -> None:
+        """Let nobody listen to a room on who is not in it: it was public until now."""
+        audience = await self.directory.audience(room)
+        members = set(await self._members(room))
+        for connection, principal in audience:
+            if not (principal.user in members or room in principal.rooms or principal.is_server):
+                await self.fanout.unlisten(connection, room)
+                await self.fanout.send(connection, encode(RoomSignal(room=room, joined=False)))
+
+    async def _members(self, room: RoomId) -> list[UserId]:
+        users: list[UserId] = []
+        more = True
+        while more:
+            page, _, more = await self.store.members(room, after=users[-1] if users else "", limit=MAX_PAGE)
+            users += [member.user for member in page]
+        return users
+
     async def ban(self, user: UserId, until_s: int) -> None:
-        """Refuse the user until `until_s`, epoch seconds; his tokens issued before now stay void after it."""
-        await self._forbid(user, banned_until=until_s)
+        """Refuse the user until `until_s`, epoch seconds; his tokens issued until now stay void after it."""
+        await self._change_user(user, banned_until=until_s, revoked_before=self.clock.now_ms() // 1_000)
         await self.fanout.disconnect(user, CLOSE_REMOVED, "banned")
 
     async def unban(self, user: UserId) -> None:
         """Let the user in again, with a token issued after the ban began."""
-        known = await self.store.user(user)
-        if known is not None and known.banned_until:
-            await self.store.put_user(msgspec.structs.replace(known, banned_until=0))
+        if await self.store.user(user) is not None:
+            await self._change_user(user, banned_until=0)
 
     async def revoke(self, user: UserId) -> None:
-        """Void the user's tokens issued before now and close his connections."""
-        await self._forbid(user)
+        """Void the user's tokens issued until now and close his connections.
+
+        Tokens tell seconds, so one issued later in this same second is void as well.
+        """
+        await self._change_user(user, revoked_before=self.clock.now_ms() // 1_000)
         await self.fanout.disconnect(user, CLOSE_TOKEN_EXPIRED, "token revoked")
 
     async def disconnect(self, user: UserId, reason: str = "disconnected by the server") -> None:
         """Close the user's connections; his client does not come back by itself."""
         await self.fanout.disconnect(user, CLOSE_REMOVED, reason)
-
-    async def _forbid(self, user: UserId, banned_until: int | None = None) -> None:
-        known = await self.store.user(user) or User(user)
-        now_s = self.clock.now_ms() // 1_000
-        until = known.banned_until if banned_until is None else banned_until
-        await self.store.put_user(msgspec.structs.replace(known, revoked_before=now_s, banned_until=until))
 
     # Membership as it is felt live
 

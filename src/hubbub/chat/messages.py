@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from hubbub.chat.paging import fitting, fitting_around
+from hubbub.chat.paging import by_target, fitting, fitting_around
 from hubbub.chat.registry import action
 from hubbub.errors import BadRequest, Conflict, Forbidden, NotFound, TooLarge
 from hubbub.model import (
@@ -43,8 +44,12 @@ if TYPE_CHECKING:
     from hubbub.chat.caller import Caller
     from hubbub.chat.core import Chat
 
-ONLINE_LISTED = 200
-"""How many user ids `presence` lists."""
+MAX_DATA_DEPTH = 100
+"""How deep `data` may be nested; what is deeper, some reader's JSON parser would not read."""
+
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_AS_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 @action("send")
@@ -89,7 +94,10 @@ async def delete(chat: Chat, by: Caller, ask: Delete) -> Appended:
         raise Forbidden("Only its author or a moderator may delete a message.")
     if message.deleted:
         return Appended(room=ask.room, seq=0)
-    return _appended(await chat.write(MessageDeleted(room=ask.room, by=by.user, name=by.name, target=ask.target)))
+    try:
+        return _appended(await chat.write(MessageDeleted(room=ask.room, by=by.user, name=by.name, target=ask.target)))
+    except Conflict:  # somebody else has deleted it meanwhile
+        return Appended(room=ask.room, seq=0)
 
 
 @action("react")
@@ -117,21 +125,23 @@ async def history(chat: Chat, by: Caller, ask: History) -> HistoryPage:
     page = await chat.store.page(
         ask.room, before=ask.before, after=ask.after, around=ask.around, limit=ask.limit, thread=ask.thread
     )
-    size = chat.limits.max_reply_bytes
+    size, changes = chat.limits.max_reply_bytes, by_target(page.changes)
     if ask.around is not None:
-        entries = fitting_around(page.entries, size, ask.around)
+        entries = fitting_around(page.entries, size, ask.around, changes)
     elif ask.after is not None:
-        entries, _ = fitting(page.entries, size)
+        entries, _ = fitting(page.entries, size, changes)
     else:
-        entries = fitting(page.entries[::-1], size)[0][::-1]
+        entries = fitting(page.entries[::-1], size, changes)[0][::-1]
     kept = {entry.seq for entry in entries}
-    changes = [change for change in page.changes if getattr(change, "target", None) in kept]
+    if len(kept) < len(page.entries):  # what was cut off may be a change of what was not
+        cut = [entry for entry in page.entries if entry.seq not in kept]
+        changes = by_target(sorted([*cut, *page.changes], key=lambda entry: entry.seq))
     return HistoryPage(
         room=ask.room,
         entries=entries,
         head=page.head,
         has_more=page.has_more or len(entries) < len(page.entries),
-        changes=changes,
+        changes=sorted((change for seq in kept for change in changes.get(seq, ())), key=lambda change: change.seq),
     )
 
 
@@ -142,7 +152,7 @@ async def read(chat: Chat, by: Caller, ask: Read) -> Done:
     if await chat.access.role(by, ask.room) is None:
         return Done()  # a passer-by in a public room: a hundred thousand of them must leave no rows behind
     mark = await chat.store.mark_read(ask.room, by.user, ask.seq)
-    if mark == ask.seq:
+    if mark <= ask.seq:  # else it was further already; a seq beyond the head marks what there is
         signal = ReadSignal(room=ask.room, user=by.user, seq=mark)
         if chat.directory.listeners(ask.room) <= chat.limits.crowd:
             await chat.signal(ask.room, signal, exclude=by.connection)
@@ -163,16 +173,28 @@ async def typing(chat: Chat, by: Caller, ask: Typing) -> Done:
 async def presence(chat: Chat, by: Caller, ask: Presence) -> Online:
     """Who is online in the room."""
     await chat.access.require(by, ask.room, Permission.READ)
-    users, count = await chat.presence.online(ask.room, ONLINE_LISTED)
+    users, count = await chat.presence.online(ask.room)
     return Online(room=ask.room, online=users, count=count)
 
 
 def _check_words(chat: Chat, ask: Send | Edit) -> None:
-    has_data = ask.data is not msgspec.UNSET
-    if not has_data and not (ask.text and ask.text.strip()):
+    if isinstance(ask.data, msgspec.Raw):
+        if _is_too_deep(bytes(ask.data)):
+            raise BadRequest(f"`data` is nested too deeply: at most {MAX_DATA_DEPTH} levels.")
+    elif not (ask.text and ask.text.strip()):
         raise BadRequest("A message needs `text` that is not blank, or `data`.")
     if ask.text is not None and len(ask.text) > chat.limits.max_text_chars:
         raise TooLarge(f"A text has at most {chat.limits.max_text_chars} characters, this one {len(ask.text)}.")
+
+
+def _is_too_deep(data: bytes) -> bool:
+    """Whether a JSON text is nested deeper than `MAX_DATA_DEPTH`."""
+    if data.count(b"[") + data.count(b"{") <= MAX_DATA_DEPTH:
+        return False
+    brackets = _STRINGS.sub(b"", data).translate(_AS_SQUARE, _NO_BRACKETS)
+    for _ in range(MAX_DATA_DEPTH):  # each time the innermost go
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)
 
 
 async def _message(chat: Chat, room: RoomId, seq: int) -> MessageCreated:

@@ -1,14 +1,20 @@
 """Who is online, as a room is told: users and not connections, with a grace before "offline", never quadratic.
 
 In a room of up to `crowd` listeners each coming and going is told. In a larger one only the number of users online is
-told, at most every `crowded_every_s` and only when it changed. Typing there is told at most every `typing_every_s`.
+told, at most every `crowded_every_s` and only when it changed. Typing there is told at most every `typing_every_s`,
+and who is online is looked up at most every `listed_for_s`, however many ask.
 """
 
 from __future__ import annotations
 
+import heapq
+
 from hubbub.model import RoomId, UserId
 from hubbub.ports import Clock, Directory, Fanout
 from hubbub.protocol import PresenceSignal, TypingSignal, encode
+
+LISTED = 200
+"""How many of the users online are listed."""
 
 
 class PresenceBoard:
@@ -23,6 +29,7 @@ class PresenceBoard:
 
     crowded_every_s = 5.0
     typing_every_s = 2.0
+    listed_for_s = 1.0
 
     def __init__(self, *, fanout: Fanout, directory: Directory, clock: Clock, grace_s: float, crowd: int) -> None:
         self._fanout = fanout
@@ -32,25 +39,51 @@ class PresenceBoard:
         self._crowd = crowd
         self._arrived: dict[tuple[RoomId, UserId], None] = {}  # told at the next flush, in order of arrival
         self._leaving: dict[tuple[RoomId, UserId], float] = {}  # told when this monotonic time has passed; in its order
+        self._away: dict[RoomId, dict[UserId, None]] = {}  # who is leaving, by room
         self._crowded: dict[RoomId, None] = {}  # crowded rooms whose number may have changed
         self._told: dict[RoomId, tuple[float, int]] = {}  # when a crowded room was last told, and which number
         self._typing_at: dict[RoomId, float] = {}  # when typing was last told in a crowded room
+        self._listed: dict[
+            RoomId, tuple[float, list[UserId], int]
+        ] = {}  # who is online in crowded rooms, and as of when
         directory.watch(self.changed)
 
     def changed(self, room: RoomId, user: UserId, online: bool) -> None:
         """Take note that the user began or ceased to have a listening connection in the room."""
         key = (room, user)
         if online:
-            if self._leaving.pop(key, None) is None:
+            if not self._strike_off(room, user):
                 self._arrived[key] = None
         elif self._arrived.pop(key, key) is key:
             self._leaving[key] = self._clock.monotonic() + self._grace_s
+            self._away.setdefault(room, {})[user] = None
 
-    async def online(self, room: RoomId, limit: int) -> tuple[list[UserId], int]:
+    def _strike_off(self, room: RoomId, user: UserId) -> bool:
+        """Strike the user off those who are leaving; False when he is none of them."""
+        if self._leaving.pop((room, user), None) is None:
+            return False
+        away = self._away[room]
+        del away[user]
+        if not away:
+            del self._away[room]
+        return True
+
+    async def online(self, room: RoomId) -> tuple[list[UserId], int]:
         """The first users online in the room, and how many; who is away for less than the grace counts."""
-        users, count = await self._directory.online(room, limit)
-        away = [user for place, user in self._leaving if place == room]
-        return sorted({*users, *away})[:limit], count + len(away)
+        now = self._clock.monotonic()
+        listed_at, users, count = self._listed.get(room, (now - self.listed_for_s, [], 0))
+        if now - listed_at < self.listed_for_s:
+            return users, count
+        users, count = await self._directory.online(room, LISTED)
+        if away := self._away.get(room):
+            users, count = heapq.nsmallest(LISTED, {*users, *away}), count + len(away)
+        if self._directory.listeners(room) > self._crowd:
+            self._listed[room] = (now, users, count)
+        return users, count
+
+    async def _count(self, room: RoomId) -> int:
+        _, count = await self._directory.online(room, 0)
+        return count + len(self._away.get(room, ()))
 
     async def type(self, room: RoomId, signal: TypingSignal, exclude: str | None) -> None:
         """Tell the room of somebody's typing, unless it is crowded and was told just now."""
@@ -69,16 +102,17 @@ class PresenceBoard:
             await self._tell(room, user, online=True)
         due = [key for key, at in self._leaving.items() if at <= now]
         for room, user in due:
-            if self._leaving.pop((room, user), None) is not None:
+            if self._strike_off(room, user):
                 await self._tell(room, user, online=False)
         await self._tell_crowded(now)
         self._typing_at = {room: at for room, at in self._typing_at.items() if now - at < self.typing_every_s}
+        self._listed = {room: last for room, last in self._listed.items() if now - last[0] < self.listed_for_s}
 
     async def _tell(self, room: RoomId, user: UserId, *, online: bool) -> None:
         if self._directory.listeners(room) > self._crowd:
             self._crowded[room] = None
             return
-        _, count = await self._directory.online(room, 0)
+        count = await self._count(room)
         await self._fanout.signal(room, encode(PresenceSignal(room=room, user=user, online=online, count=count)))
 
     async def _tell_crowded(self, now: float) -> None:
@@ -87,7 +121,7 @@ class PresenceBoard:
             if now - told_at < self.crowded_every_s:
                 continue
             del self._crowded[room]
-            _, count = await self._directory.online(room, 0)
+            count = await self._count(room)
             if count != told:
                 self._told[room] = (now, count)
                 await self._fanout.signal(room, encode(PresenceSignal(room=room, count=count)))

@@ -82,7 +82,9 @@ class Registry:
     def on(self, entry_type: str) -> Callable[[Function], Function]:
         """Register `async def f(chat, entry)` to run after an entry of that type was stored and handed out.
 
-        What it raises is logged and hurts nobody; the sender's acknowledgement does not wait for it.
+        What it raises is logged and hurts nobody; the sender's acknowledgement does not wait for it. A hook may write
+        entries of its own, which hooks hear of in turn, up to ten times in a chain. The first entries of a room, which
+        are written as it is made, are handed out to nobody and so are not told either.
 
         Raises:
             ValueError: there is no such type of entry.

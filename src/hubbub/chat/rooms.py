@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from hubbub.chat.access import missing
 from hubbub.chat.registry import action
-from hubbub.errors import BadRequest, Conflict, Forbidden, NotFound
+from hubbub.errors import BadRequest, Conflict, Forbidden, HubbubError, NotFound
 from hubbub.model import (
     Member,
     MemberJoined,
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
     from hubbub.chat.caller import Caller
     from hubbub.chat.core import Chat
 
+logger = logging.getLogger("hubbub.chat")
+
 
 @action("create")
 async def create(chat: Chat, by: Caller, ask: Create) -> Joined:
@@ -73,9 +78,8 @@ async def create(chat: Chat, by: Caller, ask: Create) -> Joined:
         members=[Member(user=user, role=role, joined_at=at) for user, role in roles.items()],
         exist_ok=ask.kind is RoomKind.DIRECT,
     )
-    if not existed:
-        for user, role in roles.items():
-            await _welcome(chat, user, room, role)
+    if not existed and room.created_at == at:  # else the other member was quicker
+        await _welcome(chat, room, roles)
     return _joined(room, room.head, roles.get(by.user))
 
 
@@ -91,6 +95,7 @@ async def join(chat: Chat, by: Caller, ask: Join) -> Joined:
         return _joined(room, room.head, member.role)
     if room.kind is not RoomKind.PUBLIC and granted is None:
         raise missing(ask.room)
+    _not_direct(room)
     return await _add(chat, by, room, by.user, granted or Role.MEMBER)
 
 
@@ -101,8 +106,8 @@ async def leave(chat: Chat, by: Caller, ask: Leave) -> Joined | Done:
     if room is None or await chat.store.member(ask.room, by.user) is None:
         return Done()
     _not_direct(room)
-    await _remove(chat, by, ask.room, by.user)
-    return _joined(room, room.head + 1, None)
+    head = await _remove(chat, by, ask.room, by.user)
+    return _joined(room, max(head, room.head), None)
 
 
 @action("invite")
@@ -166,21 +171,25 @@ async def _add(chat: Chat, by: Caller, room: Room, user: UserId, role: Role) -> 
     name = by.name if user == by.user else (known.name if known else None)
     entry = await chat.write(MemberJoined(room=room.id, by=by.user, name=by.name, user=user, role=role, user_name=name))
     now = await chat.store.room(room.id) or room
-    head = max(now.head, entry.seq)
-    await _welcome(chat, user, now, role)
-    return _joined(now, head, role)
+    await _welcome(chat, now, {user: role})
+    return _joined(now, max(now.head, entry.seq), role)
 
 
-async def _welcome(chat: Chat, user: UserId, room: Room, role: Role) -> None:
-    """A new member has read what was there before him, and hears the rest."""
-    mark = await chat.store.mark_read(room.id, user, room.head)
-    state = RoomState(room.id, room.kind, room.name, role, room.head, mark, 0)
-    await chat.enter_live(user, state)
+async def _welcome(chat: Chat, room: Room, roles: Mapping[UserId, Role]) -> None:
+    """New members hear the room from its head on, and have read what was there before them."""
+    for user, role in roles.items():
+        await chat.enter_live(user, RoomState(room.id, room.kind, room.name, role, room.head, room.head, 0))
+    try:
+        await asyncio.gather(*(chat.store.mark_read(room.id, user, room.head) for user in roles))
+    except HubbubError as error:  # they are members all the same
+        logger.warning("cannot mark as read what was in room %s before its new members: %s", room.id, error)
 
 
-async def _remove(chat: Chat, by: Caller, room: RoomId, user: UserId) -> None:
+async def _remove(chat: Chat, by: Caller, room: RoomId, user: UserId) -> int:
+    """Write the end of the membership, then let nobody hear on who has none: in this order nobody slips in between."""
+    entry = await chat.write(MemberLeft(room=room, by=by.user, name=by.name, user=user))
     await chat.leave_live(user, room)
-    await chat.write(MemberLeft(room=room, by=by.user, name=by.name, user=user))
+    return entry.seq
 
 
 def _not_direct(room: Room) -> None:

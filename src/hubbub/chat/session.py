@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from hubbub.chat.access import missing
+from hubbub.chat.caller import Caller
 from hubbub.chat.paging import fitting
 from hubbub.chat.registry import action
-from hubbub.errors import BadRequest, Forbidden
-from hubbub.model import AnyEntry, ConnectionId, Permission, RoomKind, RoomState
+from hubbub.errors import BadRequest, Forbidden, NotFound
+from hubbub.model import AnyEntry, ConnectionId, Permission, RoomId, RoomKind, RoomState
 from hubbub.protocol import (
     Auth,
     Done,
     Ping,
     Pong,
     Renewed,
+    RoomSignal,
     Subscribe,
     Subscribed,
     Sync,
     Synced,
     Unsubscribe,
+    encode,
     entry_decoder,
 )
 
 if TYPE_CHECKING:
-    from hubbub.chat.caller import Caller
     from hubbub.chat.core import Chat
     from hubbub.ports import Listening
 
@@ -37,42 +41,36 @@ PAGE = 200
 async def sync(chat: Chat, by: Caller, ask: Sync) -> Synced:
     """Let the connection listen to the user's rooms and return what it missed since `ask.rooms`."""
     connection = _connection(by)
-    same_epoch = ask.epoch is None or ask.epoch == chat.store.epoch
-    states = await _rooms(chat, by, ask)
-    # Listen first, read after: what is written in between is then kept and joins the reply.
-    with await chat.fanout.listen(connection, [state.room for state in states]) as listening:
-        states = await _rooms(chat, by, ask)
-        synced = Synced(
-            epoch=chat.store.epoch,
-            user=by.user,
-            connection_id=connection,
-            rooms=[],
-            entries=[],
-            more=[],
-            reset=[],
-        )
-        budget = _Budget(chat.limits.sync_entries, chat.limits.max_reply_bytes)
-        behind: list[tuple[RoomState, int | None]] = []
-        for state in states:
-            last = ask.rooms.get(state.room)
-            if last is not None and (not same_epoch or last > state.head):
-                synced.reset.append(state.room)
-                last = None
-            if last is not None and last < state.head:
-                last = await _missed(chat, state, last, synced, budget)
-            behind.append((state, last))
-        # From here on nothing is awaited: the reply and the joining are one step.
-        for state, last in behind:
-            synced.rooms.append(_start(listening, state, last, synced))
-    return synced
+    rooms: set[RoomId] = set()
+    while True:
+        # Listen first, read after: what is written in between is then kept and joins the reply, and who is taken out
+        # of a room in between does not listen. A room that he has come into meanwhile gets another round.
+        with await chat.fanout.listen(connection, sorted(rooms)) as listening:
+            states = await _rooms(chat, await _renewed(chat, by), ask)
+            added = {state.room for state in states} - rooms
+            if not added:
+                parts, budget = await _read(chat, ask, states)
+                added = listening.followed - rooms
+            if not added:
+                synced = Synced(
+                    epoch=chat.store.epoch,
+                    user=by.user,
+                    connection_id=connection,
+                    rooms=[],
+                    entries=[],
+                    more=[],
+                    reset=[],
+                )
+                for part in parts:  # nothing is awaited any more: the reply and the joining are one step
+                    _start(listening, part, budget, synced)
+                return synced
+            rooms |= added
 
 
-class _Budget:
-    """How much one reply may still carry."""
-
-    def __init__(self, entries: int, size: int) -> None:
-        self.entries = entries
-        self.size = size
+async def _renewed(chat: Chat, by: Caller) -> Caller:
+    """The caller as he is now: a newer token may have come since he asked."""
+    principal = None if by.connection is None else await chat.directory.principal(by.connection)
+    return by if principal is None else msgspec.structs.replace(by, principal=principal)
 
 
 async def _rooms(chat: Chat, by: Caller, ask: Sync) -> list[RoomState]:
@@ -81,9 +79,8 @@ async def _rooms(chat: Chat, by: Caller, ask: Sync) -> list[RoomState]:
     named = [room for room in ask.rooms if room not in granted]
     states = await chat.store.rooms_of(by.user, also=[*granted, *named])
     absent = granted.keys() - {state.room for state in states}
-    for room in sorted(absent):
-        await chat.access.vouched(by, room)
     if absent:
+        await asyncio.gather(*(chat.access.vouched(by, room) for room in sorted(absent)))
         states = await chat.store.rooms_of(by.user, also=[*granted, *named])
     mine: list[RoomState] = []
     for state in states:
@@ -95,53 +92,114 @@ async def _rooms(chat: Chat, by: Caller, ask: Sync) -> list[RoomState]:
     return mine
 
 
-async def _missed(chat: Chat, state: RoomState, last: int, synced: Synced, budget: _Budget) -> int | None:
-    """Add the room's entries after `last` to the reply; returns the last one's seq, or None if the seqs do not hold."""
+class _Budget:
+    """How much one reply may still carry."""
+
+    def __init__(self, entries: int, size: int) -> None:
+        self.entries = entries
+        self.size = size
+
+    @property
+    def is_spent(self) -> bool:
+        return self.entries <= 0 or self.size <= 0
+
+    def take(self, entries: Sequence[AnyEntry]) -> list[AnyEntry]:
+        """As many of the first entries as it allows."""
+        if self.is_spent:
+            return []
+        taken, size = fitting(entries[: self.entries], self.size)
+        self.entries -= len(taken)
+        self.size -= size
+        return taken
+
+
+class _Part:
+    """What the reply will say of one room, if the connection may listen to it in the end."""
+
+    def __init__(self, state: RoomState) -> None:
+        self.state = state
+        self.last: int | None = None  # how far the client's knowledge goes with this reply; None if it has none
+        self.entries: list[AnyEntry] = []
+        self.has_more = False
+        self.is_reset = False
+
+    def reset(self) -> None:
+        """What the client has means nothing any more."""
+        self.last, self.entries, self.is_reset = None, [], True
+
+
+async def _read(chat: Chat, ask: Sync, states: list[RoomState]) -> tuple[list[_Part], _Budget]:
+    """Read what was missed in these rooms; and what the reply may still carry."""
+    budget = _Budget(chat.limits.sync_entries, chat.limits.max_reply_bytes)
+    same_epoch = ask.epoch is None or ask.epoch == chat.store.epoch
+    parts: list[_Part] = []
+    for state in states:
+        part = _Part(state)
+        last = ask.rooms.get(state.room)
+        if last is None or await _missed(chat, part, last if same_epoch else -1, budget):
+            parts.append(part)
+    return parts, budget
+
+
+async def _missed(chat: Chat, part: _Part, last: int, budget: _Budget) -> bool:
+    """Read the room's entries after `last`; False when there is no such room any more."""
+    state = part.state
     room = await chat.store.room(state.room)
-    if room is not None and last < room.first - 1:
-        synced.reset.append(state.room)
-        return None
-    while last < state.head:
-        if budget.entries <= 0 or budget.size <= 0:
-            synced.more.append(state.room)
-            return last
-        page = await chat.store.page(state.room, after=last, limit=min(PAGE, budget.entries), changes=False)
-        entries, size = fitting(page.entries, budget.size)
-        if not entries:
-            return last
-        synced.entries += entries
-        budget.entries -= len(entries)
-        budget.size -= size
-        last = entries[-1].seq
-    return last
+    if room is None:
+        return False
+    if not room.first - 1 <= last <= state.head:
+        part.reset()
+        return True
+    part.last = last
+    while part.last < state.head:
+        if budget.is_spent:
+            part.has_more = True
+            break
+        try:
+            page = await chat.store.page(state.room, after=part.last, limit=min(PAGE, budget.entries), changes=False)
+        except NotFound:
+            return False
+        if not page.entries or page.entries[0].seq != part.last + 1:  # retention was quicker
+            part.reset()
+            break
+        taken = budget.take(page.entries)
+        part.entries += taken
+        part.last = taken[-1].seq
+    return True
 
 
-def _start(listening: Listening, state: RoomState, last: int | None, synced: Synced) -> RoomState:
-    """Let the connection listen from where the reply ends; returns the state as it is at that moment."""
-    complete = last is not None and state.room not in synced.more
-    after = max(state.head, last or 0)
-    frames = listening.start(state.room, after)
-    if not frames:
-        return state if after == state.head else msgspec.structs.replace(state, head=after)
-    entries: list[AnyEntry] = [entry_decoder.decode(frame) for frame in frames]
-    if complete:
-        synced.entries += entries
-    elif state.room not in synced.more and last is not None:
+def _start(listening: Listening, part: _Part, budget: _Budget, synced: Synced) -> None:
+    """Let the connection listen from where the reply ends, and say so in it."""
+    state = part.state
+    head = max(state.head, part.last or 0)
+    frames = listening.start(state.room, head)
+    if frames is None:
+        return
+    if frames:
+        entries: list[AnyEntry] = [entry_decoder.decode(frame) for frame in frames]
+        head = entries[-1].seq
+        if part.last is not None and not part.has_more:
+            taken = budget.take(entries)
+            part.entries += taken
+            part.has_more = len(taken) < len(entries)
+    synced.rooms.append(state if head == state.head else msgspec.structs.replace(state, head=head))
+    synced.entries += part.entries
+    if part.has_more:
         synced.more.append(state.room)
-    return msgspec.structs.replace(state, head=entries[-1].seq)
+    if part.is_reset:
+        synced.reset.append(state.room)
 
 
 @action("subscribe")
 async def subscribe(chat: Chat, by: Caller, ask: Subscribe) -> Subscribed:
     """Let the connection listen to a public room, or to one of the user's own."""
-    connection = _connection(by)
-    await chat.access.require(by, ask.room, Permission.READ)
-    with await chat.fanout.listen(connection, [ask.room]) as listening:
-        room = await chat.store.room(ask.room)
-        if room is None:
-            raise missing(ask.room)
+    with await chat.fanout.listen(_connection(by), [ask.room]) as listening:
+        await chat.access.require(await _renewed(chat, by), ask.room, Permission.READ)
+        room = await chat.access.existing(ask.room)
         frames = listening.start(ask.room, room.head)
-        return Subscribed(room=ask.room, head=room.head + len(frames))
+    if frames is None:
+        raise missing(ask.room)
+    return Subscribed(room=ask.room, head=room.head + len(frames))
 
 
 @action("unsubscribe")
@@ -159,10 +217,18 @@ async def auth(chat: Chat, by: Caller, ask: Auth) -> Renewed:
     if principal.user != by.user:
         raise Forbidden("The token belongs to another user.")
     await chat.admit(principal)
+    before = await chat.directory.principal(connection)
+    if before is None:
+        raise NotFound("The connection is gone.")
+    if before.is_server and not principal.is_server:
+        raise Forbidden(
+            f"The token lacks the scope {principal.SERVER!r} that this connection has; connect with it anew."
+        )
     await chat.directory.connect(connection, principal)
-    for room in by.principal.rooms.keys() - principal.rooms.keys():
-        if await chat.store.member(room, by.user) is None:
+    for room in sorted(before.rooms.keys() - principal.rooms.keys()):
+        if not await chat.access.may_listen(Caller(principal, connection), room):
             await chat.fanout.unlisten(connection, room)
+            await chat.fanout.send(connection, encode(RoomSignal(room=room, joined=False)))
     return Renewed(expires_at=principal.expires_at)
 
 

@@ -14,10 +14,11 @@ from hubbub.stream import StreamListening, Streams
 class _Session:
     """One live connection: whose it is and what it listens to."""
 
-    __slots__ = ("principal", "rooms")
+    __slots__ = ("is_ending", "principal", "rooms")
 
     def __init__(self, principal: Principal) -> None:
         self.principal = principal
+        self.is_ending = False  # whether it was told that its token's end is near
         self.rooms: set[RoomId] = set()
 
 
@@ -37,6 +38,7 @@ class LocalFanout(Fanout, Directory):
         self._sessions: dict[ConnectionId, _Session] = {}
         self._connections: dict[UserId, list[ConnectionId]] = {}
         self._online: dict[RoomId, dict[UserId, int]] = {}
+        self._opened: dict[ConnectionId, list[_LocalListening]] = {}  # who is about to listen
         self._ends: list[tuple[int, ConnectionId]] = []  # a heap of token ends not yet near; stale pairs are skipped
         self._last_ends: list[tuple[int, ConnectionId]] = []  # a heap of those that are near
         self._watchers: list[PresenceListener] = []
@@ -58,6 +60,11 @@ class LocalFanout(Fanout, Directory):
         """Deliver in order; see the port."""
         self._streams.publish(room, seq, frame)
 
+    async def announce(self, room: RoomId, head: int, frame: bytes) -> None:
+        """Mend the room's stream if it lacks something, else tell its listeners; see the port."""
+        if self._streams.announce(room, head):
+            self._sink.publish(room, frame, droppable=True)
+
     async def signal(self, room: RoomId, frame: bytes, *, exclude: ConnectionId | None = None) -> None:
         """Deliver unless a listener is congested; see the port."""
         self._sink.publish(room, frame, droppable=True, exclude=exclude)
@@ -78,18 +85,21 @@ class LocalFanout(Fanout, Directory):
 
     async def unlisten(self, connection: ConnectionId, room: RoomId) -> None:
         """Stop listening; see the port."""
-        self._left(connection, room)
+        self._take_out(connection, room)
 
     async def follow(self, user: UserId, room: RoomId, after: int) -> None:
         """Let the user's connections listen; see the port."""
         for connection in self._connections.get(user, ()):
             if self._streams.join(room, connection, after):
                 self._joined(connection, room)
+                for listening in self._opened.get(connection, ()):
+                    listening.rooms.add(room)
+                    listening.followed.add(room)
 
     async def unfollow(self, user: UserId, room: RoomId) -> None:
         """Stop the user's connections' listening; see the port."""
         for connection in self._connections.get(user, ()):
-            self._left(connection, room)
+            self._take_out(connection, room)
 
     async def close(self, connection: ConnectionId, code: int, reason: str) -> None:
         """Close it; see the port."""
@@ -110,9 +120,14 @@ class LocalFanout(Fanout, Directory):
             self._connections.setdefault(principal.user, []).append(connection)
         else:
             session.principal = principal
+            session.is_ending = False
         heapq.heappush(self._ends, (principal.expires_at, connection))
         if len(self._ends) > 2 * len(self._sessions) + 1_000:
-            self._ends = [(session.principal.expires_at, known) for known, session in self._sessions.items()]
+            self._ends = [
+                (session.principal.expires_at, known)
+                for known, session in self._sessions.items()
+                if not session.is_ending
+            ]
             heapq.heapify(self._ends)
 
     async def disconnect_connection(self, connection: ConnectionId) -> Principal | None:
@@ -139,7 +154,9 @@ class LocalFanout(Fanout, Directory):
         """Whose tokens end soon and whose have ended; see the port."""
         soon = self._take(self._ends, now_s + lead_s)
         for connection in soon:
-            heapq.heappush(self._last_ends, (self._sessions[connection].principal.expires_at, connection))
+            session = self._sessions[connection]
+            session.is_ending = True
+            heapq.heappush(self._last_ends, (session.principal.expires_at, connection))
         over = self._take(self._last_ends, now_s)
         gone = set(over)
         return [connection for connection in soon if connection not in gone], over
@@ -163,6 +180,23 @@ class LocalFanout(Fanout, Directory):
         """Whether the user is; see the port."""
         return user in self._online.get(room, {})
 
+    async def audience(self, room: RoomId) -> list[tuple[ConnectionId, Principal]]:
+        """Who listens to the room, or is about to; see the port."""
+        connections = {
+            connection: None
+            for user in self._online.get(room, ())
+            for connection in self._connections[user]
+            if room in self._sessions[connection].rooms
+        }
+        for connection, opened in self._opened.items():
+            if any(room in listening.rooms for listening in opened):
+                connections[connection] = None
+        return [
+            (connection, self._sessions[connection].principal)
+            for connection in connections
+            if connection in self._sessions  # one that is about to listen may be gone
+        ]
+
     def listeners(self, room: RoomId) -> int:
         """How many connections listen; see the port."""
         return self._streams.listeners(room)
@@ -183,6 +217,13 @@ class LocalFanout(Fanout, Directory):
             for watcher in self._watchers:
                 watcher(room, user, True)
 
+    def _take_out(self, connection: ConnectionId, room: RoomId) -> None:
+        """End the connection's listening to the room, also one that has not yet begun."""
+        for listening in self._opened.get(connection, ()):
+            listening.rooms.discard(room)
+            listening.followed.discard(room)
+        self._left(connection, room)
+
     def _left(self, connection: ConnectionId, room: RoomId) -> None:
         self._streams.leave(room, connection)
         session = self._sessions.get(connection)
@@ -201,16 +242,33 @@ class LocalFanout(Fanout, Directory):
             watcher(room, user, False)
 
 
-class _LocalListening(StreamListening):
-    """A `StreamListening` that also tells the directory who has come."""
+class _LocalListening(StreamListening, Listening):
+    """A `StreamListening` that tells the directory who has come, and lets nobody in who was taken out meanwhile."""
 
     def __init__(self, fanout: LocalFanout, connection: ConnectionId, rooms: Sequence[RoomId]) -> None:
         super().__init__(fanout._streams, connection, rooms)
         self._fanout = fanout
         self._who = connection
+        self.rooms = set(rooms)  # those that may still be started
+        self.followed = set()
+        fanout._opened.setdefault(connection, []).append(self)
 
-    def start(self, room: RoomId, after: int) -> list[bytes]:
+    def start(self, room: RoomId, after: int) -> list[bytes] | None:
+        if room not in self.rooms or self._who not in self._fanout._sessions:
+            return None
         frames = super().start(room, after)
-        if room in self.started:
-            self._fanout._joined(self._who, room)
+        if room not in self.started:
+            return None
+        self._fanout._joined(self._who, room)
         return frames
+
+    def __enter__(self) -> _LocalListening:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        super().__exit__(*exc_info)
+        self.rooms.clear()
+        opened = self._fanout._opened[self._who]
+        opened.remove(self)
+        if not opened:
+            del self._fanout._opened[self._who]
