@@ -1,0 +1,273 @@
+"""One transaction of the writer: rooms as they will be, rows that wait to be written together, and news for the loop.
+
+Every statement lets go of the interpreter and has to get it back from a busy event loop, so a batch of messages is a
+handful of statements however many they are.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from hubbub.errors import NotFound
+from hubbub.model import (
+    AnyEntry,
+    Entry,
+    Member,
+    MessageCreated,
+    MessageDeleted,
+    MessageEdited,
+    Role,
+    Room,
+    RoomId,
+    RoomKind,
+    User,
+    UserId,
+)
+from hubbub.protocol import encode, entry_decoder
+
+SEQ_BITS = 36
+"""How many bits of an entry's key are its seq: 68 thousand million entries a room, 134 million rooms."""
+
+CHUNKS = (128, 32, 8, 1)
+"""Sizes of multi-row statements: few, so that SQLite's statement cache knows them all."""
+
+ROOM = "no, id, kind, name, created_at, head, first, messages, dropped, members, deleted"
+"""The columns of a `RoomRow`."""
+
+
+class RoomRow:
+    """A row of `rooms`; the writer's are the truth until a batch is rolled back."""
+
+    __slots__ = ("created_at", "deleted", "dropped", "first", "head", "id", "kind", "members", "messages", "name", "no")
+
+    def __init__(self, row: tuple[Any, ...]) -> None:
+        (
+            self.no,
+            self.id,
+            self.kind,
+            self.name,
+            self.created_at,
+            self.head,
+            self.first,
+            self.messages,
+            self.dropped,
+            self.members,
+            self.deleted,
+        ) = row
+
+    def seen(self) -> Room | None:
+        """The room as others see it; None for a deleted one."""
+        if self.deleted:
+            return None
+        return Room(
+            RoomId(self.id),
+            RoomKind(self.kind),
+            self.name,
+            self.created_at,
+            self.head,
+            self.first,
+            self.members,
+        )
+
+
+class Batch:
+    """A transaction under way.
+
+    Attributes:
+        db: the writer's connection, for statements of a work's own.
+        sent: messages by what makes two the same (room number, author, client_id), as far as this batch may ask.
+        members, users: news, what was changed of them.
+        litter: whether it left something to `Retention`.
+
+    """
+
+    def __init__(self, db: sqlite3.Connection, rooms: dict[str, RoomRow]) -> None:
+        self.db = db
+        self.sent: dict[tuple[int, str, str], Entry] = {}
+        self.members: dict[tuple[str, str], Member | None] = {}
+        self.users: dict[str, User] = {}
+        self.litter = False
+        self._rooms = rooms
+        self._grown: dict[str, RoomRow] = {}  # rooms with a new head
+        self._changed: dict[str, RoomRow] = {}  # rooms that changed otherwise
+        self._rows: dict[int, tuple[Any, ...]] = {}  # entries not yet written, by key
+        self._marks: dict[tuple[int, str], tuple[int, int]] = {}  # read marks: (seq, messages up to it)
+
+    # Rooms
+
+    def room(self, room: str) -> RoomRow | None:
+        """The room, deleted ones included."""
+        known = self._rooms.get(room)
+        if known is None:
+            row = self.db.execute(f"SELECT {ROOM} FROM rooms WHERE id = ?", (room,)).fetchone()  # noqa: S608
+            if row is None:
+                return None
+            known = self._rooms[room] = RoomRow(row)
+        return known
+
+    def living(self, room: str) -> RoomRow:
+        """The room.
+
+        Raises:
+            NotFound: there is none.
+
+        """
+        known = self.room(room)
+        if known is None or known.deleted:
+            raise NotFound(f"There is no room {room!r}.")
+        return known
+
+    def make(self, room: RoomId, kind: RoomKind, name: str, at: int) -> RoomRow:
+        """A new room, without a row of its entry."""
+        [row] = self.db.execute(
+            f"INSERT INTO rooms (id, kind, name, created_at) VALUES (?, ?, ?, ?) RETURNING {ROOM}",  # noqa: S608
+            (room, kind, name, at),
+        ).fetchall()
+        made = self._rooms[room] = RoomRow(row)
+        return made
+
+    def changed(self, room: RoomRow) -> None:
+        """Note that its row is to be written, apart from the head."""
+        self._changed[room.id] = room
+
+    def news_of_rooms(self) -> dict[str, Room | None]:
+        """The rooms that this batch has changed, as others see them."""
+        return {room.id: room.seen() for room in (self._grown | self._changed).values()}
+
+    # Entries
+
+    def add(self, room: RoomRow, entry: Entry) -> Entry:
+        """Give the entry its seq and note its row."""
+        room.head += 1
+        entry.seq = room.head
+        client_id = target = thread = None
+        words = False
+        if isinstance(entry, MessageCreated):
+            room.messages += 1
+            client_id, thread = entry.client_id, entry.thread
+            self._marks[room.no, entry.by] = (room.head, room.messages)
+            if client_id is not None:
+                self.sent[room.no, entry.by, client_id] = entry
+        else:
+            target = getattr(entry, "target", None)
+            words = isinstance(entry, MessageEdited | MessageDeleted)
+        self._grown[room.id] = room
+        key = room.no << SEQ_BITS | room.head
+        body = encode(entry)
+        self._rows[key] = (key, room.no, entry.by, client_id, target, thread, words, room.messages, entry.at, body)
+        return entry
+
+    def entry(self, room: RoomRow, seq: int) -> AnyEntry | None:
+        """The entry at `seq`."""
+        if not room.first <= seq <= room.head:  # a greater one would be a key of another room
+            return None
+        key = room.no << SEQ_BITS | seq
+        row = self._rows.get(key)
+        if row is None:
+            row = self.db.execute("SELECT body FROM entries WHERE key = ?", (key,)).fetchone()
+        return None if row is None else entry_decoder.decode(row[-1])
+
+    def message(self, room: RoomRow, seq: int) -> MessageCreated:
+        """The message at `seq`.
+
+        Raises:
+            NotFound: there is none.
+
+        """
+        entry = self.entry(room, seq)
+        if not isinstance(entry, MessageCreated):
+            raise NotFound(f"There is no message {seq} in this room.")
+        return entry
+
+    def ordinal(self, room: RoomRow, seq: int) -> int:
+        """How many messages the room has had up to `seq`; of those that are not kept, any number will do."""
+        if seq >= room.head:
+            return int(room.messages)
+        key = room.no << SEQ_BITS | seq
+        row = self._rows.get(key)
+        if row is not None:
+            return int(row[7])
+        row = self.db.execute("SELECT messages FROM entries WHERE key = ?", (key,)).fetchone()
+        return int(row[0]) if row else int(room.dropped)
+
+    def rewrite(self, room: RoomRow, entries: Iterable[AnyEntry]) -> None:
+        """Write entries anew in their places."""
+        rows = [(encode(entry), room.no << SEQ_BITS | entry.seq) for entry in entries]
+        self.db.executemany("UPDATE entries SET body = ? WHERE key = ?", rows)
+
+    # Members and marks
+
+    def member(self, room: RoomRow, user: UserId) -> Member | None:
+        """The user's membership."""
+        row = self.db.execute(
+            "SELECT role, joined_at FROM members WHERE room = ? AND user = ?", (room.no, user)
+        ).fetchone()
+        return None if row is None else Member(user, Role(row[0]), row[1])
+
+    def mark(self, room: RoomRow, user: UserId) -> int:
+        """Where the user's read mark is."""
+        noted = self._marks.get((room.no, user), (0, 0))
+        row = self.db.execute("SELECT seq FROM reads WHERE room = ? AND user = ?", (room.no, user)).fetchone()
+        return max(noted[0], row[0] if row else 0)
+
+    def move_mark(self, room: RoomRow, user: UserId, seq: int) -> None:
+        """Note that the user's read mark is at `seq`, which is further on than it was."""
+        self._marks[room.no, user] = (seq, self.ordinal(room, seq))
+
+    # Writing
+
+    def flush(self) -> None:
+        """Write what is noted, so that statements see it."""
+        rows, self._rows = list(self._rows.values()), {}
+        run_many(self.db, "INSERT INTO entries VALUES ", "(?,?,?,?,?,?,?,?,?,?)", "", rows)
+        # A batch touches few rooms; one statement each would still be one too many when it touches a thousand.
+        run_many(
+            self.db,
+            "WITH new(no, head, messages) AS (VALUES ",
+            "(?,?,?)",
+            ") UPDATE rooms SET head = new.head, messages = new.messages FROM new WHERE rooms.no = new.no",
+            [(room.no, room.head, room.messages) for room in self._grown.values()],
+        )
+        run_many(
+            self.db,
+            "WITH new(no, kind, name, created_at, first, dropped, members, deleted) AS (VALUES ",
+            "(?,?,?,?,?,?,?,?)",
+            ") UPDATE rooms SET kind = new.kind, name = new.name, created_at = new.created_at, first = new.first,"
+            " dropped = new.dropped, members = new.members, deleted = new.deleted FROM new WHERE rooms.no = new.no",
+            [
+                (r.no, r.kind, r.name, r.created_at, r.first, r.dropped, r.members, r.deleted)
+                for r in self._changed.values()
+            ],
+        )
+        run_many(
+            self.db,
+            "INSERT INTO reads (room, user, seq, messages) VALUES ",
+            "(?,?,?,?)",
+            " ON CONFLICT (room, user) DO UPDATE SET seq = excluded.seq, messages = excluded.messages"
+            " WHERE excluded.seq > reads.seq",
+            [(*key, *mark) for key, mark in self._marks.items()],
+        )
+
+
+Work = Callable[[Batch], Any]
+"""What a caller wants done in a transaction. It raises a `HubbubError` only before it has changed anything."""
+
+
+def run_many(
+    db: sqlite3.Connection, head: str, row: str, tail: str, rows: Sequence[tuple[Any, ...]]
+) -> list[tuple[Any, ...]]:
+    """Run a statement over `rows`, written as VALUES between `head` and `tail`, in few calls; returns what it finds."""
+    found: list[tuple[Any, ...]] = []
+    start = 0
+    for size in CHUNKS:
+        if len(rows) - start >= size:
+            statement = head + ",".join([row] * size) + tail
+            while len(rows) - start >= size:
+                values: list[Any] = []
+                for each in rows[start : start + size]:
+                    values.extend(each)
+                found += db.execute(statement, values).fetchall()
+                start += size
+    return found
