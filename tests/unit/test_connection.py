@@ -114,7 +114,7 @@ def test_a_character_may_be_cut_by_fragments():
     assert line.frame(CONTINUATION, whole[-1:]) == Message("a👋b")
 
 
-def test_a_million_fragments_cost_neither_memory_nor_a_second_look():
+def test_endless_fragments_cost_neither_memory_nor_a_second_look():
     """Parts are kept as bytes and each byte is checked once: endless tiny or empty parts hold up nobody."""
     line = Line(max_message_bytes=2_000_000)
     line.part(TEXT, b"x" * 1_000_000)
@@ -147,6 +147,8 @@ def test_a_text_that_is_not_utf_8_closes_with_1007(payload):
 def test_rubbish_is_refused_before_the_message_ends():
     """A part that can never become UTF-8 closes at once; one that may still become it does not."""
     line = Line()
+    line.part(TEXT, b"first")
+    assert line.frame(CONTINUATION) == Message("first")
     assert line.part(TEXT, b"\xf0\x9f") is None
     assert line.part(CONTINUATION, b"\xff").code == 1007
 
@@ -208,6 +210,7 @@ def test_a_clients_close_is_answered_with_its_code_and_the_socket_closed():
     """The answer has the client's code; `$disconnect` reports its code and reason."""
     line = Line()
     assert line.frame(CLOSE, closing(4000, "grüß".encode())) == Close(4000, "", drop=True)
+    assert line.frame(CLOSE, closing(4000)) is None
     assert line.life.lost() == (4000, "grüß")
 
 

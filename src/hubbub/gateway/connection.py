@@ -154,8 +154,7 @@ class Life:
 
     def failed(self, code: int, reason: str, now: float, rules: Rules) -> None:
         """The parser in front has refused a frame and is closing with this code."""
-        if self.phase is Phase.OPEN:
-            self.close(code, reason, now, rules)
+        self.close(code, reason, now, rules)
 
     def passed(self, now: float, message_out_at: float, rules: Rules) -> Act | None:
         """Time has passed; what is to be done.
@@ -286,7 +285,7 @@ def _read_close(payload: bytes) -> tuple[int, str, str]:
     if not payload:
         return NO_STATUS, "Client-side close frame status not set", ""
     code = int.from_bytes(payload[:2], "big")
-    if len(payload) == 1 or not _may_be_sent(code):
+    if not _may_be_sent(code):  # nor may half a code, which is below 256
         wrong = "the close code may not be sent"
         return PROTOCOL_ERROR, wrong, wrong
     try:
