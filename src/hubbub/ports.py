@@ -57,16 +57,22 @@ class TokenVerifier(Protocol):
 class Store(Protocol):
     """The truth: rooms, members, the log, read marks.
 
+    Every call raises `Unavailable` when it cannot be answered just now, and after closing.
+
     Promises:
         - Entries of a room get seq 1, 2, 3, … without gaps and without reuse, also with many writers at once.
         - An append returns after it is durable.
-        - An append with a client_id that the same user has used in the same room returns the first entry.
+        - An append with a client_id that the same user has used in the same room returns the first entry, for as long as
+          that one is kept.
         - Appends of one caller that are started in order get their seq in that order.
+        - A write that is refused has changed nothing.
+        - A caller who is cancelled takes nothing from others: his write is done or not, theirs notice nothing.
         - What an entry says takes effect in the same commit: a member.joined entry makes a member, a room.updated entry
           changes the room, a message.deleted entry removes the words of its message and of that message's edits.
         - A message moves its author's read mark to its own seq.
         - Read marks only move forward.
         - Pages are in seq order and without holes.
+        - What retention has removed is below the room's first seq; it is no hole, and nothing unread.
         - A store that cannot write raises Unavailable, keeps what it had, and works again when the cause is gone.
     """
 
@@ -100,7 +106,7 @@ class Store(Protocol):
         With `exist_ok` an existing room is returned as it is.
 
         Raises:
-            Conflict: the room exists.
+            Conflict: the room exists, or a member would exceed the store's limits.
 
         """
         ...
@@ -134,11 +140,12 @@ class Store(Protocol):
 
         `entry` has everything but `seq`. With a `client_id` already used by `entry.by` in the room, the stored entry is
         returned instead and nothing is written. A reaction that is already there (or one to remove that is not), a
-        member.left of somebody who is no member and a member.joined of somebody who is one with that role write nothing
-        and are returned with `seq` 0.
+        member.left of somebody who is no member and a member.joined or member.updated of somebody who has that role
+        write nothing and are returned with `seq` 0.
 
         Raises:
-            NotFound: no such room, or a `target`, `reply_to` or `thread` that is not a message in it.
+            NotFound: no such room, a `target`, `reply_to` or `thread` that is not a message in it, or a member.updated of
+                somebody who is no member.
             Conflict: member.joined would exceed the store's limits, or the message at `target` is deleted.
             Unavailable: it could not be written; it is not there.
 
@@ -146,7 +153,7 @@ class Store(Protocol):
         ...
 
     async def entry(self, room: RoomId, seq: int) -> Entry | None:
-        """One entry as it is now (a deleted message without its words)."""
+        """One entry as it is now (a deleted message without its words); None where there is none."""
         ...
 
     async def page(
@@ -176,11 +183,19 @@ class Store(Protocol):
         ...
 
     async def members(self, room: RoomId, *, after: str = "", limit: int = 100) -> tuple[list[Member], int, bool]:
-        """Members by user id, those greater than `after`; how many in all; whether there are more."""
+        """Members by user id, those greater than `after`; how many in all; whether there are more.
+
+        A room that does not exist has none.
+        """
         ...
 
     async def mark_read(self, room: RoomId, user: UserId, seq: int) -> int:
-        """Move the user's read mark forward to `seq`, at most to the head; returns where it then is."""
+        """Move the user's read mark forward to `seq`, at most to the head; returns where it then is.
+
+        Raises:
+            NotFound: no such room.
+
+        """
         ...
 
     async def user(self, user: UserId) -> User | None:
