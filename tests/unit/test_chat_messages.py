@@ -11,7 +11,8 @@ import hubbub
 from chatlab import lab
 from doubles import settle
 from hubbub.errors import Forbidden
-from hubbub.protocol import Ask, Result, Room_, Send
+from hubbub.model import Principal
+from hubbub.protocol import Ask, Read, Result, Room_, Send
 
 
 @pytest.fixture
@@ -308,3 +309,207 @@ async def test_users_add_their_own_actions():
         assert await alice.ok("vote", room="general", option=2) == {"votes": 1}
         assert await alice.refused("vote", room="general", option="two") == "bad_request"
         assert votes == [2]
+
+
+async def test_two_who_delete_the_same_message_both_succeed(alice, bob):
+    """One entry is written; the slower one is told that there was nothing to write."""
+    seq = (await bob.ok("send", room="general", text="x"))["seq"]
+    replies = await asyncio.gather(*(tab.ok("delete", room="general", target=seq) for tab in (alice, bob)))
+    assert sorted(reply["seq"] for reply in replies) == [0, seq + 1]
+
+
+@pytest.mark.parametrize(
+    "data, code",
+    [
+        ("[" * 100 + "]" * 100, None),
+        ('{"a":' * 100 + "1" + "}" * 100, None),
+        ("[" + "[]," * 500 + "1]", None),
+        ('["' + "[{" * 500 + '\\"[[[", "\\\\"]', None),
+        ("[" * 101 + "]" * 101, "bad_request"),
+        ('{"a":' * 101 + "1" + "}" * 101, "bad_request"),
+        ("[" * 900 + "]" * 900, "bad_request"),
+        ("[" * 5_000 + "]" * 5_000, "bad_request"),
+        ('["\\\\", ' * 101 + "1" + "]" * 101, "bad_request"),
+    ],
+)
+async def test_data_is_not_nested_deeper_than_readers_can_read(alice, bob, data, code):
+    """A hundred levels are passed on; more are refused, or one message would break every reader's parser."""
+    body = '{"action":"send","ref":"r","room":"general","data":%s}' % data  # noqa: UP031  braces
+    reply = json.loads((await alice.say(body)).body)
+    assert reply.get("code") == code
+    assert len(bob.of("message.created")) == (code is None)
+    await bob.ok("history", room="general")
+
+
+async def test_a_page_of_history_is_bounded_with_what_has_become_of_its_messages():
+    """However often a message was edited, its last words are told once, and they count for the size of the reply."""
+    async with lab(max_reply_bytes=5_000, max_text_chars=5_000) as at:
+        alice = await at.tab("alice")
+        await alice.ok("create", kind="public", room="general")
+        seqs = [(await alice.ok("send", room="general", text=str(n)))["seq"] for n in range(4)]
+        for n in range(10):
+            for seq in seqs:
+                await alice.ok("edit", room="general", target=seq, text=f"{n}" * 2_000)
+        last = (await alice.ok("react", room="general", target=seqs[0], reaction="👍"))["seq"]
+        page = await alice.ok("history", room="general", after=seqs[0] - 1, limit=4)
+        assert [entry["seq"] for entry in page["entries"]] == seqs[:2] and page["has_more"]
+        assert [(change["type"], change["target"]) for change in page["changes"]] == [
+            ("message.edited", seqs[0]),
+            ("message.edited", seqs[1]),
+            ("reaction.added", seqs[0]),
+        ]
+        assert {change["text"][0] for change in page["changes"][:2]} == {"9"} and page["changes"][2]["seq"] == last
+        page = await alice.ok("history", room="general", before=seqs[-1] + 1, limit=4)
+        assert [entry["seq"] for entry in page["entries"]] == seqs[2:] and page["has_more"]
+
+
+async def test_a_page_that_is_cut_tells_what_it_cut_off_of_its_own_messages():
+    """An edit that no longer fits as an entry of the page is told as a change of the message that did."""
+    async with lab(max_reply_bytes=4_000, max_text_chars=5_000) as at:
+        alice = await at.tab("alice")
+        await alice.ok("create", kind="public", room="general")
+        first = (await alice.ok("send", room="general", text="old"))["seq"]
+        await alice.ok("send", room="general", text="x" * 3_000)
+        await alice.ok("edit", room="general", target=first, text="new" + " " * 1_000)
+        page = await alice.ok("history", room="general", after=first - 1)
+        assert [entry["seq"] for entry in page["entries"]] == [first, first + 1]
+        assert [(change["seq"], change["text"][:3]) for change in page["changes"]] == [(first + 2, "new")]
+
+
+async def test_reading_beyond_the_end_marks_what_there_is(at, alice, bob):
+    """The mark goes to the head, the others are told where it is, and what comes later is unread."""
+    seq = (await alice.ok("send", room="general", text="x"))["seq"]
+    await bob.ok("read", room="general", seq=seq + 1_000)
+    assert alice.of("read") == [{"type": "read", "room": "general", "user": "bob", "seq": seq}]
+    await alice.ok("send", room="general", text="y")
+    assert [room["unread"] for room in (await bob.ok("sync"))["rooms"]] == [1]
+    await bob.ok("read", room="general", seq=seq - 1)
+    assert len(alice.of("read")) == 1
+
+
+async def test_in_a_crowd_reading_is_told_to_ones_own_tabs_only():
+    """Nobody else is told, however many read."""
+    async with lab(crowd=2) as at:
+        tabs = [await at.tab(user, rooms={"hall": "member"}) for user in ("alice", "bob", "bob", "carol")]
+        seq = (await tabs[0].ok("send", room="hall", text="x"))["seq"]
+        await tabs[1].ok("read", room="hall", seq=seq)
+        assert [len(tab.of("read")) for tab in tabs] == [0, 0, 1, 0]
+
+
+async def test_a_hook_or_action_that_returns_something_else_is_a_defect_that_hurts_nobody():
+    """The asker is told `internal` under his `ref`, nothing is stored, and the log says whose fault it is."""
+    chat = hubbub.Chat()
+
+    class Vote(Ask):
+        pass
+
+    @chat.action("vote")
+    async def vote(chat, by, ask: Vote):
+        return {"votes": 1}
+
+    @chat.action("forget")
+    async def forget(chat, by, ask: Vote):
+        pass
+
+    class Unsayable(Result):
+        what: object
+
+    @chat.action("mumble")
+    async def mumble(chat, by, ask: Vote):
+        return Unsayable(what=object())
+
+    @chat.before("send")
+    async def wrong(chat, by, ask: Send):
+        return Vote()
+
+    async with lab(chat) as at:
+        alice = await at.tab("alice")
+        await alice.ok("create", kind="public", room="general")
+        for action in ("vote", "forget", "mumble"):
+            assert await alice.refused(action) == "internal"
+        assert await alice.refused("send", room="general", text="x") == "internal"
+        assert alice.of("message.created") == []
+        assert chat.stats.actions["vote"] == 0
+
+
+async def test_a_built_in_action_is_replaced_only_on_purpose():
+    """With `replace` one's own function takes the place, the hooks before it stay, and other chats are not touched."""
+    chat, seen = hubbub.Chat(), []
+
+    @chat.before("ping")
+    async def note(chat, by, ask):
+        seen.append(by.user)
+
+    @chat.action("ping", replace=True)
+    async def ping(chat, by, ask: Ask) -> Result:
+        raise Forbidden("Nobody pings here.")
+
+    async with lab(chat) as at:
+        assert await (await at.tab("alice")).refused("ping") == "forbidden"
+        assert seen == ["alice"]
+    async with lab() as at:
+        await (await at.tab("alice")).ok("ping")
+
+
+async def test_hooks_that_answer_each_other_stop():
+    """A hook that answers its own messages goes ten rounds and no further; the next message begins anew."""
+    chat = hubbub.Chat()
+
+    @chat.on("message.created")
+    async def echo(chat, entry):
+        by = Principal("echo", 2**40, scopes=("server",))
+        await chat.perform("send", Send(room=entry.room, text=f"{entry.text}!"), by)
+
+    async with lab(chat) as at:
+        alice = await at.tab("alice")
+        await alice.ok("create", kind="public", room="general")
+        for n in (1, 2):
+            await alice.ok("send", room="general", text="hi")
+            await chat.aclose()
+            assert alice.of("message.created")[-1]["text"] == "hi" + "!" * 10
+            assert len(alice.of("message.created")) == 11 * n
+            assert chat.stats.hook_failures == n
+
+
+async def test_a_hook_that_hangs_holds_nobody_up(monkeypatch):
+    """Senders are answered, further hooks are left out when too many run, and the chat can be closed."""
+    chat, ended = hubbub.Chat(), []
+
+    @chat.on("message.created")
+    async def hang(chat, entry):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(entry.text)
+
+    monkeypatch.setattr("hubbub.chat.core.MAX_HOOKS", 3)
+    async with lab(chat) as at:
+        alice = await at.tab("alice")
+        await alice.ok("create", kind="public", room="general")
+        for n in range(5):
+            await alice.ok("send", room="general", text=str(n))
+        assert chat.stats.hook_failures == 2
+        await chat.aclose(within_s=0.01)
+        assert sorted(ended) == ["0", "1", "2"]
+
+
+async def test_hooks_may_ask_in_their_turn():
+    """`perform` inside a hook goes through the other hooks and checks; one that asks itself for ever is `internal`."""
+    chat = hubbub.Chat()
+
+    @chat.before("react")
+    async def only_members_react(chat, by, ask):
+        await chat.perform("read", Read(room=ask.room, seq=ask.target), by.principal)
+
+    @chat.before("unreact")
+    async def round_and_round(chat, by, ask):
+        await chat.perform("unreact", ask, by.principal)
+
+    async with lab(chat) as at:
+        alice, bob = await at.tab("alice"), await at.tab("bob")
+        await alice.ok("create", kind="private", room="den")
+        seq = (await alice.ok("send", room="den", text="x"))["seq"]
+        await alice.ok("react", room="den", target=seq, reaction="👍")
+        assert await bob.refused("react", room="den", target=seq, reaction="👍") == "not_found"
+        assert await alice.refused("unreact", room="den", target=seq, reaction="👍") == "internal"
+        await alice.ok("ping")

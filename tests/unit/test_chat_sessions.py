@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
+import msgspec
 import pytest
 
-from chatlab import lab
+from chatlab import Tab, lab
+from doubles import settle
 from hubbub.errors import Unavailable
+from hubbub.protocol import ACTIONS
 
 
 @pytest.fixture
@@ -307,3 +311,374 @@ async def test_a_chat_that_does_not_run_says_so():
 
     with pytest.raises(RuntimeError, match="hubbub serve"):
         _ = hubbub.Chat().store
+
+
+async def just_coming_in(at, user, **claims):
+    """A handshake has been agreed to, and the sink does not know the connection yet; returns what makes it a tab."""
+    status, _, connection, authorizer = await at.handshake(at.token(user, **claims))
+    assert status == 200
+
+    def arrive():
+        at.sink.open(connection)
+        return Tab(at, user, connection, authorizer)
+
+    return arrive
+
+
+async def repaired(at):
+    """Let a repair that has begun get its answer from the store, whose one writer answers in order."""
+    await settle()
+    await at.chat.store.ping()
+    await settle()
+
+
+async def test_rubbish_counts_against_the_limit_like_anything_else():
+    """Who sends what is no JSON, or nothing the chat knows, is slowed down by the same buckets."""
+    async with lab(rate=50, burst=5) as at:
+        tab = await at.tab("mallory", sync=False)
+        codes = [json.loads((await tab.say(body)).body)["code"] for body in ("{", "[]", '{"action":"fly"}') * 2]
+        assert codes == [*["bad_request", "bad_request", "unknown_action"], *["bad_request"] * 2, "rate_limited"]
+        await (await at.tab("bob", sync=False)).ok("ping")
+
+
+async def test_a_new_name_does_not_undo_a_ban(at, monkeypatch):
+    """However a ban and a handshake with a new name fall together, the ban holds, and the name is kept."""
+    await at.tab("mallory", name="One")
+    real = at.chat.store.put_user
+
+    async def slowly(user):
+        await settle()
+        await real(user)
+
+    monkeypatch.setattr(at.chat.store, "put_user", slowly)
+    for names in ("Two", "Three"):
+        handshakes = [at.handshake(at.token("mallory", name=name)) for name in (names, f"{names} again")]
+        await asyncio.gather(handshakes[0], at.chat.ban("mallory", at.clock.now_ms() // 1000 + 60), handshakes[1])
+        known = await at.chat.store.user("mallory")
+        assert known.banned_until > 0 and known.revoked_before > 0
+        assert (await at.handshake(at.token("mallory")))[0] == 403
+        await at.chat.unban("mallory")
+        await at.clock.advance(1)
+
+
+async def test_a_ban_meets_a_connection_that_is_just_coming_in(at):
+    """It can do nothing, and is closed with 4403 as soon as it tries; with a revoked token likewise with 4401."""
+    arrive = await just_coming_in(at, "mallory")
+    await at.chat.ban("mallory", at.clock.now_ms() // 1000 + 60)
+    tab = arrive()
+    assert await tab.refused("sync") == "forbidden"
+    assert at.sink.closed[tab.connection][0] == 4403
+    arrive = await just_coming_in(at, "bob")
+    await at.chat.revoke("bob")
+    tab = arrive()
+    assert await tab.refused("sync") == "unauthorized"
+    assert at.sink.closed[tab.connection][0] == 4401
+
+
+async def test_revoking_voids_every_token_issued_until_then(at):
+    """Those of the same second too, since tokens tell seconds, and those that tell no time; a later one is welcome."""
+    tab = await at.tab("alice")
+    await at.chat.revoke("alice")
+    assert at.sink.closed == {tab.connection: (4401, "token revoked")}
+    assert (await at.handshake(at.token("alice")))[:1] == (401,)
+    await at.clock.advance(1)
+    assert (await at.handshake(at.token("alice")))[0] == 200
+    assert (await at.handshake(at.token("alice", issued_at=0)))[0] == 401
+    assert (await at.handshake(at.token("bob", issued_at=0)))[0] == 200
+
+
+async def test_who_loses_a_grant_with_a_newer_token_is_told_and_hears_no_more(at, alice):
+    """A private room ends, a public one goes on: anybody may listen to it."""
+    bob = await at.tab("bob", rooms={"team": "member", "general": "reader"})
+    carol = await at.tab("carol", rooms={"team": "member"})
+    await bob.ok("auth", token=at.token("bob"))
+    assert bob.of("room") == [{"type": "room", "room": "team", "joined": False}]
+    await carol.ok("send", room="team", text="without bob")
+    await alice.ok("send", room="general", text="to all")
+    assert [entry["text"] for entry in bob.of("message.created")] == ["to all"]
+
+
+async def test_a_grant_that_ends_while_its_holder_resumes_is_not_listened_to(at, monkeypatch):
+    """A newer token in the middle of a `sync` decides what the connection hears."""
+    carol = await at.tab("carol", rooms={"team": "member"})
+    await carol.ok("send", room="team", text="before")
+    bob = await at.tab("bob", sync=False, rooms={"team": "member"})
+    real = at.chat.store.page
+
+    async def page(room, **where):
+        await bob.ok("auth", token=at.token("bob"))
+        return await real(room, **where)
+
+    monkeypatch.setattr(at.chat.store, "page", page)
+    assert (await bob.ok("sync", rooms={"team": 1}))["rooms"] == []
+    await carol.ok("send", room="team", text="without bob")
+    assert bob.of("message.created") == []
+
+
+async def test_a_connection_keeps_the_scope_it_came_with(at):
+    """A token of the backend's connection without its scope is refused: it may listen to what a user may not."""
+    backend = await at.tab("backend", scopes=["server"])
+    assert await backend.refused("auth", token=at.token("backend")) == "forbidden"
+    await backend.ok("auth", token=at.token("backend", scopes=["server"]))
+
+
+async def test_a_newer_token_for_a_connection_that_is_gone_leaves_nothing_behind(at, monkeypatch):
+    """Who sends `auth` and is cut off is forgotten like everybody else."""
+    tab = await at.tab("bob")
+    real = at.chat.tokens.verify
+
+    async def slowly(token):
+        await tab.leave()
+        return await real(token)
+
+    monkeypatch.setattr(at.chat.tokens, "verify", slowly)
+    assert await tab.refused("auth", token=at.token("bob")) == "not_found"
+    assert await at.chat.directory.principal(tab.connection) is None
+
+
+async def test_a_sync_that_names_thousands_of_rooms_gets_what_is_there_for_him(at, alice):
+    """Rooms that are not there, or not his, are left out; a public one is listened to; nothing is left behind."""
+    await alice.ok("create", kind="private", room="secret")
+    bob = await at.tab("bob", sync=False)
+    synced = await bob.ok("sync", rooms={"general": 1, "secret": 1, **{f"r{n}": 1 for n in range(3_000)}})
+    assert [room["room"] for room in synced["rooms"]] == ["general"]
+    assert {entry["room"] for entry in synced["entries"]} == {"general"}
+    assert (synced["more"], synced["reset"]) == ([], [])
+    assert repr(at.chat.fanout._streams) == "<Streams of 2 rooms>"  # `general`, and alice in `secret`
+
+
+async def test_two_thousand_watchers_of_a_public_room_leave_no_rows(at, alice):
+    """Listening, reading and asking around write nothing; all of them hear what is said, and are counted."""
+
+    async def rows():
+        members = (await at.chat.store.members("general"))[1]
+        marks = [await at.chat.store.rooms_of(f"user{n}", also=["general"]) for n in (0, 1_999)]
+        return members, [(state.read, state.role) for [state] in marks], (await at.chat.store.room("general")).head
+
+    seq = (await alice.ok("send", room="general", text="welcome"))["seq"]
+    before = await rows()
+    tabs = [await at.tab(f"user{n}", sync=False) for n in range(2_000)]
+    for tab in tabs:
+        await tab.ok("subscribe", room="general")
+        await tab.ok("read", room="general", seq=seq)
+    assert await rows() == before == (1, [(0, "reader")] * 2, seq)
+    await alice.ok("send", room="general", text="hello all")
+    assert all(len(tab.entries) == 1 for tab in tabs)
+    online = await tabs[0].ok("presence", room="general")
+    assert (online["count"], len(online["online"])) == (2_001, 200)
+    assert await at.chat.store.user("user7") is None
+
+
+async def test_who_is_online_in_a_crowd_is_looked_up_once_a_second(at, monkeypatch):
+    """However many ask at once, and without a list that is older than that."""
+    async with lab(crowd=3) as at:
+        tabs = [await at.tab(f"user{n}", rooms={"hall": "member"}) for n in range(5)]
+        real, asked = at.chat.directory.online, []
+
+        async def online(room, limit):
+            asked.append(room)
+            return await real(room, limit)
+
+        monkeypatch.setattr(at.chat.directory, "online", online)
+        for tab in tabs * 3:
+            assert (await tab.ok("presence", room="hall"))["count"] == 5
+        assert len(asked) == 1
+        newcomer = await at.tab("newcomer", rooms={"hall": "member"})
+        await at.clock.advance(1)
+        assert (await newcomer.ok("presence", room="hall"))["count"] == 6
+
+
+async def test_a_count_includes_who_is_only_just_away(at, alice):
+    """What is told with an arrival is what `presence` answers: a reload does not make a user vanish."""
+    bob = await at.tab("bob")
+    await bob.ok("join", room="general")
+    await at.tick()
+    await bob.leave()
+    carol = await at.tab("carol")
+    await carol.ok("join", room="general")
+    await at.tick()
+    assert alice.of("presence")[-1] == {
+        "type": "presence",
+        "room": "general",
+        "user": "carol",
+        "online": True,
+        "count": 3,
+    }
+    assert (await alice.ok("presence", room="general"))["count"] == 3
+    await at.tick(6)
+    assert (alice.of("presence")[-1]["user"], alice.of("presence")[-1]["count"]) == ("bob", 2)
+
+
+async def test_in_a_crowd_nothing_that_everybody_does_costs_its_square():
+    """Coming, typing, reading and going of 300 users: a few frames for each of them, not 300."""
+    async with lab(crowd=50) as at:
+        tabs = [await at.tab(f"user{n}", rooms={"hall": "member"}) for n in range(300)]
+        await at.tick(6)
+        for tab in tabs:
+            tab.raw.clear()
+        for tab in tabs:
+            await tab.ok("typing", room="hall")
+            await tab.ok("read", room="hall", seq=1)
+        for tab in tabs[:100]:
+            await tab.leave()
+        await at.tick(12)
+        assert max(len(tab.frames) for tab in tabs[100:]) <= 4
+        assert tabs[-1].of("presence")[-1]["count"] == 200
+
+
+async def test_what_comes_and_goes_leaves_nothing_behind():
+    """After a crowd has been and gone, nothing is kept of its buckets, its typing, its absences and its rooms."""
+    async with lab(crowd=3, rate=50, user_rate=50) as at:
+        for round_ in range(2):
+            tabs = [await at.tab(f"user{round_}-{n}", rooms={"hall": "member"}) for n in range(200)]
+            for tab in tabs:
+                await tab.ok("typing", room="hall")
+                await tab.ok("presence", room="hall")
+            for tab in tabs:
+                await tab.leave()
+            await at.tick(10)
+        board, fanout = at.chat.presence, at.chat.fanout
+        for kept in (board._arrived, board._leaving, board._away, board._typing_at, board._crowded, board._listed):
+            assert not kept
+        for kept in (fanout._sessions, fanout._connections, fanout._online, fanout._opened, at.chat.heads._due):
+            assert not kept
+        assert not at.chat._connections._full_at and len(at.chat._users._full_at) <= 1_001
+        assert not at.chat._user_locks and repr(fanout._streams) == "<Streams of 0 rooms>"
+
+
+async def test_an_entry_that_nobody_handed_out_is_delivered_within_six_seconds(at, alice, monkeypatch):
+    """Whether publishing failed or was never reached: the room needs no other message for it."""
+    bob = await at.tab("bob")
+    await bob.ok("join", room="general")
+    real = at.chat.fanout.publish
+
+    async def failing(room, seq, frame):
+        raise Unavailable
+
+    monkeypatch.setattr(at.chat.fanout, "publish", failing)
+    sent = await alice.ok("send", room="general", text="lost")
+    assert bob.of("message.created") == []
+    await at.tick(6)
+    await repaired(at)
+    assert [entry["seq"] for entry in bob.of("message.created")] == [sent["seq"]]
+
+    async def interrupted(room, seq, frame):
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(at.chat.fanout, "publish", interrupted)
+    with pytest.raises(asyncio.CancelledError):
+        await alice.say('{"action":"send","room":"general","text":"lost, too"}')
+    monkeypatch.setattr(at.chat.fanout, "publish", real)
+    await at.tick(6)
+    await repaired(at)
+    assert [entry["text"] for entry in bob.of("message.created")] == ["lost", "lost, too"]
+    assert bob.of("message.created") == alice.of("message.created")
+
+
+async def test_a_busy_room_is_told_its_head_every_few_seconds_and_an_idle_one_never(at, alice):
+    """Once in five seconds in which something was written, with what all have had by then."""
+    for _ in range(12):
+        await alice.ok("send", room="general", text="x")
+        await at.tick()
+    heads = [signal["head"] for signal in alice.of("head")]
+    assert len(heads) == 2 and heads == sorted(set(heads))
+    await at.tick(20)
+    head = alice.entries[-1]["seq"]
+    assert [signal["head"] for signal in alice.of("head")] == [*heads, head]
+    assert alice.of("head")[-1] == {"type": "head", "room": "general", "head": head}
+    alice.raw.clear()
+    assert await alice.refused("react", room="general", target=head + 5, reaction="👍") == "not_found"
+    await at.tick(20)
+    assert alice.of("head") == []
+
+
+async def test_heads_wait_for_the_store(at, alice, monkeypatch):
+    """While it does not answer, what is lost stays to be found."""
+    bob = await at.tab("bob")
+    await bob.ok("join", room="general")
+
+    async def failing(*args):
+        raise Unavailable
+
+    monkeypatch.setattr(at.chat.fanout, "publish", failing)
+    await alice.ok("send", room="general", text="lost")
+    real = at.chat.store.room
+    monkeypatch.setattr(at.chat.store, "room", failing)
+    for _ in range(8):
+        await at.clock.advance(1)
+        with contextlib.suppress(Unavailable):
+            await at.chat.tick()
+    assert bob.of("message.created") == []
+    monkeypatch.setattr(at.chat.store, "room", real)
+    await at.tick(2)
+    await repaired(at)
+    assert [entry["text"] for entry in bob.of("message.created")] == ["lost"]
+
+
+async def test_what_retention_removes_during_a_sync_is_a_reset(at, alice, monkeypatch):
+    """A hole is never handed out: the room is named in `reset`, and none of its entries is in the reply."""
+    for n in range(5):
+        await alice.ok("send", room="general", text=str(n))
+    real = at.chat.store.page
+
+    async def page(room, **where):
+        found = await real(room, **where)
+        return msgspec.structs.replace(found, entries=found.entries[2:])
+
+    monkeypatch.setattr(at.chat.store, "page", page)
+    synced = await (await at.tab("alice", sync=False)).ok("sync", rooms={"general": 1})
+    assert (synced["reset"], synced["entries"], synced["more"]) == (["general"], [], [])
+
+
+async def test_what_is_published_during_a_sync_does_not_make_its_answer_endless(monkeypatch):
+    """Beyond the bound the room is named in `more`, and live entries go on from the told head."""
+    async with lab(sync_entries=4) as at:
+        alice = await at.tab("alice")
+        await alice.ok("create", kind="public", room="general")
+        await alice.ok("send", room="general", text="0")
+        tab = await at.tab("alice", sync=False)
+        real = at.chat.store.page
+
+        async def page(room, **where):
+            found = await real(room, **where)
+            for n in range(1, 8):
+                await alice.ok("send", room="general", text=str(n))
+            return found
+
+        monkeypatch.setattr(at.chat.store, "page", page)
+        synced = await tab.ok("sync", rooms={"general": 2})
+        monkeypatch.setattr(at.chat.store, "page", real)
+        assert [entry["text"] for entry in synced["entries"]] == ["0", "1", "2", "3"]
+        assert (synced["more"], synced["rooms"][0]["head"]) == (["general"], 10)
+        await alice.ok("send", room="general", text="live")
+        assert [entry["seq"] for entry in tab.entries] == [11]
+
+
+@pytest.mark.parametrize("action", sorted(ACTIONS.keys() - {"ping"}))  # which needs nothing that could break
+async def test_no_action_tells_what_failed_inside(at, alice, monkeypatch, action):
+    """Whatever breaks under an action, its asker gets `internal` and a reference, and nobody gets anything else."""
+    fields = {
+        "kind": "public",
+        "user": "bob",
+        "role": "member",
+        "seq": 1,
+        "target": 1,
+        "reaction": "x",
+        "text": "x",
+        "token": at.token("alice"),
+        **({} if action == "create" else {"rooms": {"general": 1}, "room": "general"}),
+    }
+
+    def broken(*args, **options):
+        raise RuntimeError("the password is at /etc/secret")
+
+    for port in (at.chat.store, at.chat.fanout, at.chat.tokens, at.chat.presence):
+        for name in ("room", "rooms", "rooms_of", "member", "members", "append", "entry", "page", "create_room"):
+            if hasattr(port, name):
+                monkeypatch.setattr(port, name, broken)
+        for name in ("listen", "unlisten", "verify", "online", "type"):
+            if hasattr(port, name):
+                monkeypatch.setattr(port, name, broken)
+    reply = await alice.ask(action, **fields)
+    assert (reply["code"], sorted(reply)) == ("internal", ["code", "message", "request_id", "retry", "type"])
+    assert "secret" not in json.dumps([reply, *alice.frames])
