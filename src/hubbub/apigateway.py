@@ -11,6 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -115,6 +116,21 @@ Authorizer = Callable[[Event], Awaitable[AuthorizerContext]]
 """A REQUEST authorizer that has already been reduced to its outcome: the context to add, or `Unauthorized`."""
 
 
+def checked_context(context: object) -> AuthorizerContext:
+    """What an authorizer answered, if it is what it may answer: a `principalId`, and no value with parts.
+
+    Raises:
+        ValueError: it is not.
+
+    """
+    if not isinstance(context, dict) or not context.get("principalId"):
+        raise ValueError("expected an authorizer's context with a principalId")
+    for key, value in context.items():
+        if not isinstance(value, str | int | float | bool):
+            raise ValueError(f"expected a string, a number or a boolean as {key!r}, got {type(value).__name__}")
+    return context
+
+
 class Route(msgspec.Struct, frozen=True):
     """A handler and whether its response's body is sent to the client (a route response exists)."""
 
@@ -159,6 +175,8 @@ def request_time(epoch_s: float) -> str:
 
 _VARIABLE = re.compile(r"\$\{request\.body(?P<braced>[^}]*)\}|\$request\.body(?P<bare>[\w.\[\]\-]*)|\\(?P<escaped>\$)")
 
+_INDEX = re.compile(r"[0-9]{1,9}")
+
 
 def evaluate_selection(expression: str, body: str) -> str | None:
     r"""The value of a selection expression for a message's body; None when the body is not JSON.
@@ -169,22 +187,22 @@ def evaluate_selection(expression: str, body: str) -> str | None:
     """
     try:
         document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _VARIABLE.sub(partial(_value_of, document), expression)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):  # the last for JSON of a thousand levels
         return None
 
-    def replace(match: re.Match[str]) -> str:
-        if match["escaped"]:
-            return "$"
-        return _stringified(_walk(document, match["braced"] or match["bare"] or ""))
 
-    return _VARIABLE.sub(replace, expression)
+def _value_of(document: Any, variable: re.Match[str]) -> str:  # Any: a JSON document of unknown shape
+    if variable["escaped"]:
+        return "$"
+    return _stringified(_walk(document, variable["braced"] or variable["bare"] or ""))
 
 
 def _walk(document: Any, path: str) -> Any:  # Any: a JSON document of unknown shape
     for part in re.findall(r"[^.\[\]]+", path):
         if isinstance(document, dict):
             document = document.get(part)
-        elif isinstance(document, list) and part.isdigit() and int(part) < len(document):
+        elif isinstance(document, list) and _INDEX.fullmatch(part) and int(part) < len(document):
             document = document[int(part)]
         else:
             return None

@@ -8,17 +8,11 @@ That class is private: the pin in pyproject.toml, this module and one test belon
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import http
-import ipaddress
 import logging
-import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import httptools
 import msgspec
@@ -43,13 +37,38 @@ from hubbub.apigateway import (
     Event,
     Identity,
     RequestContext,
+    Response,
     Unauthorized,
+    checked_context,
     forbidden_document,
     new_id,
     request_time,
     select_route,
 )
-from hubbub.gateway.connection import NO_STATUS, SERVICE_RESTART, Life, Message, Rules
+from hubbub.gateway.connection import (
+    ABNORMAL,
+    CLOSE,
+    NO_STATUS,
+    SERVER_ERROR,
+    SERVICE_RESTART,
+    TOO_BIG,
+    Life,
+    Message,
+    Phase,
+    Rules,
+)
+from hubbub.gateway.handshake import (
+    Proxies,
+    Refusal,
+    Request,
+    authorizer_event,
+    connect_event,
+    fields_for_functions,
+    http_response,
+    is_same_origin,
+    said,
+    what_is_wrong,
+)
 from hubbub.gateway.hub import DEFAULT_OUTBOX_BYTES, Hub, Peer, control_frame
 from hubbub.gateway.integration import InProcess
 
@@ -58,8 +77,8 @@ logger = logging.getLogger("hubbub.gateway")
 READ_BUFFER_BYTES = 2_048
 """picows' least; it grows with the messages that come."""
 
-MAX_EARLY_BYTES = 64 * 1024
-"""What a client may send behind its handshake before it has been answered."""
+LINGER_S = 5.0
+"""How long a client may take to be gone after it was told that this is the end."""
 
 RETRY_AFTER_S = 2
 """What is told with 503."""
@@ -143,9 +162,9 @@ class Gateway:
             self.limits.outbox_bytes,
         )
         self._allowed_origins = None if allowed_origins is None else frozenset(allowed_origins)
-        self._trusted = _networks(forwarded_allow_ips)
+        self._proxies = Proxies(forwarded_allow_ips)
         self._integration = InProcess(self.limits.handler_timeout_s, self._failed)
-        self._heads: dict[RequestHead, float] = {}  # whose request's head is arriving, and until when it may
+        self._watched: dict[RequestHead | _Farewell, float] = {}  # who is to get on with it, and until when
         self._handshakes = 0  # that have not been answered
         self._tasks: set[asyncio.Task[None]] = set()  # handshakes and `$disconnect`s under way
         self._sweeper: asyncio.Task[None] | None = None
@@ -202,6 +221,8 @@ class Gateway:
         await self._until(lambda: not len(self.hub), 1.0)
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=FINISH_WITHIN_S)
+        for slow in [slow for slow in self._watched if isinstance(slow, _Farewell)]:
+            slow.too_slow()
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.wait({self._sweeper})
@@ -228,19 +249,19 @@ class Gateway:
         while True:
             await asyncio.sleep(1.0)
             now = loop.time()
-            for head in [head for head, until in self._heads.items() if until <= now]:
-                head.too_slow()
+            for slow in [slow for slow, until in self._watched.items() if until <= now]:
+                slow.too_slow()
             self._integration.sweep(now)
             self.hub.sweep()
 
-    def head_begins(self, head: RequestHead) -> None:
-        """A request's head is awaited."""
+    def watch(self, who: RequestHead | _Farewell, within_s: float) -> None:
+        """Tell it that it is too slow, unless it is unwatched before."""
         self.awake()
-        self._heads[head] = asyncio.get_running_loop().time() + self.limits.handshake_timeout_s
+        self._watched[who] = asyncio.get_running_loop().time() + within_s
 
-    def head_ends(self, head: RequestHead) -> None:
-        """It is here, or never will be."""
-        self._heads.pop(head, None)
+    def unwatch(self, who: RequestHead | _Farewell) -> None:
+        """It was not too slow."""
+        self._watched.pop(who, None)
 
     # Handshakes
 
@@ -255,86 +276,96 @@ class Gateway:
         task.add_done_callback(self._tasks.discard)
 
     async def _handshake(self, upgrade: Upgrade) -> None:
-        refusal = self._look_over(upgrade)
+        try:
+            await self._decide(upgrade)
+        except Exception:
+            logger.exception("a handshake failed")
+            self._refuse(upgrade, Refusal(500, said("Internal server error")))
+
+    async def _decide(self, upgrade: Upgrade) -> None:
+        refusal = self._look_over(upgrade.request)
         if refusal is not None:
-            self._refuse(upgrade, *refusal)
+            self._refuse(upgrade, refusal)
             return
         connection = _Connection(self, upgrade, new_id())
         self._handshakes += 1
         try:
-            refused = await self._admit(connection, upgrade)
+            outcome = await self._admit(connection, upgrade)
         finally:
             self._handshakes -= 1
-        if isinstance(refused, tuple):
-            self._refuse(upgrade, *refused)
+        if isinstance(outcome, Refusal):
+            self._refuse(upgrade, outcome)
         elif upgrade.gone or self.draining:
-            self._refuse(upgrade, 503, b"", {"Retry-After": str(RETRY_AFTER_S)})
-            await self.disconnected(connection, 1006, "Connection closed abnormally")
+            self._refuse(upgrade, _FULL)
+            await self.disconnected(connection, ABNORMAL, "Connection closed abnormally")
         else:
-            upgrade.switch(connection, refused)
+            upgrade.switch(connection, outcome)
 
-    def _look_over(self, upgrade: Upgrade) -> _Refusal | None:
-        """What is wrong with the request itself (RFC 6455, section 4.2.1); None if nothing is."""
-        if urlsplit(upgrade.target).path != self.path:
-            return 404, _said("There is no WebSocket at this path."), {}
-        if upgrade.method != "GET":
-            return 405, _said("A WebSocket is asked for with GET."), {"Allow": "GET"}
-        if upgrade.header("sec-websocket-version") != "13":
-            return 426, _said("The version of WebSocket here is 13."), {"Sec-WebSocket-Version": "13"}
-        if not _is_key(upgrade.header("sec-websocket-key")):
-            return 400, _said("Sec-WebSocket-Key: expected 16 bytes in base64."), {}
-        if not self._may_come_from(upgrade.header("origin"), upgrade.header("host")):
-            return 403, _said("Pages of this origin may not connect."), {}
+    def _look_over(self, request: Request) -> Refusal | None:
+        """What speaks against it without asking anybody; None if nothing does."""
+        refusal = what_is_wrong(request, self.path)
+        if refusal is not None:
+            return refusal
+        if not self._may_come_from(request.value("origin"), request.value("host") or ""):
+            return Refusal(403, said("Pages of this origin may not connect."))
         full = self.limits.max_connections
         if self.draining or (full is not None and len(self.hub) + self._handshakes >= full):
-            return 503, _said("No more connections just now."), {"Retry-After": str(RETRY_AFTER_S)}
+            return _FULL
         return None
 
-    async def _admit(self, connection: _Connection, upgrade: Upgrade) -> _Refusal | str | None:
+    async def _admit(self, connection: _Connection, upgrade: Upgrade) -> Refusal | str | None:
         """Ask the authorizer and `$connect`; a refusal, or the subprotocol that was chosen if one was."""
+        request = upgrade.request
+        context = connection.event("CONNECT", CONNECT).request_context
+        fields = self._fields(upgrade)
         if self.api.authorizer is not None:
             started = time.perf_counter()
-            event = connection.event("CONNECT", CONNECT)
-            _describe_handshake(event, upgrade, self.api, authorizing=True)
             try:
                 async with asyncio.timeout(self.limits.handler_timeout_s):
-                    context = await self.api.authorizer(event)
+                    said_of_it = await self.api.authorizer(authorizer_event(context, self.api, request, fields))
+                took_ms = round((time.perf_counter() - started) * 1_000)
+                connection.authorizer = {**checked_context(said_of_it), "integrationLatency": took_ms}
             except Unauthorized as error:
-                return 401, error.body, {}
+                return Refusal(401, error.body)
             except Exception:
                 self._failed()
                 logger.exception("the authorizer failed", extra=connection.ids())
-                return 500, _said("Internal server error"), {}
-            took_ms = round((time.perf_counter() - started) * 1_000)
-            connection.authorizer = {**context, "integrationLatency": took_ms}
+                return Refusal(500, said("Internal server error"))
+            context = msgspec.structs.replace(context, authorizer=connection.authorizer)
         route = self.api.routes.get(CONNECT)
         if route is None:
             return None
-        event = connection.event("CONNECT", CONNECT)
-        _describe_handshake(event, upgrade, self.api, authorizing=False)
         try:
-            response = await self._integration.call(route.handler, event)
+            response = await self._integration.call(route.handler, connect_event(context, self.api, request, fields))
+            return _outcome(response, request)
         except Exception:
             self._failed()
             logger.exception("$connect failed", extra=connection.ids())
-            return 502, _said("Internal server error"), {}
-        if not 200 <= response.status_code < 300:
-            body = response.body.encode() if isinstance(response.body, str) else response.body
-            return response.status_code, body or b"", {}
-        chosen = next((v for k, v in (response.headers or {}).items() if k.lower() == "sec-websocket-protocol"), None)
-        return chosen if chosen in upgrade.subprotocols() else None
+            return Refusal(502, said("Internal server error"))
 
-    def _refuse(self, upgrade: Upgrade, status: int, body: bytes, headers: dict[str, str]) -> None:
-        self.hub.stats.refused[status] += 1
-        upgrade.refuse(status, body, headers)
+    def _fields(self, upgrade: Upgrade) -> list[tuple[str, str]]:
+        return fields_for_functions(
+            upgrade.request,
+            way=self.way(upgrade),
+            proxied=self._proxies.trust(upgrade.peer),
+            secure=upgrade.transport.get_extra_info("ssl_object") is not None,
+        )
 
-    def _may_come_from(self, origin: str | None, host: str | None) -> bool:
+    def way(self, upgrade: Upgrade) -> list[str]:
+        """The addresses that a request came by; the last is the client's."""
+        return self._proxies.way(upgrade.peer, upgrade.request.values("x-forwarded-for"))
+
+    def _refuse(self, upgrade: Upgrade, refusal: Refusal) -> None:
+        self.hub.stats.refused[refusal.status] += 1
+        upgrade.refuse(refusal)
+
+    def _may_come_from(self, origin: str | None, host: str) -> bool:
         """Whether a page of `origin` may connect (RFC 6455, section 10.2); who sends none is no browser."""
-        if origin is None or (self._allowed_origins is not None and "*" in self._allowed_origins):
+        if origin is None:
             return True
-        if self._allowed_origins is not None and origin in self._allowed_origins:
-            return True
-        return self._allowed_origins is None and urlsplit(origin).netloc.lower() == (host or "").lower()
+        if self._allowed_origins is None:
+            return is_same_origin(origin, host)
+        return origin in self._allowed_origins or "*" in self._allowed_origins
 
     # Messages
 
@@ -381,16 +412,55 @@ class Gateway:
             self._second = (second, request_time(second))
         return self._second[1]
 
-    def source_ip(self, peer: str, forwarded: str | None) -> str:
-        """Where a client is: the nearest address that is not a trusted proxy's."""
-        address = peer
-        hops = [hop.strip() for hop in (forwarded or "").split(",") if hop.strip()]
-        while hops and _is_in(address, self._trusted):
-            address = hops.pop()
-        return address
+
+_FULL = Refusal(503, said("No more connections just now."), {"Retry-After": str(RETRY_AFTER_S)})
 
 
-_Refusal = tuple[int, bytes, dict[str, str]]
+def _outcome(response: Response, request: Request) -> Refusal | str | None:
+    """What `$connect` has decided: a refusal, or the subprotocol that it chose if it did.
+
+    Raises:
+        ValueError: the status is none that can be sent.
+
+    """
+    status = response.status_code
+    if not 200 <= status <= 599:
+        raise ValueError(f"expected a status from 200 to 599, got {status!r}")
+    if status >= 300:
+        body = response.body.encode() if isinstance(response.body, str) else response.body
+        return Refusal(status, body or b"")
+    chosen = next((v for k, v in (response.headers or {}).items() if k.lower() == "sec-websocket-protocol"), None)
+    return chosen if chosen in request.subprotocols() else None
+
+
+class _Farewell(asyncio.Protocol):
+    """The end of a connection to which the last word is written: what still comes is thrown away until it is gone.
+
+    A socket that is closed before everything was read from it is reset, and the other may never see the last word
+    (RFC 6455, section 7.1.1; RFC 9112, section 9.6).
+    """
+
+    def __init__(self, gateway: Gateway, transport: asyncio.Transport, lost: Callable[[], None] | None = None) -> None:
+        self._gateway = gateway
+        self._transport = transport
+        self._lost = lost
+        transport.set_protocol(self)
+        if transport.can_write_eof():
+            gateway.watch(self, LINGER_S)
+            transport.write_eof()
+            transport.resume_reading()
+        else:
+            transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The other is gone."""
+        self._gateway.unwatch(self)
+        if self._lost is not None:
+            self._lost()
+
+    def too_slow(self) -> None:
+        """The other does not go."""
+        self._transport.abort()
 
 
 class RequestHead(HttpToolsProtocol):
@@ -398,41 +468,72 @@ class RequestHead(HttpToolsProtocol):
 
     def __init__(self, gateway: Gateway, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.app = partial(_beside, gateway.path, self.app)
         self._gateway = gateway
+        self._over = False  # whether the last word on this connection is said
         self._in_head = True
         self._head_bytes = 0
         self._field_bytes = 0
         self._fields: list[tuple[bytes, bytes]] = []
-        self._tail = b""
+        self._tail: bytes | None = None  # what followed a request for a WebSocket; None while there was none
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """A client has connected."""
         super().connection_made(transport)
-        self._gateway.head_begins(self)
+        self._gateway.watch(self, self._gateway.limits.handshake_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
-        self._gateway.head_ends(self)
+        self._gateway.unwatch(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; hand over an upgrade with what follows it."""
         self._unset_keepalive_if_required()
+        if self._tail is not None:
+            self._tail += data
+            return
         self._head_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             if self._should_upgrade():
                 self._tail = bytes(data[upgrade.args[0] :])
-                self.handle_websocket_upgrade()
+                self._hand_over_in_turn()
                 return
         except httptools.HttpParserError:
-            if not self.transport.is_closing():
-                self._gateway.hub.stats.refused[400] += 1
-                self._answer(400, "This is not HTTP.")
+            if not self._over:
+                self._refuse(400, "This is not HTTP.")
             return
         if self._in_head and self._head_bytes > self._gateway.limits.max_header_bytes:
             self._too_large()
+
+    def _should_upgrade(self) -> bool:
+        """Whether a WebSocket is asked for; lists may come in several lines (RFC 9110, section 5.3)."""
+        said_of = {b"connection": b"", b"upgrade": b""}
+        for name, value in self.headers:
+            if name in said_of:
+                said_of[name] += b"," + value
+        tokens = {name: [token.strip().lower() for token in value.split(b",")] for name, value in said_of.items()}
+        return (
+            self.scope["http_version"] == "1.1"
+            and b"upgrade" in tokens[b"connection"]
+            and b"websocket" in tokens[b"upgrade"]
+        )
+
+    def _hand_over_in_turn(self) -> None:
+        """Hand over once the answers are out to what the client has asked before on this connection."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.handle_websocket_upgrade()
+        else:
+            self.flow.pause_reading()
+
+    def on_response_complete(self) -> None:
+        """An answer is out."""
+        super().on_response_complete()
+        if self._tail is not None and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self._hand_over_in_turn()
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -440,7 +541,7 @@ class RequestHead(HttpToolsProtocol):
         if not self._in_head:
             self._in_head = True
             self._head_bytes = 0
-            self._gateway.head_begins(self)
+            self._gateway.watch(self, self._gateway.limits.handshake_timeout_s)
         self._field_bytes = 0
         self._fields = []
 
@@ -458,7 +559,7 @@ class RequestHead(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Its head is here."""
         self._in_head = False
-        self._gateway.head_ends(self)
+        self._gateway.unwatch(self)
         if self._field_bytes > self._gateway.limits.max_header_bytes:
             self._too_large()
             raise ValueError("the head is too large")  # ends the parsing; the answer is out
@@ -466,7 +567,7 @@ class RequestHead(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the socket over, and the request as the client wrote it."""
-        self._gateway.head_ends(self)
+        self._gateway.unwatch(self)
         self.connections.discard(self)
         parts = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
         for name, value in self._fields:
@@ -476,25 +577,42 @@ class RequestHead(HttpToolsProtocol):
         )
         protocol.connection_made(self.transport)
         self.transport.set_protocol(protocol)
-        protocol.data_received(b"".join([*parts, b"\r\n", self._tail]))
+        protocol.data_received(b"".join([*parts, b"\r\n", self._tail or b""]))
 
     def too_slow(self) -> None:
         """The head has not arrived in time."""
-        self._gateway.head_ends(self)
+        self._gateway.unwatch(self)
         if self._head_bytes:
-            self._gateway.hub.stats.refused[408] += 1
-            self._answer(408, "The request took too long to arrive.")
+            self._refuse(408, "The request took too long to arrive.")
         else:
             self.transport.close()
 
     def _too_large(self) -> None:
-        self._gateway.head_ends(self)
-        self._gateway.hub.stats.refused[431] += 1
-        self._answer(431, f"The head of a request has at most {self._gateway.limits.max_header_bytes} bytes.")
+        self._refuse(431, f"The head of a request has at most {self._gateway.limits.max_header_bytes} bytes.")
 
-    def _answer(self, status: int, words: str) -> None:
-        self.transport.write(_http_response(status, _said(words), {}))
-        self.transport.close()
+    def _refuse(self, status: int, words: str) -> None:
+        """Answer, and be done with this connection."""
+        self._over = True
+        self._gateway.hub.stats.refused[status] += 1
+        self.transport.write(http_response(Refusal(status, said(words))))
+        self.connection_lost(ConnectionAbortedError())  # for those who still work on what came before
+        _Farewell(self._gateway, self.transport)
+
+
+async def _beside(path: str, app: Any, scope: Any, receive: Any, send: Any) -> None:  # Any: ASGI's
+    """The HTTP application, but for those who come to the WebSocket's path without asking for a WebSocket."""
+    if scope["type"] != "http" or scope["path"] != path:
+        await app(scope, receive, send)
+        return
+    body = said("There is a WebSocket here: ask for it with `Connection: Upgrade` and `Upgrade: websocket`.")
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"upgrade", b"websocket"),
+        (b"connection", b"upgrade"),
+    ]
+    await send({"type": "http.response.start", "status": 426, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 class Upgrade(asyncio.Protocol):
@@ -504,12 +622,15 @@ class Upgrade(asyncio.Protocol):
         self._gateway = gateway
         self._connections = server_state.connections
         self._early = b""
-        self._head = b""
         self.transport: asyncio.Transport  # set by connection_made
-        self.method = ""
-        self.target = ""
-        self.fields: list[tuple[str, str]] = []
-        self.gone = False
+        self.request: Request  # set by the first data_received
+        self.gone = False  # whether nobody waits for the answer
+
+    @property
+    def peer(self) -> str:
+        """The address of who opened the socket."""
+        peername = self.transport.get_extra_info("peername")
+        return peername[0] if isinstance(peername, tuple) else "127.0.0.1"
 
     def connection_made(self, transport: Any) -> None:  # Any: uvloop's transports have none of asyncio's classes
         """The socket is ours."""
@@ -517,19 +638,9 @@ class Upgrade(asyncio.Protocol):
         self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """First comes the whole head, which uvicorn has read; then what the client did not wait with."""
-        if self.method:
-            self._early += data
-            if len(self._early) > MAX_EARLY_BYTES:
-                self.gone = True
-                self.transport.abort()
-            return
+        """First comes the whole head, which uvicorn has read, and what was read with it; no more, since we pause."""
         head, _, self._early = data.partition(b"\r\n\r\n")
-        lines = head.decode("latin-1").split("\r\n")
-        self.method, self.target, _ = lines[0].split(" ", 2)
-        for line in lines[1:]:
-            name, _, value = line.partition(":")
-            self.fields.append((name, value.strip()))
+        self.request = Request(head)
         self.transport.pause_reading()
         self._gateway.begin(self)
 
@@ -544,23 +655,15 @@ class Upgrade(asyncio.Protocol):
         self._connections.discard(self)
 
     def shutdown(self) -> None:
-        """Uvicorn shuts down; the gateway's drain sees to the rest."""
+        """Uvicorn shuts down, and waits for the answer: it is not 101 any more."""
+        self.gone = True
 
-    def header(self, name: str) -> str | None:
-        """A header's value, by its lower-case name."""
-        return next((value for known, value in self.fields if known.lower() == name), None)
-
-    def subprotocols(self) -> list[str]:
-        """What the client offers, in its order."""
-        offers = [value for name, value in self.fields if name.lower() == "sec-websocket-protocol"]
-        return [offer.strip() for value in offers for offer in value.split(",") if offer.strip()]
-
-    def refuse(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-        """Answer with `status` and close."""
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer with no 101, and close."""
         self._connections.discard(self)
         if not self.transport.is_closing():
-            self.transport.write(_http_response(status, body, headers))
-            self.transport.close()
+            self.transport.write(http_response(refusal))
+            _Farewell(self._gateway, self.transport)
 
     def switch(self, connection: _Connection, subprotocol: str | None) -> None:
         """Answer 101 and hand the socket to picows."""
@@ -570,7 +673,7 @@ class Upgrade(asyncio.Protocol):
             extra = {"Sec-WebSocket-Protocol": subprotocol} if subprotocol else None
             return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(extra), connection)
 
-        protocol = WSProtocol(
+        protocol = _Framing(
             None,  # host_port: a client's affair
             None,  # ws_path: likewise
             False,  # is_client_side
@@ -593,15 +696,37 @@ class Upgrade(asyncio.Protocol):
         protocol.connection_made(self.transport)
         canonical = (
             "GET / HTTP/1.1\r\nHost: hubbub\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {self.header('sec-websocket-key')}\r\n\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {self.request.value('sec-websocket-key')}\r\n\r\n"
         )
         _feed(protocol, canonical.encode("latin-1"))
         if self._early:
             _feed(protocol, self._early)
-        self.transport.resume_reading()
+        if not connection.is_full:
+            self.transport.resume_reading()
 
 
 _NOBODY = asyncio.Protocol()
+
+
+class _BadFrame(Exception):
+    """picows refuses a frame: the close code and why."""
+
+
+class _Framing(WSProtocol):  # type: ignore[misc]  # see the import
+    """picows' framing, but for what it does about a bad frame: that is `_Connection.bad_frame`.
+
+    picows would write a CLOSE of its own, after ours if ours is out already, and close the socket under what still
+    comes, which resets it. So its note of the frame, which it logs before it does so, is made an exception.
+    """
+
+    __slots__ = ()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes came."""
+        try:
+            WSProtocol.buffer_updated(self, nbytes)
+        except _BadFrame as bad:
+            self.listener.bad_frame(self.transport, *bad.args)
 
 
 class _Connection(WSListener):
@@ -614,26 +739,24 @@ class _Connection(WSListener):
         "_gateway",
         "_identity",
         "_in_flight",
-        "_paused",
         "_transport",
         "authorizer",
         "connected_at",
         "host",
         "id",
+        "is_full",
         "peer",
     )
 
     def __init__(self, gateway: Gateway, upgrade: Upgrade, id: str) -> None:  # noqa: A002
         self._gateway = gateway
         self._transport = upgrade.transport
-        peername = upgrade.transport.get_extra_info("peername")
-        source = gateway.source_ip(peername[0] if peername else "127.0.0.1", upgrade.header("x-forwarded-for"))
-        self._identity = Identity(source, upgrade.header("user-agent"))
+        self._identity = Identity(gateway.way(upgrade)[-1], upgrade.request.value("user-agent"))
         self._in_flight = 0
-        self._paused = False
+        self.is_full = False  # whether so many functions are under way that no more is read
         self.authorizer: AuthorizerContext | None = None  # what the authorizer said; None when there is none
         self.connected_at = time.time_ns() // 1_000_000
-        self.host = upgrade.header("host") or "localhost"
+        self.host = upgrade.request.value("host") or ""
         self.id = id
         self.peer: Peer  # set when 101 has been sent
 
@@ -680,15 +803,15 @@ class _Connection(WSListener):
     def begins(self) -> None:
         """One more is under way; too many, and no more is read."""
         self._in_flight += 1
-        if self._in_flight >= self._gateway.limits.max_in_flight and not self._paused:
-            self._paused = True
+        if self._in_flight >= self._gateway.limits.max_in_flight and not self.is_full:
+            self.is_full = True
             self._transport.pause_reading()
 
     def ends(self) -> None:
         """One fewer is under way."""
         self._in_flight -= 1
-        if self._paused and self._in_flight <= self._gateway.limits.max_in_flight // 2:
-            self._paused = False
+        if self.is_full and self._in_flight <= self._gateway.limits.max_in_flight // 2:
+            self.is_full = False
             if not self._transport.is_closing():
                 self._transport.resume_reading()
 
@@ -709,18 +832,39 @@ class _Connection(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """A frame came."""
         hub = self._gateway.hub
-        act = self.peer.life.received(
-            int(frame.msg_type),  # type: ignore[call-overload]  # an int, typed as an Enum
-            bool(frame.fin),
-            bool(frame.rsv1 or frame.rsv2 or frame.rsv3),
-            frame.get_payload_as_bytes(),
-            hub.now(),
-            hub.rules,
-        )
-        if isinstance(act, Message):
-            self._gateway.message(self, act)
-        elif act is not None:
-            hub.act(self.peer, act)
+        try:
+            act = self.peer.life.received(
+                int(frame.msg_type),  # type: ignore[call-overload]  # an int, typed as an Enum
+                bool(frame.fin),
+                bool(frame.rsv1 or frame.rsv2 or frame.rsv3),
+                frame.get_payload_as_bytes(),
+                hub.now(),
+                hub.rules,
+            )
+            if isinstance(act, Message):
+                self._gateway.message(self, act)
+            elif act is not None:
+                hub.act(self.peer, act)
+        except Exception:
+            logger.exception("a frame could not be taken", extra=self.ids())
+            hub.close(self.id, SERVER_ERROR, "")
+
+    def bad_frame(self, transport: WSTransport, code: int, reason: str) -> None:
+        """A frame came that picows could not read, and nor can it what follows."""
+        hub = self._gateway.hub
+        if self.peer.life.phase is Phase.CLOSED:
+            return
+        shake = transport.close_handshake
+        if shake is not None and shake.recv is not None:  # the frame before was a CLOSE, and picows withheld it
+            told = int(shake.recv.code)  # type: ignore[call-overload]  # an int, typed as an Enum
+            payload = told.to_bytes(2, "big") + (shake.recv.reason or "").encode() if told else b""
+            hub.act(self.peer, self.peer.life.received(CLOSE, True, False, payload, hub.now(), hub.rules))
+            return
+        if code == TOO_BIG:
+            reason = f"a message has at most {hub.rules.max_message_bytes} bytes"
+        hub.close(self.id, code, reason)
+        if not self._transport.is_closing():
+            _Farewell(self._gateway, self._transport, partial(self._gateway.gone, self))
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """The socket is gone."""
@@ -759,10 +903,11 @@ class _Connection(WSListener):
         return False
 
     def error(self, message: str, *args: Any) -> None:
-        """Picows refuses a frame: `args` has the close code and what was wrong with it."""
-        problem = args[0] if args else ()
-        if hasattr(self, "peer") and isinstance(problem, tuple) and len(problem) == 2:
-            self._gateway.hub.parser_failed(self.peer, int(problem[0]), str(problem[1]))
+        """Picows refuses a frame: its arguments are the close code and what was wrong with it."""
+        problem = args[0] if args else None
+        if isinstance(problem, tuple) and len(problem) == 2:
+            raise _BadFrame(int(problem[0]), str(problem[1]))
+        logger.error(message, *args, extra=self.ids())
 
     def info(self, message: str, *args: Any) -> None:
         """Of no interest."""
@@ -788,83 +933,3 @@ def _feed(protocol: WSProtocol, data: bytes) -> None:
         buffer[:size] = view[:size]
         protocol.buffer_updated(size)
         view = view[size:]
-
-
-def _describe_handshake(event: Event, upgrade: Upgrade, api: Api, *, authorizing: bool) -> None:
-    """Add what only CONNECT events and authorizers are told: headers and query string."""
-    hidden = () if authorizing else ("connection", "upgrade", "content-length")
-    fields = [(name, value) for name, value in upgrade.fields if name.lower() not in hidden]
-    present = {name.lower() for name, _ in fields}
-    source = event.request_context.identity.source_ip
-    trace = f"Root=1-{int(time.time()):08x}-{secrets.token_hex(12)}"
-    added = {
-        "X-Amzn-Trace-Id": trace,
-        "X-Forwarded-For": source,
-        "X-Forwarded-Port": event.request_context.domain_name.rpartition(":")[2]
-        if ":" in event.request_context.domain_name
-        else "443",
-        "X-Forwarded-Proto": "https" if upgrade.transport.get_extra_info("ssl_object") else "http",
-    }
-    fields += [(name, value) for name, value in added.items() if name.lower() not in present]
-    if authorizing and "content-length" not in present:
-        fields.append(("content-length", "0"))
-    event.headers = dict(fields)
-    event.multi_value_headers = {}
-    for name, value in fields:
-        event.multi_value_headers.setdefault(name, []).append(value)
-    query = parse_qsl(urlsplit(upgrade.target).query, keep_blank_values=True)
-    if query or authorizing:
-        event.query_string_parameters = dict(query)
-        event.multi_value_query_string_parameters = {}
-        for name, value in query:
-            event.multi_value_query_string_parameters.setdefault(name, []).append(value)
-    if authorizing:
-        event.type = "REQUEST"
-        event.method_arn = f"arn:aws:execute-api:us-east-1:123456789012:{api.id}/{api.stage}/{CONNECT}"
-        event.stage_variables = api.stage_variables
-        event.is_base64_encoded = msgspec.UNSET
-
-
-def _is_key(key: str | None) -> bool:
-    try:
-        return key is not None and len(base64.b64decode(key, validate=True)) == 16
-    except (binascii.Error, ValueError):
-        return False
-
-
-def _said(words: str) -> bytes:
-    return msgspec.json.encode({"message": words})
-
-
-def _http_response(status: int, body: bytes, headers: dict[str, str]) -> bytes:
-    """A whole HTTP/1.1 answer that closes the connection."""
-    try:
-        phrase = http.HTTPStatus(status).phrase
-    except ValueError:
-        phrase = "Refused"
-    fields = {
-        "Content-Type": "application/json",
-        "Content-Length": str(len(body)),
-        "Connection": "close",
-        **headers,
-    }
-    if status == 426:
-        fields |= {"Upgrade": "websocket", "Connection": "Upgrade, close"}
-    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return f"HTTP/1.1 {status} {phrase}\r\n{lines}\r\n".encode("latin-1") + body
-
-
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-def _networks(listed: str) -> list[_Network]:
-    names = [name.strip() for name in listed.split(",") if name.strip()]
-    return [ipaddress.ip_network("0.0.0.0/0" if name == "*" else name, strict=False) for name in names]
-
-
-def _is_in(address: str, networks: list[_Network]) -> bool:
-    try:
-        known = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return any(known in network for network in networks)
