@@ -1,17 +1,19 @@
 """The live connections of a node and their groups: what is published once is written to many.
 
-A frame is encoded once. What is published to a group within one turn of the loop is joined and written to each member
-in one call, and what is sent to one connection is joined likewise; frames sent to one connection may overtake those
-published to its groups in the same turn. A connection that does not read is congested: it loses droppable frames
-first, and is closed with 4408 when too much waits for it.
+A frame is encoded once. What was published to a connection's groups and sent to itself within one turn of the loop is
+joined and written in one call, in the order of the calls. A connection that does not read is congested: it loses
+droppable frames first, and is closed with 4408 when too much waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
+from itertools import accumulate, chain
 from typing import Any, Protocol
 
 from hubbub.gateway.connection import SLOW_CONSUMER, Close, Drop, Life, Message, Ping, Pong, Rules
@@ -20,7 +22,13 @@ logger = logging.getLogger("hubbub.gateway")
 
 DEFAULT_OUTBOX_BYTES = 1024 * 1024
 
+LATE_AFTER_S = 5.0
+"""A sweep that comes so long after the one before has been held up, and with it what the clients have sent."""
+
 Write = Callable[[bytes], Any]
+
+_Frames = list[tuple[int, bytes]]
+"""Encoded frames of one turn, each with its place among all of the turn."""
 
 
 class Wire(Protocol):
@@ -50,11 +58,13 @@ class Peer:
         groups: what it is a member of; None for nothing.
         out: frames sent to it in this turn of the loop; None for none.
         congested: whether the socket has asked for a pause.
+        sent_at: when a message was last sent to it, other than by a group it is in; monotonic seconds, 0 for never.
+        look_at: the second in which the sweeper will look at it; None for not at all.
         context: whatever the one who added it wants to find again.
 
     """
 
-    __slots__ = ("congested", "context", "groups", "id", "life", "out", "wire", "write")
+    __slots__ = ("congested", "context", "groups", "id", "life", "look_at", "out", "sent_at", "wire", "write")
 
     def __init__(self, id: str, life: Life, wire: Wire, write: Write, context: Any = None) -> None:  # noqa: A002
         self.id = id
@@ -62,8 +72,10 @@ class Peer:
         self.wire = wire
         self.write = write
         self.groups: set[_Group] | None = None
-        self.out: list[bytes] | None = None
+        self.out: _Frames | None = None
         self.congested = False
+        self.sent_at = 0.0
+        self.look_at: int | None = None
         self.context = context
 
     def __repr__(self) -> str:
@@ -73,14 +85,43 @@ class Peer:
 class _Group:
     """Members of a group, and what was published to them in this turn of the loop."""
 
-    __slots__ = ("members", "name", "pending", "published_at", "writers")
+    __slots__ = ("members", "name", "pending", "published_at")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.members: dict[Peer, None] = {}
-        self.pending: list[bytes] = []
-        self.writers: list[Write] | None = None  # the members' write functions; None when they must be gathered anew
+        self.members: dict[Peer, Write] = {}  # and how each is written to just now
+        self.pending: _Frames = []
         self.published_at = 0.0  # monotonic seconds
+
+
+class _Turn:
+    """Frames of one turn, joined once for all connections that get the same.
+
+    Attributes:
+        frames: in the order of the calls.
+        payload: the frames joined; the frame itself where there is but one.
+
+    """
+
+    __slots__ = ("_ends", "frames", "payload")
+
+    def __init__(self, frames: _Frames) -> None:
+        self.frames = frames
+        self.payload = frames[0][1] if len(frames) == 1 else b"".join([frame for _, frame in frames])
+        self._ends: list[int] | None = None  # where each frame ends in the payload; None until it is asked for
+
+    def among(self, own: _Frames) -> bytes:
+        """The payload with a connection's own frames in their places."""
+        if self._ends is None:
+            self._ends = [0, *accumulate(len(frame) for _, frame in self.frames)]
+        whole = memoryview(self.payload)
+        pieces: list[bytes | memoryview] = []
+        begin = 0
+        for order, frame in own:
+            end = self._ends[bisect(self.frames, (order,))]
+            pieces += (whole[begin:end], frame)
+            begin = end
+        return b"".join([*pieces, whole[begin:]])
 
 
 class HubStats:
@@ -139,9 +180,10 @@ class Hub:
         self._groups: dict[str, _Group] = {}
         self._dirty: list[_Group] = []
         self._outs: list[Peer] = []
-        self._flushing = False
-        self._looks: dict[int, list[Peer]] = {}  # whom to look at, by the second in which
-        self._looked = 0
+        self._order = 0  # how many frames were sent and published in this turn
+        self._flushing = False  # whether this turn will end with a flush
+        self._looks: dict[int, set[Peer]] = {}  # whom to look at, by the second in which
+        self._swept_at: float | None = None  # when the sweeper last looked; None for never, or when it came late
 
     def __repr__(self) -> str:
         return f"<Hub {len(self._peers)} connections in {len(self._groups)} groups>"
@@ -173,6 +215,7 @@ class Hub:
         peer.out = None
         if self._peers.pop(peer.id, None) is not None:
             self._leave_all(peer)
+            self._forget_look(peer)
             self.stats.connections -= 1
             self.stats.closed += 1
             self.stats.closed_by_code[code] += 1
@@ -193,18 +236,19 @@ class Hub:
         peer = self._peers.get(connection)
         if peer is None or peer.life.phase:
             return False
+        known = self._groups.get(group)
+        if known is not None and known.pending and peer not in known.members:
+            self._flush()  # what was published before is not for the newcomer
+            if peer.life.phase:
+                return False  # it was closed by what it did not read
         joined = self._groups.get(group)
         if joined is None:
             joined = self._groups[group] = _Group(group)
-        if peer in joined.members:
-            return True
-        if joined.pending:
-            self._flush()  # what was published before is not for the newcomer
-        joined.members[peer] = None
-        joined.writers = None
-        if peer.groups is None:
-            peer.groups = set()
-        peer.groups.add(joined)
+        if peer not in joined.members:
+            joined.members[peer] = self._write_of(peer)
+            if peer.groups is None:
+                peer.groups = set()
+            peer.groups.add(joined)
         return True
 
     def leave(self, group: str, connection: str) -> None:
@@ -214,14 +258,14 @@ class Hub:
         if peer is not None and known is not None and peer in known.members:
             if known.pending:
                 self._flush()  # what was published before still is for the leaver
-            self._leave(peer, known)
-            if peer.groups is not None:
+            if peer.groups is not None:  # it was not closed by what it did not read
+                self._leave(peer, known)
                 peer.groups.discard(known)
 
     def publish(self, group: str, frame: bytes, *, droppable: bool = False, exclude: str | None = None) -> None:
         """Send a text frame to all members but `exclude`; a droppable one may be shed."""
         known = self._groups.get(group)
-        if known is None or not known.members:
+        if known is None:
             return
         encoded = text_frame(frame)
         if droppable or exclude is not None:
@@ -229,9 +273,9 @@ class Hub:
             return
         if not known.pending:
             self._dirty.append(known)
-            if not self._flushing:
-                self._flush_soon()
-        known.pending.append(encoded)
+            self._flush_soon()
+        self._order += 1
+        known.pending.append((self._order, encoded))
 
     def send(self, connection: str, frame: bytes) -> bool:
         """Send a text frame to one connection; False when there is no such connection."""
@@ -265,193 +309,237 @@ class Hub:
     def act(self, peer: Peer, act: object) -> None:
         """Do what a connection's life has said is to be done, other than to take a message."""
         if isinstance(act, Pong):
-            self._write(peer, control_frame(0xA, act.payload))
+            self._control(peer, control_frame(0xA, act.payload))
         elif isinstance(act, Ping):
-            self._write(peer, control_frame(0x9, b""))
+            self._control(peer, control_frame(0x9, b""))
         elif isinstance(act, Close):
             self._flush()  # what was published before still goes out before CLOSE
-            self._leave_all(peer)
-            peer.wire.send_close(act.code, act.reason)
-            if act.drop:
-                peer.wire.drop(abort=False)
-            elif peer.life.close_by is not None:
-                self._look_at(peer, peer.life.close_by)
+            self._close(peer, act)
         elif isinstance(act, Drop):
-            self._leave_all(peer)
+            self._let_go(peer)
             peer.wire.drop(act.abort)
         else:
             assert act is None or isinstance(act, Message)  # noqa: S101  there are no other acts
 
     def parser_failed(self, peer: Peer, code: int, reason: str) -> None:
         """The parser refuses what came and closes the connection; nothing may be written after its CLOSE."""
-        self._flush()
-        self._leave_all(peer)
         peer.life.failed(code, reason, self.now(), self.rules)
-        if peer.life.close_by is not None:
-            self._look_at(peer, peer.life.close_by)
+        self._flush()
+        self._let_go(peer)
+        self._look_at(peer, peer.life.next_look(self.now(), 0.0, self.rules))
 
     def congested(self, peer: Peer, yes: bool) -> None:
         """The socket asks for a pause, or has room again."""
         peer.congested = yes
         for group in peer.groups or ():
-            group.writers = None
+            group.members[peer] = self._write_of(peer)
 
     # Writing
 
     def _flush_soon(self) -> None:
-        self._flushing = True
-        asyncio.get_running_loop().call_soon(self._flush_turn)
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush_turn)
 
     def _flush_turn(self) -> None:
         self._flushing = False
         self._flush()
 
     def _flush(self) -> None:
-        """Write what was sent and published since the last time."""
-        if self._outs:
-            outs, self._outs = self._outs, []
-            for peer in outs:
-                frames, peer.out = peer.out, None
-                if frames:
-                    self._write(peer, frames[0] if len(frames) == 1 else b"".join(frames))
-        if not self._dirty:
+        """Write what was sent and published since the last time: once to each connection, in the order of the calls."""
+        if not self._dirty and not self._outs:
             return
-        dirty, self._dirty = self._dirty, []
-        if len(dirty) == 1:
-            self._flush_one(dirty[0])
-        else:
-            self._flush_many(dirty)
-
-    def _flush_one(self, group: _Group) -> None:
-        frames, group.pending = group.pending, []
-        payload = frames[0] if len(frames) == 1 else b"".join(frames)
-        writers = group.writers
-        if writers is None:
-            writers = self._gather(group)
-        for write in writers:
-            write(payload)
-        self._count(group, len(frames), len(payload), len(writers))
-
-    def _flush_many(self, groups: Iterable[_Group]) -> None:
-        """Several groups at once: a connection in more than one of them still gets one write."""
-        out: dict[Peer, list[bytes]] = {}
+        groups, self._dirty = self._dirty, []
+        peers, self._outs = self._outs, []
+        self._order = 0
+        now = self.now()
+        own: dict[Peer, _Frames] = {}
+        for peer in peers:
+            if peer.out is not None:
+                own[peer], peer.out = peer.out, None
+                peer.sent_at = now
+        turns: dict[_Group, _Turn] = {}
         for group in groups:
-            frames, group.pending = group.pending, []
-            payload = frames[0] if len(frames) == 1 else b"".join(frames)
+            turns[group] = _Turn(group.pending)
+            group.pending = []
+            group.published_at = now
+        if len(turns) == 1:
+            self._flush_one(groups[0], turns[groups[0]], own)
+        else:
+            self._flush_many(turns, own)
+
+    def _flush_one(self, group: _Group, turn: _Turn, own: dict[Peer, _Frames]) -> None:
+        """One group was published to: the usual case, and the fast one."""
+        members = group.members
+        both = {peer for peer in own if peer in members}
+        for peer in both:
+            members[peer] = _nothing
+        writes = list(members.values())
+        for peer in both:
+            members[peer] = self._write_of(peer)
+        payload = turn.payload
+        for write in writes:
+            try:
+                write(payload)
+            except Exception:
+                for peer in [peer for peer, known in members.items() if known is write]:
+                    self._broken(peer)
+        self._count(len(turn.frames), len(payload), len(writes) - len(both))
+        for peer, frames in own.items():
+            self._flush_own(peer, frames, turn if peer in both else None)
+
+    def _flush_many(self, turns: dict[_Group, _Turn], own: dict[Peer, _Frames]) -> None:
+        """Several groups were published to, or none: a connection in more than one of them still gets one write."""
+        mine: dict[Peer, tuple[_Turn, ...]] = {}
+        for group, turn in turns.items():
+            alone = (turn,)
             for peer in group.members:
-                mine = out.get(peer)
-                if mine is None:
-                    out[peer] = [payload]
-                else:
-                    mine.append(payload)
-            self._count(group, len(frames), len(payload), len(group.members))
-        for peer, payloads in out.items():
-            payload = payloads[0] if len(payloads) == 1 else b"".join(payloads)
-            if peer.congested:
-                self._write_congested(peer, payload)
+                mine[peer] = mine[peer] + alone if peer in mine else alone
+        merged: dict[tuple[_Turn, ...], _Turn] = {}  # once for all who are in the same groups
+        for peer, several in mine.items():
+            turn = merged.get(several) or merged.setdefault(several, _merge(several))
+            frames = own.pop(peer, None)
+            if frames is None:
+                self._write(peer, turn.payload)
+                self._count(len(turn.frames), len(turn.payload))
             else:
-                peer.write(payload)
+                self._flush_own(peer, frames, turn)
+        for peer, frames in own.items():
+            self._flush_own(peer, frames, None)
 
-    def _count(self, group: _Group, frames: int, size: int, members: int) -> None:
-        group.published_at = self.now()
-        self.stats.frames_out += frames * members
-        self.stats.bytes_out += size * members
+    def _flush_own(self, peer: Peer, frames: _Frames, turn: _Turn | None) -> None:
+        payload = _Turn(frames).payload if turn is None else turn.among(frames)
+        self._write(peer, payload)
+        self._count(len(frames) + (len(turn.frames) if turn else 0), len(payload))
 
-    def _gather(self, group: _Group) -> list[Write]:
-        writers: list[Write] = [
-            self._congested_writer(peer) if peer.congested else peer.write for peer in group.members
-        ]
-        group.writers = writers
-        return writers
+    def _count(self, frames: int, size: int, connections: int = 1) -> None:
+        self.stats.frames_out += frames * connections
+        self.stats.bytes_out += size * connections
 
-    def _congested_writer(self, peer: Peer) -> Write:
-        def write(payload: bytes) -> None:
-            self._write_congested(peer, payload)
-
-        return write
+    def _write_of(self, peer: Peer) -> Write:
+        return partial(self._write_congested, peer) if peer.congested else peer.write
 
     def _write(self, peer: Peer, payload: bytes) -> None:
-        if peer.congested:
-            self._write_congested(peer, payload)
-        else:
-            peer.write(payload)
-        self.stats.bytes_out += len(payload)
+        try:
+            self._write_of(peer)(payload)
+        except Exception:
+            self._broken(peer)
 
     def _write_congested(self, peer: Peer, payload: bytes) -> None:
-        if peer.life.phase:
-            return
         if peer.wire.waiting() + len(payload) <= self._outbox_bytes:
             peer.write(payload)
             return
+        closed = peer.life.close(SLOW_CONSUMER, "slow consumer", self.now(), self.rules)
+        if closed is None:
+            self._let_go(peer)  # it is being closed already, and this is what does not fit before CLOSE
+            return
         self.stats.slow_closed += 1
         logger.info("connection closed: it does not read what it is sent", extra={"connection_id": peer.id})
-        closed = peer.life.close(SLOW_CONSUMER, "slow consumer", self.now(), self.rules)
-        # Not through `act`: this may run in the middle of a flush.
-        peer.out = None
-        self._leave_all(peer)
-        if closed is not None and peer.life.close_by is not None:
-            peer.wire.send_close(closed.code, closed.reason)
-            self._look_at(peer, peer.life.close_by)
+        self._close(peer, closed)
+
+    def _control(self, peer: Peer, frame: bytes) -> None:
+        self._write(peer, frame)
+        self.stats.bytes_out += len(frame)
 
     def _send_encoded(self, peer: Peer, encoded: bytes) -> None:
-        self.stats.frames_out += 1
+        self._order += 1
         if peer.out is not None:
-            peer.out.append(encoded)
+            peer.out.append((self._order, encoded))
             return
-        peer.out = [encoded]
+        peer.out = [(self._order, encoded)]
         self._outs.append(peer)
-        if not self._flushing:
-            self._flush_soon()
+        self._flush_soon()
 
     def _publish_some(self, group: _Group, encoded: bytes, droppable: bool, exclude: str | None) -> None:
-        if group.pending:
-            self._flush()
-        for peer in list(group.members):
+        for peer in group.members:
             if peer.id == exclude:
                 continue
             if droppable and peer.congested:
                 self.stats.signals_shed += 1
             else:
-                self._write(peer, encoded)
-                self.stats.frames_out += 1
-        group.published_at = self.now()
+                self._send_encoded(peer, encoded)
 
     # Leaving
 
     def _leave(self, peer: Peer, group: _Group) -> None:
         del group.members[peer]
-        group.writers = None
-        if not group.members and not group.pending:
-            self._groups.pop(group.name, None)
+        peer.sent_at = max(peer.sent_at, group.published_at)
+        if not group.members and self._groups.get(group.name) is group:
+            del self._groups[group.name]
 
     def _leave_all(self, peer: Peer) -> None:
         groups, peer.groups = peer.groups, None
         for group in groups or ():
             self._leave(peer, group)
 
+    def _let_go(self, peer: Peer) -> None:
+        """Write nothing more to the connection."""
+        peer.out = None
+        self._leave_all(peer)
+
+    def _close(self, peer: Peer, closed: Close) -> None:
+        self._let_go(peer)
+        try:
+            peer.wire.send_close(closed.code, closed.reason)
+        except Exception:
+            self._broken(peer)
+            return
+        if closed.drop:
+            peer.wire.drop(abort=False)
+        self._look_at(peer, peer.life.next_look(self.now(), 0.0, self.rules))
+
+    def _broken(self, peer: Peer) -> None:
+        """Writing to a socket has raised: its connection ends, and the others notice nothing."""
+        logger.exception("writing to a connection failed", extra={"connection_id": peer.id})  # noqa: LOG004  in a handler
+        peer.life.lost()
+        self._let_go(peer)
+        peer.wire.drop(abort=True)
+
     # Time
 
     def _look_at(self, peer: Peer, when: float) -> None:
-        self._looks.setdefault(int(when) + 1, []).append(peer)
+        """Look at the connection in the second after `when`."""
+        self._forget_look(peer)
+        if self._peers.get(peer.id) is peer:
+            peer.look_at = int(when) + 1
+            self._looks.setdefault(peer.look_at, set()).add(peer)
+
+    def _forget_look(self, peer: Peer) -> None:
+        if peer.look_at is not None:
+            looks = self._looks[peer.look_at]
+            looks.discard(peer)
+            if not looks:
+                del self._looks[peer.look_at]
+            peer.look_at = None
 
     def sweep(self) -> None:
         """Ping the silent, close the idle and the old, give up on the dead; to be called about once a second.
 
-        A connection is looked at when its earliest deadline may have come, not every time.
+        A connection is looked at when its earliest deadline may have come, not every time. A sweep that comes late does
+        nothing: this process was held up, and its next one comes after the sockets have been read, so that nobody is
+        taken for silent whose answer has long been here.
         """
         now = self.now()
-        second = int(now)
-        if not self._looked:
-            self._looked = min(self._looks, default=second) - 1
-        for due in range(self._looked + 1, second + 1):
-            for peer in self._looks.pop(due, ()):
-                if self._peers.get(peer.id) is not peer:
-                    continue
-                sent_at = max((group.published_at for group in peer.groups or ()), default=0.0)
-                self.act(peer, peer.life.passed(now, sent_at, self.rules))
-                if self._peers.get(peer.id) is peer:
-                    self._look_at(peer, max(peer.life.next_look(now, sent_at, self.rules), now))
-        self._looked = second
+        if self._swept_at is not None and now - self._swept_at > LATE_AFTER_S:
+            self._swept_at = None
+            return
+        self._swept_at = now
+        due = [peer for second in sorted(self._looks) if second <= now for peer in self._looks.pop(second)]
+        for peer in due:
+            peer.look_at = None
+        for peer in due:
+            sent_at = max([peer.sent_at, *(group.published_at for group in peer.groups or ())])
+            self.act(peer, peer.life.passed(now, sent_at, self.rules))
+            self._look_at(peer, peer.life.next_look(now, sent_at, self.rules))
+
+
+def _merge(turns: tuple[_Turn, ...]) -> _Turn:
+    """Their frames in the order of the calls."""
+    return turns[0] if len(turns) == 1 else _Turn(sorted(chain.from_iterable(turn.frames for turn in turns)))
+
+
+def _nothing(payload: bytes) -> None:
+    """Write nothing."""
 
 
 def text_frame(payload: bytes) -> bytes:
