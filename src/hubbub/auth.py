@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import logging
 import time
 import warnings
@@ -18,7 +17,7 @@ from typing import Annotated, Any
 
 import httpx
 import msgspec
-from joserfc import jwk, jwt
+from joserfc import jwk, jws
 from joserfc.errors import JoseError, SecurityWarning
 
 from hubbub.errors import TokenExpired, Unauthorized, Unavailable
@@ -38,14 +37,22 @@ KEY_TYPES: dict[str, str] = {
 MIN_SECRET_BYTES = 32
 """RFC 7518, section 3.2: a key for HS256 is at least as long as its hash."""
 
+MIN_RSA_BITS = 2_048
+"""RFC 7518, section 3.3."""
+
 MAX_TOKEN_BYTES = 16_384
 MAX_JWKS_BYTES = 262_144
+FETCH_TIMEOUT_S = 10.0
 DEFAULT_LEEWAY_S = 10
 _CACHED = 1_000
 """Verified tokens remembered: for a backend that sends the same one with every request, and for quick reconnects."""
 
 _Key = jwk.OctKey | jwk.RSAKey | jwk.ECKey | jwk.OKPKey
 
+_END_OF_TIME = msgspec.Meta(ge=0, le=253_402_300_799)
+"""Up to the end of the year 9999, epoch seconds: who counts in milliseconds is told so."""
+
+_Time = Annotated[int, _END_OF_TIME] | Annotated[float, _END_OF_TIME]
 _RoomClaim = Annotated[str, msgspec.Meta(pattern=ROOM_ID_PATTERN)]
 
 
@@ -53,9 +60,9 @@ class _Claims(msgspec.Struct):
     """The claims that mean something here; others are ignored."""
 
     sub: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_USER_ID_CHARS)]
-    exp: int | float
-    iat: int | float = 0
-    nbf: int | float = 0
+    exp: _Time
+    iat: _Time = 0
+    nbf: _Time = 0
     iss: str | None = None
     aud: str | list[str] | None = None
     name: Annotated[str, msgspec.Meta(max_length=MAX_NAME_CHARS)] | None = None
@@ -65,11 +72,22 @@ class _Claims(msgspec.Struct):
 
 
 class _Header(msgspec.Struct):
+    """What of a token's header is looked at: never where a key could be found (`jku`, `jwk`, `x5u`, `x5c`)."""
+
     alg: str
     kid: str | None = None
+    crit: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # extensions that must be understood; none is
+
+
+class _Document(msgspec.Struct):
+    """A JWK Set (RFC 7517, section 5)."""
+
+    keys: list[Any]  # Any: keys of unknown kinds are passed over, not refused
 
 
 _decode_header = msgspec.json.Decoder(_Header).decode
+_decode_claims = msgspec.json.Decoder(_Claims).decode
+_decode_document = msgspec.json.Decoder(_Document).decode
 
 
 class JwtVerifier(TokenVerifier):
@@ -84,11 +102,12 @@ class JwtVerifier(TokenVerifier):
         audience, issuer: what `aud` must contain and `iss` must be; None for not checked.
         leeway_s: how far clocks may be apart, in seconds.
         now: the time of day, epoch seconds.
+        monotonic: seconds that only grow.
         jwks_age_s: how old fetched keys may get.
         jwks_pause_s: how soon after a fetch an unknown key can cause another, so that forged ones cause none.
 
     Raises:
-        ValueError: a key cannot be used; the message says which and why, without the key.
+        ValueError: a key or address cannot be used; the message says which and why, without the key.
 
     """
 
@@ -103,22 +122,25 @@ class JwtVerifier(TokenVerifier):
         issuer: str | None = None,
         leeway_s: float = DEFAULT_LEEWAY_S,
         now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         jwks_age_s: float = 600.0,
         jwks_pause_s: float = 10.0,
     ) -> None:
         self._keys: list[_Key] = [_secret(secret) for secret in secrets] + [_public(pem) for pem in public_keys]
-        self._jwks = _Jwks(jwks_url, jwks_age_s, jwks_pause_s) if jwks_url else None
+        self._jwks = _Jwks(_address(jwks_url), monotonic, jwks_age_s, jwks_pause_s) if jwks_url else None
         kinds = {key.key_type for key in self._keys} | ({"RSA", "EC", "OKP"} if jwks_url else set())
         chosen = algorithms or [name for name, kind in KEY_TYPES.items() if kind in kinds]
         for name in chosen:
             if name not in KEY_TYPES:
                 raise ValueError(f"algorithms: expected some of {', '.join(KEY_TYPES)}, got {name!r}")
+        if (self._keys or jwks_url) and not any(KEY_TYPES[name] in kinds for name in chosen):
+            raise ValueError(f"algorithms: expected one that there is a key for, got {', '.join(chosen)}")
         self._algorithms = frozenset(chosen)
         self._audience = audience
         self._issuer = issuer
         self._leeway_s = leeway_s
         self._now = now
-        self._verified: dict[str, Principal] = {}
+        self._verified: dict[str, tuple[Principal, _Key]] = {}  # by token, with the key that it was signed with
 
     async def __aenter__(self) -> JwtVerifier:
         return self
@@ -130,49 +152,56 @@ class JwtVerifier(TokenVerifier):
             await self._jwks.aclose()
 
     async def verify(self, token: str) -> Principal:
-        """The verified claims of `token`; see the port."""
-        principal = self._verified.get(token)
-        if principal is not None:
-            if principal.expires_at + self._leeway_s > self._now():
+        """The verified claims of `token`; see the port.
+
+        Raises:
+            TokenExpired, Unauthorized: see the port.
+            Unavailable: the keys at the JWKS address could never be fetched.
+
+        """
+        known = self._verified.get(token)
+        if known is not None:
+            principal, key = known
+            if principal.expires_at + self._leeway_s > self._now() and await self._still_counts(key):
                 return principal
-            del self._verified[token]
-        principal = self._principal(await self._claims(token))
+            self._verified.pop(token, None)
+        claims, key = await self._claims(token)
+        principal = self._principal(claims)
         if len(self._verified) >= _CACHED:
-            del self._verified[next(iter(self._verified))]
-        self._verified[token] = principal
+            self._verified.clear()
+        self._verified[token] = principal, key
         return principal
 
-    async def _claims(self, token: str) -> _Claims:
+    async def count_keys(self) -> int:
+        """How many keys there are, those at the JWKS address included.
+
+        Raises:
+            Unavailable: they could never be fetched.
+
+        """
+        return len(self._keys) + (len(await self._jwks.keys(None)) if self._jwks is not None else 0)
+
+    async def _still_counts(self, key: _Key) -> bool:
+        """Whether a key that verified a token has not been withdrawn since."""
+        if self._jwks is None or any(key is ours for ours in self._keys):
+            return True
+        return any(key is one for one in await self._jwks.keys(key.kid))
+
+    async def _claims(self, token: str) -> tuple[_Claims, _Key]:
         if len(token) > MAX_TOKEN_BYTES or not token.isascii():
             raise Unauthorized(f"The token is not a JWT of at most {MAX_TOKEN_BYTES} characters.")
         header = _read_header(token)
         if header.alg not in self._algorithms:
             raise Unauthorized(f"The token's algorithm is not accepted; expected {_either(self._algorithms)}.")
-        keys = await self._candidates(header)
-        if not keys:
-            raise Unauthorized("The token's key is not known here.")
-        for key in keys:
-            try:
-                with warnings.catch_warnings():
-                    # joserfc would rather see the newer name of the same algorithm (RFC 9864); tokens have the old one.
-                    warnings.simplefilter("ignore", SecurityWarning)
-                    claims = jwt.decode(token, key, algorithms=[header.alg]).claims
-            except (JoseError, ValueError):
-                continue
-            try:
-                return msgspec.convert(claims, _Claims)
-            except msgspec.ValidationError as error:
-                raise Unauthorized(f"A claim of the token is not as expected: {error}") from error
-        raise Unauthorized("The token's signature does not verify.")
-
-    async def _candidates(self, header: _Header) -> list[_Key]:
-        kind = KEY_TYPES[header.alg]
-        keys = [key for key in self._keys if key.key_type == kind]
-        if self._jwks is not None and kind != "oct":
-            keys += [key for key in await self._jwks.keys(header.kid) if key.key_type == kind]
-        if header.kid is None:
-            return keys
-        return [key for key in keys if key.kid == header.kid] or [key for key in keys if key.kid is None]
+        keys = _candidates(self._keys, header)
+        found = _verified_claims(token, header, keys)
+        if found is None and self._jwks is not None and KEY_TYPES[header.alg] != "oct":
+            keys = _candidates(await self._jwks.keys(header.kid), header)
+            found = _verified_claims(token, header, keys)
+        if found is None:
+            why = "signature does not verify" if keys else "key is not known here"
+            raise Unauthorized(f"The token's {why}.")
+        return found
 
     def _principal(self, claims: _Claims) -> Principal:
         now = self._now()
@@ -197,16 +226,18 @@ class JwtVerifier(TokenVerifier):
 
 
 class _Jwks:
-    """The keys at an address, fetched by one at a time, kept while the address does not answer."""
+    """The keys at an address, fetched once for all who ask at the same time, kept while the address does not answer."""
 
-    def __init__(self, url: str, age_s: float, pause_s: float) -> None:
+    def __init__(self, url: httpx.URL, monotonic: Callable[[], float], age_s: float, pause_s: float) -> None:
         self._url = url
+        self._monotonic = monotonic
         self._age_s = age_s
         self._pause_s = pause_s
         self._keys: list[_Key] = []
-        self._fetched_at: float | None = None  # monotonic; None before the first answer
+        self._body: bytes | None = None  # what they were made of; None before the first answer
+        self._fetched_at = 0.0  # monotonic; of the last answer
         self._tried_at: float | None = None  # monotonic; None before the first try
-        self._fetching = asyncio.Lock()
+        self._fetching: asyncio.Task[None] | None = None  # the fetch under way
         self._client = httpx.AsyncClient(timeout=5.0, follow_redirects=False)
 
     async def keys(self, kid: str | None) -> list[_Key]:
@@ -216,41 +247,50 @@ class _Jwks:
             Unavailable: they could never be fetched.
 
         """
-        if self._needs_fetch(kid):
-            async with self._fetching:
-                if self._needs_fetch(kid):
-                    await self._fetch()
-        if self._fetched_at is None:
+        lacking = self._body is None or (kid is not None and all(key.kid != kid for key in self._keys))
+        old = self._monotonic() - self._fetched_at > self._age_s
+        starting = self._fetching is None and (lacking or old) and not self._is_pause
+        if starting:
+            # A task of its own: whoever asked may go away, and all others still wait for the outcome.
+            self._fetching = asyncio.get_running_loop().create_task(self._fetch(), name="hubbub keys")
+        if self._fetching is not None and (starting or lacking):
+            await asyncio.shield(self._fetching)
+        if self._body is None:
             raise Unavailable("The keys that tokens are verified with cannot be fetched just now.")
         return self._keys
 
-    def _needs_fetch(self, kid: str | None) -> bool:
-        now = time.monotonic()
-        if self._tried_at is not None and now - self._tried_at < self._pause_s:
-            return False
-        if self._fetched_at is None or now - self._fetched_at > self._age_s:
-            return True
-        return kid is not None and all(key.kid != kid for key in self._keys)
+    @property
+    def _is_pause(self) -> bool:
+        return self._tried_at is not None and self._monotonic() - self._tried_at < self._pause_s
 
     async def _fetch(self) -> None:
-        self._tried_at = time.monotonic()
         try:
-            async with self._client.stream("GET", self._url) as response:
-                response.raise_for_status()
-                body = b""
-                async for chunk in response.aiter_bytes():
-                    body += chunk
-                    if len(body) > MAX_JWKS_BYTES:
-                        raise ValueError(f"it is longer than {MAX_JWKS_BYTES} bytes")
-            document = msgspec.json.decode(body, type=dict[str, Any])
-            self._keys = [key for key in map(_from_jwks, document["keys"]) if key is not None]
-        except (httpx.HTTPError, msgspec.DecodeError, ValueError, KeyError, TypeError) as error:
+            async with asyncio.timeout(FETCH_TIMEOUT_S):
+                body = await self._get()
+            if body != self._body:
+                self._keys = [key for key in map(_from_jwks, _decode_document(body).keys) if key is not None]
+            self._body, self._fetched_at = body, self._monotonic()
+        except (httpx.HTTPError, ValueError, RecursionError, TimeoutError) as error:
             logger.error("cannot fetch the keys at %s: %r", self._url, error)
-        else:
-            self._fetched_at = time.monotonic()
+        finally:
+            self._tried_at = self._monotonic()
+            self._fetching = None
+
+    async def _get(self) -> bytes:
+        body = bytearray()
+        async with self._client.stream("GET", self._url) as response:
+            response.raise_for_status()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_JWKS_BYTES:
+                    raise ValueError(f"it is longer than {MAX_JWKS_BYTES} bytes")
+        return bytes(body)
 
     async def aclose(self) -> None:
-        """Close the HTTP client."""
+        """End the fetch under way and close the HTTP client."""
+        if self._fetching is not None:
+            self._fetching.cancel()
+            await asyncio.gather(self._fetching, return_exceptions=True)
         await self._client.aclose()
 
 
@@ -287,46 +327,98 @@ def issue(
     optional = {"name": name, "avatar": avatar, "rooms": rooms, "scope": scope, "aud": audience, "iss": issuer}
     claims.update({claim: value for claim, value in optional.items() if value})
     try:
-        msgspec.convert(claims, _Claims)
-    except msgspec.ValidationError as error:
+        payload = msgspec.json.encode(claims)
+        _decode_claims(payload)
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise ValueError(f"this token would be refused: {error}") from error
-    return jwt.encode({"alg": "HS256"}, claims, _secret(secret))
+    token = jws.serialize_compact({"typ": "JWT", "alg": "HS256"}, payload, _secret(secret))
+    if len(token) > MAX_TOKEN_BYTES:
+        raise ValueError(f"this token would be refused: it is longer than {MAX_TOKEN_BYTES} bytes")
+    return token
 
 
 def _read_header(token: str) -> _Header:
     encoded, _, _ = token.partition(".")
     try:
-        return _decode_header(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
-    except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        header = _decode_header(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
+    except (ValueError, RecursionError) as error:  # not base64, not UTF-8, not JSON, other fields, nested too deeply
         raise Unauthorized("The token is not a JWT.") from error
+    if header.crit is not msgspec.UNSET:
+        raise Unauthorized("The token needs an extension (`crit`) that is not known here.")
+    return header
+
+
+def _candidates(keys: list[_Key], header: _Header) -> list[_Key]:
+    """The keys that may have signed a token with that header."""
+    fitting = [key for key in keys if key.key_type == KEY_TYPES[header.alg]]
+    if header.kid is None:
+        return fitting
+    return [key for key in fitting if key.kid == header.kid] or [key for key in fitting if key.kid is None]
+
+
+def _verified_claims(token: str, header: _Header, keys: list[_Key]) -> tuple[_Claims, _Key] | None:
+    """The claims of `token`, with the first key that its signature verifies with; None if there is no such key.
+
+    Raises:
+        Unauthorized: it verifies, and a claim is not as expected.
+
+    """
+    for key in keys:
+        try:
+            # joserfc would rather see the newer name of the same algorithm (RFC 9864); tokens have the old one.
+            with warnings.catch_warnings(action="ignore", category=SecurityWarning):
+                payload = jws.deserialize_compact(token, key, algorithms=[header.alg]).payload
+        except (JoseError, ValueError):
+            continue
+        try:
+            return _decode_claims(payload or b""), key
+        except (ValueError, RecursionError) as error:
+            why = f": {error}" if isinstance(error, msgspec.ValidationError) else "; they are not JSON."
+            raise Unauthorized(f"The token's claims are not as expected{why}") from error
+    return None
 
 
 def _secret(secret: str) -> jwk.OctKey:
-    if len(secret.encode()) < MIN_SECRET_BYTES:
+    octets = secret.encode("utf-8", "surrogateescape")  # as the environment has it
+    if len(octets) < MIN_SECRET_BYTES:
         raise ValueError(
-            f"secret: expected at least {MIN_SECRET_BYTES} bytes, got {len(secret.encode())};"
+            f"secret: expected at least {MIN_SECRET_BYTES} bytes, got {len(octets)};"
             " `openssl rand -hex 32` makes a good one"
         )
-    return jwk.OctKey.import_key(secret)
+    try:
+        with warnings.catch_warnings(action="error", category=SecurityWarning):
+            return jwk.OctKey.import_key(octets)
+    except (SecurityWarning, ValueError) as error:
+        # Whoever has the public key could sign with it.
+        raise ValueError(
+            "secret: expected a random text that nobody else knows, got a key or certificate;"
+            " a public key belongs into public_keys"
+        ) from error
 
 
 def _public(pem: str) -> _Key:
     for kind in (jwk.RSAKey, jwk.ECKey, jwk.OKPKey):
         try:
-            key = kind.import_key(pem)
+            with warnings.catch_warnings(action="ignore", category=SecurityWarning):  # `_weakness` says it better
+                key = kind.import_key(pem)
         except (JoseError, ValueError, TypeError):
             continue
         if key.is_private:
             raise ValueError("public_keys: expected a public key, got a private one; keep that where tokens are issued")
-        _check_curve(key)
+        weakness = _weakness(key)
+        if weakness is not None:
+            raise ValueError(f"public_keys: {weakness}")
         return key
     raise ValueError("public_keys: expected an RSA, P-256 or Ed25519 public key in PEM")
 
 
-def _check_curve(key: _Key) -> None:
+def _weakness(key: _Key) -> str | None:
+    """Why a key is of no use here; None if it is."""
+    if isinstance(key, jwk.RSAKey):
+        bits = key.raw_value.key_size
+        return None if bits >= MIN_RSA_BITS else f"expected an RSA key of at least {MIN_RSA_BITS} bits, got {bits}"
     curve = getattr(key, "curve_name", None)
-    if curve not in (None, "P-256", "Ed25519"):
-        raise ValueError(f"public_keys: expected the curve P-256 or Ed25519, got {curve}")
+    return None if curve in ("P-256", "Ed25519") else f"expected the curve P-256 or Ed25519, got {curve}"
 
 
 def _from_jwks(document: Any) -> _Key | None:
@@ -336,11 +428,22 @@ def _from_jwks(document: Any) -> _Key | None:
     if document.get("use", "sig") != "sig":
         return None
     try:
-        key = jwk.import_key(document)
-        _check_curve(key)
-    except (JoseError, ValueError, TypeError):
+        with warnings.catch_warnings(action="ignore", category=SecurityWarning):
+            key = jwk.import_key(document)
+    except (JoseError, ValueError, TypeError, LookupError):
         return None
-    return key
+    return None if _weakness(key) is not None else key
+
+
+def _address(url: str) -> httpx.URL:
+    try:
+        parsed = httpx.URL(url)
+        possible = parsed.scheme in ("http", "https") and parsed.host and 0 < (parsed.port or 80) < 65_536
+    except httpx.InvalidURL:
+        possible = False
+    if not possible:
+        raise ValueError(f"jwks_url: expected an http or https address, got {url!r}")
+    return parsed
 
 
 def _either(names: frozenset[str]) -> str:
