@@ -10,7 +10,9 @@ from typing import Any
 
 import msgspec
 
-from hubbub.client.session import Action, CancelTimer, Deliver, DeliverSignal, Resolve, RoomsChanged, Session, SetTimer
+from hubbub.client.actions import Action, CancelTimer, Deliver, DeliverSignal, Resolve, RoomsChanged, SetTimer
+from hubbub.client.frames import OtherEntry, OtherSignal
+from hubbub.client.session import Session
 from hubbub.client.session import Settings as SessionSettings
 
 FOLDER = Path(__file__).resolve().parents[1] / "clients" / "vectors"
@@ -96,7 +98,8 @@ def plain(action: Action) -> dict[str, Any]:
     written: dict[str, Any] = json.loads(msgspec.json.encode(action))
     if isinstance(action, Deliver | DeliverSignal):
         kind, what = ("entry", action.entry) if isinstance(action, Deliver) else ("signal", action.signal)
-        written = {"do": kind, kind: {k: v for k, v in json.loads(msgspec.json.encode(what)).items() if k != "json"}}
+        whole = what.json if isinstance(what, OtherEntry | OtherSignal) else msgspec.json.encode(what)
+        written = {"do": kind, kind: json.loads(bytes(whole))}
     elif isinstance(action, Resolve):
         written["result"] = {k: v for k, v in written["result"].items() if k not in ("type", "ref")}
     return written

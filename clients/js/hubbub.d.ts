@@ -251,11 +251,21 @@ export class HubbubError extends Error {
   readonly closeCode?: number;
 }
 
+/** What the client needs of a WebSocket class: the constructor and `on…` handlers of browsers. */
+export type WebSocketClass = new (url: string, protocols: string[]) => {
+  onopen: any;
+  onmessage: any;
+  onerror: any;
+  onclose: any;
+  send(text: string): void;
+  close(code?: number): void;
+};
+
 export interface Options {
-  /** A JWT, or a function that gets one; it is asked again when a token runs out. */
+  /** A JWT, or a function that gets one; it is asked again at each attempt to connect, and before a token runs out. */
   token: string | (() => string | Promise<string>);
-  /** A WebSocket class, where there is no global one (Node before 22: `ws`, or undici's). */
-  WebSocket?: new (url: string, protocols: string[]) => any;
+  /** A WebSocket class, where there is no global one: in Node before 22 that of the package `ws`, or undici's. */
+  WebSocket?: WebSocketClass;
   /** The first back-off at most, doubled with each failure; 250. */
   backoffBaseMs?: number;
   /** The longest back-off; 20000. */
@@ -264,21 +274,29 @@ export interface Options {
   heartbeatMs?: number;
   /** How long an answer to that ping, or the opening of a connection, may take; 10000. */
   answerMs?: number;
-  /** How long a call may take, its retries included; 60000. Later it fails with `timeout`. */
+  /** How long a call may take, its retries included, and the getting of a token; 60000. Later it fails with `timeout`. */
   sendDeadlineMs?: number;
   /** How many calls may wait at once; 1000. */
   maxPending?: number;
   /** How many entries are held while a gap is repaired, and buffered for each slow iterator; 1000. */
   maxHeld?: number;
+  /**
+   * How many rooms a resuming sync names, so that its frame stays below the server's limit; what was missed in the
+   * others is read from history; 300.
+   */
+  maxNamed?: number;
   /** Between 0 and 1, for the jitter; `Math.random`. */
   random?: () => number;
 }
 
+/** For one loop; once left, it can be taken up again where it stood. Make another for another loop. */
 export interface RoomStream extends AsyncIterable<Entry> {
   [Symbol.asyncIterator](): AsyncIterator<Entry>;
 }
 
 export class Chat {
+  /** As `connect`. */
+  constructor(url: string, options: Options);
   /** The rooms one is in or subscribed to, kept up to date. */
   readonly rooms: Map<string, RoomState>;
   /** Whose token it is; null until the first sync. */
@@ -329,5 +347,8 @@ export class Chat {
   close(): void;
 }
 
-/** Connect to `url` (such as `wss://chat.example/ws`) and stay connected until `close()`. */
+/**
+ * Connect to `url` (such as `wss://chat.example/ws`) and stay connected until `close()`.
+ * Throws a TypeError when there is no WebSocket to be had, or no token.
+ */
 export function connect(url: string, options: Options): Chat;

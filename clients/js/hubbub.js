@@ -3,9 +3,14 @@
 
 const SUBPROTOCOL = "hubbub.v1";
 const STOP = new Set([1000, 1002, 1003, 1007, 1009, 4400, 4403]);
+const BAD_CLIENT = 4400;
 const NEW_TOKEN = 4401;
+const REMOVED = 4403;
+const BY_APPLICATION = "closed by the application";
 const PAGE = 200;
 const LAST_PAGE = 50;
+/** How long to wait before asking again for history that the server did not have yet, or could not read. */
+const AGAIN_MS = 1000;
 /** Actions that may be asked twice: what was sent and not answered when a connection broke is asked again. */
 const REPEATABLE = new Set([
   "sync", "send", "history", "join", "leave", "invite", "kick", "role", "members", "rooms", "react", "unreact",
@@ -19,9 +24,17 @@ const DEFAULTS = {
   sendDeadlineMs: 60_000,
   maxPending: 1000,
   maxHeld: 1000,
+  maxNamed: 300,
   refreshable: true,
   random: Math.random,
 };
+/** The types of entries that this version knows; what has a `seq` and an `id` is one too. */
+const ENTRIES = new Set([
+  "message.created", "message.edited", "message.deleted", "reaction.added", "reaction.removed",
+  "member.joined", "member.left", "member.updated", "room.updated",
+]);
+/** What API Gateway's own word about a message it could not hand over is to whoever waits for an answer. */
+const LOST_IN_GATEWAY = { code: "internal", message: "The server could not take this just now.", retry: true };
 
 /** A failure with its wire code, or `disconnected`, or `timeout`. */
 export class HubbubError extends Error {
@@ -35,26 +48,283 @@ export class HubbubError extends Error {
   }
 }
 
+/**
+ * The rooms one is in and where each one's log stands: delivers every entry once and in order, and fills gaps.
+ * Like the session it belongs to, it does no I/O: `act` takes what is to be done, `ask` the history it wants to read.
+ */
+class Logs {
+  constructor(act, ask, maxHeld) {
+    this.rooms = new Map(); // room -> RoomState
+    this.user = null;
+    this.act = act;
+    this.ask = ask;
+    this.maxHeld = maxHeld;
+    this.logs = new Map(); // room -> where its log stands; see #log
+    this.live = false; // there is a connection, and its sync has been answered
+  }
+
+  has(room) {
+    return this.logs.has(room);
+  }
+
+  /** The `seq` up to which the room has been delivered; null when it is not listened to. */
+  position(room) {
+    return this.logs.get(room)?.last ?? null;
+  }
+
+  /** The `seq` after which the room began to be delivered; null when it is not listened to. */
+  begun(room) {
+    return this.logs.get(room)?.begun ?? null;
+  }
+
+  /** Where up to `most` logs stand, those of the rooms `first` before others. */
+  positions(first, most) {
+    const order = new Set([...[...first].filter((room) => this.logs.has(room)), ...this.logs.keys()]);
+    const known = [...order].map((room) => [room, this.position(room)]).filter(([, last]) => last !== null);
+    return Object.fromEntries(known.slice(0, most));
+  }
+
+  // What happens to all of them
+
+  /** The connection is gone: what was held is asked for again on the next. */
+  lost() {
+    this.live = false;
+    for (const [room, log] of this.logs) {
+      if (log.repairing) this.act("cancel", { name: `repair:${room}` });
+      log.repairing = false;
+      log.held.clear();
+      log.wanted = log.last ?? 0;
+      if (log.last === null && !log.restarting) this.logs.delete(room);
+    }
+  }
+
+  /** Take the reply to a sync. `otherData`: the server has another log than before, so that no seq holds. */
+  synced({ rooms, reset, entries }, otherData) {
+    this.live = true;
+    this.rooms.clear();
+    const anew = new Set(reset);
+    for (const state of rooms) {
+      this.rooms.set(state.room, { ...state });
+      if (otherData && this.position(state.room) !== null) anew.add(state.room);
+      this.#resume(state, anew.has(state.room));
+    }
+    for (const room of [...this.logs.keys()]) if (!this.rooms.has(room)) this.forget(room);
+    this.act("rooms");
+    for (const room of anew) if (this.logs.has(room)) this.act("reset", { room });
+    for (const entry of entries) this.#place(entry);
+    for (const room of [...this.logs.keys()]) this.#drain(room);
+  }
+
+  #resume(state, anew) {
+    const log = this.#log(state.room);
+    log.counted = state.head;
+    if (anew) {
+      log.held.clear();
+      Object.assign(log, { last: null, wanted: 0, restarting: true, repairing: false });
+    } else if (log.last === null && !log.restarting) begin(log, state.head);
+    log.wanted = Math.max(log.wanted, state.head);
+  }
+
+  // What happens to one
+
+  /** The server says what one's room is like, on joining it in whatever way. */
+  joined(state) {
+    this.rooms.set(state.room, { ...state });
+    this.act("rooms");
+    this.#log(state.room).counted = state.head;
+    this.heardOf(state.room, state.head);
+  }
+
+  /** One has joined the room by one's own request. */
+  entered({ room, kind, name, role, head }) {
+    const known = this.rooms.get(room);
+    if (known === undefined || known.kind !== kind || known.name !== name || known.role !== role) {
+      this.rooms.set(room, { head, read: head, unread: 0, ...known, room, kind, name, role });
+      this.act("rooms");
+    }
+    this.heardOf(room, head);
+  }
+
+  /** One hears this room without being in it; what more there is to know of it comes with the next sync. */
+  listening(room, head) {
+    if (!this.rooms.has(room)) {
+      this.rooms.set(room, { room, kind: "public", name: "", role: "reader", head, read: head, unread: 0 });
+      this.act("rooms");
+    }
+    this.heardOf(room, head);
+  }
+
+  /** One is no longer in the room. */
+  forget(room) {
+    if (this.logs.delete(room)) this.act("cancel", { name: `repair:${room}` });
+    if (this.rooms.delete(room)) this.act("rooms");
+  }
+
+  /** The room's log ends at `head`: begin there if it is new here, else get what is lacking. */
+  heardOf(room, head) {
+    const log = this.#log(room);
+    if (log.last === null && !log.restarting) begin(log, head);
+    log.wanted = Math.max(log.wanted, head);
+    if (this.live) this.#drain(room);
+  }
+
+  /** An entry came. */
+  take(entry) {
+    this.#place(entry);
+    if (this.live) this.#drain(entry.room);
+  }
+
+  /** One has read the room up to `seq`. */
+  markRead(room, seq) {
+    const state = this.rooms.get(room);
+    if (state === undefined || seq <= state.read) return;
+    state.read = seq;
+    state.unread = Math.min(state.unread, Math.max(0, state.head - seq));
+    this.act("rooms");
+  }
+
+  /** The page of history that was asked for. */
+  page(room, { entries, head }) {
+    const log = this.logs.get(room);
+    if (log === undefined) return;
+    log.repairing = false;
+    if (log.last === null) {
+      begin(log, entries.length > 0 ? entries[0].seq - 1 : head);
+      log.restarting = false;
+    } else if (entries.length > 0 ? entries[0].seq > log.last + 1 : head > log.last) {
+      // Retention has taken what is lacking.
+      log.last = null;
+      log.restarting = true;
+      this.act("reset", { room });
+      this.repair(room);
+      return;
+    }
+    const before = log.last;
+    for (const entry of entries) if (entry.seq === log.last + 1) this.#deliver(log, entry);
+    log.wanted = Math.max(log.wanted, head);
+    if (log.last === before && before < log.wanted && !log.held.has(before + 1)) {
+      // The server knows no more just now than what was heard of before: ask again, but not at once.
+      this.#repairLater(room, AGAIN_MS);
+    } else this.#drain(room);
+  }
+
+  /** History could not be read, just now or at all. */
+  pageFailed(room, { retry, retry_after_ms: ms = AGAIN_MS }) {
+    if (!this.logs.has(room)) return;
+    if (retry) this.#repairLater(room, ms);
+    else this.forget(room);
+  }
+
+  /** Ask for what is lacking, now; also when the time for it has come. */
+  repair(room) {
+    const log = this.logs.get(room);
+    if (log === undefined || !this.live) return;
+    log.repairing = true;
+    this.ask(room, log.last === null ? { limit: LAST_PAGE } : { after: log.last, limit: PAGE });
+  }
+
+  #repairLater(room, ms) {
+    this.logs.get(room).repairing = true;
+    this.act("timer", { name: `repair:${room}`, ms });
+  }
+
+  /**
+   * `last`: delivered up to here, null while a start is awaited; `begun`: where it was at first; `wanted`: the highest
+   * seq heard of; `counted`: messages up to here are in `unread` already; `held`: came before those that they follow;
+   * `repairing`: a history request or the timer of one is under way; `restarting`: the last page is awaited, to begin with.
+   */
+  #log(room) {
+    let log = this.logs.get(room);
+    if (log === undefined) {
+      log = { last: null, begun: null, wanted: 0, counted: 0, held: new Map(), repairing: false, restarting: false };
+      this.logs.set(room, log);
+    }
+    return log;
+  }
+
+  /** Deliver the entry if it follows, hold it if it is early, drop it if it is known. */
+  #place(entry) {
+    if (!this.logs.has(entry.room) && this.live) begin(this.#log(entry.room), entry.seq - 1);
+    const log = this.#log(entry.room);
+    log.wanted = Math.max(log.wanted, entry.seq);
+    if (log.last !== null && entry.seq <= log.last) return;
+    if (log.last !== null && entry.seq === log.last + 1) this.#deliver(log, entry);
+    // What does not fit is dropped and read again later: `wanted` remembers that it is there.
+    else if (log.held.size < this.maxHeld) log.held.set(entry.seq, entry);
+  }
+
+  /** Deliver what follows now; if something is still missing then, ask for it. */
+  #drain(room) {
+    const log = this.logs.get(room);
+    while (log.last !== null && log.held.has(log.last + 1)) {
+      const entry = log.held.get(log.last + 1);
+      log.held.delete(entry.seq);
+      this.#deliver(log, entry);
+    }
+    for (const seq of log.held.keys()) if (log.last !== null && seq <= log.last) log.held.delete(seq);
+    if ((log.last === null || log.last < log.wanted) && !log.repairing) this.repair(room);
+  }
+
+  #deliver(log, entry) {
+    log.last = entry.seq;
+    const state = this.rooms.get(entry.room);
+    if (state !== undefined) this.#update(state, log, entry);
+    this.act("entry", { entry });
+  }
+
+  /** Keep the room's state at what the entry says. */
+  #update(state, log, entry) {
+    state.head = Math.max(state.head, entry.seq);
+    if (entry.type === "message.created" && entry.by === this.user && entry.seq > log.counted) {
+      state.read = Math.max(state.read, entry.seq);
+      state.unread = 0;
+    } else if (entry.type === "message.created" && entry.seq > Math.max(log.counted, state.read)) state.unread += 1;
+    else if (entry.type === "room.updated") {
+      state.name = entry.room_name ?? state.name;
+      state.kind = entry.kind ?? state.kind;
+    } else if (entry.type === "member.updated" && entry.user === this.user) state.role = entry.role;
+    this.act("rooms");
+  }
+}
+
+/** Deliver what comes after `last`. */
+function begin(log, last) {
+  log.last = last;
+  log.begun = last;
+}
+
 /** The life of a client over many connections, without I/O; clients/vectors/README.md says what goes in and out. */
 export class Session {
   constructor(options = {}) {
     this.options = { ...DEFAULTS, ...options };
     this.phase = "idle"; // idle, token, opening, syncing, live, waiting, closed
-    this.rooms = new Map(); // room -> RoomState
-    this.user = null;
+    this.logs = new Logs(
+      (action, fields) => this.#do(action, fields),
+      (room, where) => this.#ask({ kind: "history", room }, { action: "history", room, ...where }),
+      this.options.maxHeld,
+    );
     this.connectionId = null;
     this.epoch = null;
-    this.logs = new Map(); // room -> where its log stands; see #log
-    this.subscribed = new Set(); // public rooms to listen to on every connection
+    this.subscribed = new Set(); // rooms to listen to on every connection
     this.calls = new Map(); // id -> {action, fields, deadline, sent, tries}
     this.inflight = new Map(); // ref -> {kind, …}: frames that await a reply on this connection
     this.refs = 0;
-    this.attempt = 0; // failed attempts since the last success
-    this.refused = false; // the last connection ended for its token, and none succeeded since
+    this.attempt = 0; // failures since a connection lasted
+    this.liveAt = null; // when this connection's first sync was answered
+    this.refused = false; // the last connection ended for its token, and none has lasted since
     this.renewing = false; // a token is being got for `auth` on this connection
+    this.answering = false; // the timer of an answer runs
     this.heardAt = 0;
     this.now = 0;
     this.out = [];
+  }
+
+  get rooms() {
+    return this.logs.rooms;
+  }
+
+  get user() {
+    return this.logs.user;
   }
 
   /** Feed one event at `now` (milliseconds of any steady clock); returns the actions to do, in order. */
@@ -79,7 +349,7 @@ export class Session {
         if (this.phase === "waiting") this.#connect();
         else if (this.phase === "live") this.#probe();
         break;
-      case "close": this.#stop(1000, "closed by the application", true); break;
+      case "close": this.#stop(1000, BY_APPLICATION, true); break;
       default: throw new Error(`unknown event ${event.on}`);
     }
     return this.out;
@@ -93,18 +363,24 @@ export class Session {
     this.#do("timer", { name, ms });
   }
 
+  #cancel(name) {
+    this.#do("cancel", { name });
+  }
+
   // Connecting
 
   #connect() {
-    this.#do("cancel", { name: "retry" });
+    this.#cancel("retry");
     this.phase = "token";
     this.#do("state", { state: "connecting" });
     this.#do("token");
+    this.#start("token", this.options.sendDeadlineMs);
   }
 
   #token(token) {
     if (this.phase === "token") {
       this.phase = "opening";
+      this.#cancel("token");
       this.#do("connect", { token });
       this.#start("open", this.options.answerMs);
     } else if (this.phase === "live" && this.renewing) {
@@ -114,45 +390,48 @@ export class Session {
   }
 
   #tokenFailed(message) {
-    if (this.phase === "token") this.#wait(1006, message || "no token could be got");
     this.renewing = false;
+    if (this.phase !== "token") return;
+    this.#cancel("token");
+    if (this.options.refreshable) this.#wait(1006, message || "no token could be got");
+    else this.#stop(NEW_TOKEN, message);
   }
 
   #opened() {
     if (this.phase !== "opening") return;
     this.phase = "syncing";
-    this.#do("cancel", { name: "open" });
+    this.#cancel("open");
     this.heardAt = this.now;
     this.#start("heartbeat", this.options.heartbeatMs);
     this.#sync();
   }
 
   #sync(call = 0) {
-    const rooms = {};
-    for (const [room, log] of this.logs) if (log.last !== null) rooms[room] = log.last;
-    const frame = { action: "sync", rooms };
+    // Those one only listens to come first: the server would not let this connection hear them otherwise.
+    const frame = { action: "sync", rooms: this.logs.positions(this.subscribed, this.options.maxNamed) };
     if (this.epoch !== null) frame.epoch = this.epoch;
     this.#ask({ kind: "sync", call }, frame);
-    this.#start("answer", this.options.answerMs);
+    this.#awaitAnswer();
   }
 
   /** Forget the connection; what may be asked again waits for the next one. */
   #lost() {
-    for (const name of ["open", "heartbeat", "answer", "leave", "sync"]) this.#do("cancel", { name });
+    for (const name of ["open", "heartbeat", "leave", "sync"]) this.#cancel(name);
+    this.#answered();
+    // Only a connection that outlasted the wait before it shows that all is well again.
+    if (this.liveAt !== null && this.now - this.liveAt >= this.#longest(this.attempt)) {
+      this.attempt = 0;
+      this.refused = false;
+    }
+    this.liveAt = null;
     this.inflight.clear();
     this.renewing = false;
     this.connectionId = null;
-    for (const [room, log] of this.logs) {
-      if (log.repairing) this.#do("cancel", { name: `repair:${room}` });
-      log.repairing = false;
-      log.held.clear();
-      log.wanted = log.last ?? 0;
-      if (log.last === null && !log.restarting) this.logs.delete(room);
-    }
+    this.logs.lost();
     for (const [id, call] of [...this.calls]) {
       if (!call.sent) continue;
       call.sent = false;
-      this.#do("cancel", { name: `resend:${id}` });
+      this.#cancel(`resend:${id}`);
       if (!REPEATABLE.has(call.action)) {
         this.#reject(id, "unavailable", "The connection was lost before the answer came; it may have been done.", true);
       }
@@ -165,7 +444,7 @@ export class Session {
     this.#lost();
     const refused = code === NEW_TOKEN || status === 401;
     if (refused && !this.options.refreshable) return this.#stop(NEW_TOKEN, reason || "the token is not accepted");
-    if (STOP.has(code) || status === 403) return this.#stop(status === 403 ? 4403 : code, reason);
+    if (STOP.has(code) || status === 403) return this.#stop(status === 403 ? REMOVED : code, reason);
     if (refused && opened && !this.refused) {
       this.refused = true;
       return this.#connect();
@@ -180,15 +459,20 @@ export class Session {
     this.#start("retry", ms);
   }
 
+  #longest(tries) {
+    return Math.min(this.options.backoffCapMs, this.options.backoffBaseMs * 2 ** Math.min(tries, 30));
+  }
+
+  /** Full jitter: anything up to the exponential back-off, so that many clients do not come back together. */
   #jitter(tries) {
-    const { random, backoffBaseMs, backoffCapMs } = this.options;
-    return Math.floor(random() * Math.min(backoffCapMs, backoffBaseMs * 2 ** Math.min(tries, 30)));
+    return Math.floor(this.options.random() * this.#longest(tries));
   }
 
   #stop(code, reason, disconnect = false) {
     if (disconnect) {
       this.#lost();
-      this.#do("cancel", { name: "retry" });
+      this.#cancel("retry");
+      this.#cancel("token");
       this.#do("disconnect", { code: 1000 });
     }
     this.phase = "closed";
@@ -207,15 +491,14 @@ export class Session {
   #timer(name) {
     const [kind, rest] = split(name);
     if (kind === "retry" && this.phase === "waiting") this.#connect();
+    else if (kind === "token" && this.phase === "token") this.#wait(1006, "no token came in time");
     else if (kind === "open" && this.phase === "opening") this.#leave(1006, "the connection did not open in time");
     else if (kind === "heartbeat") this.#heartbeat();
     else if (kind === "answer") this.#leave(1006, "the server does not answer");
     else if (kind === "leave") this.#leave(1012, "the server is going away", true);
     else if (kind === "sync" && this.phase === "syncing") this.#sync();
-    else if (kind === "repair" && this.logs.has(rest) && this.phase === "live") {
-      this.logs.get(rest).repairing = false;
-      this.#repair(rest);
-    } else if (kind === "subscribe" && this.phase === "live" && this.subscribed.has(rest)) this.#listen(rest);
+    else if (kind === "repair") this.logs.repair(rest);
+    else if (kind === "subscribe" && this.phase === "live" && this.subscribed.has(rest)) this.#listen(rest);
     else if (kind === "resend" && this.phase === "live") this.#transmit(Number(rest));
     else if (kind === "call") {
       this.#reject(Number(rest), "timeout", "No answer came in time; it may have been done.", true);
@@ -230,11 +513,32 @@ export class Session {
   }
 
   #probe() {
+    if (this.answering) return; // another question would put off the end of the patience with the first
     this.#ask({ kind: "ping" }, { action: "ping" });
+    this.#awaitAnswer();
+  }
+
+  #awaitAnswer() {
+    this.answering = true;
     this.#start("answer", this.options.answerMs);
   }
 
+  #answered() {
+    this.answering = false;
+    this.#cancel("answer");
+  }
+
   // Calls
+
+  #subscribe(room) {
+    if (this.subscribed.has(room)) return;
+    this.subscribed.add(room);
+    if (this.phase === "live" && !this.rooms.has(room)) this.#listen(room);
+  }
+
+  #listen(room) {
+    this.#ask({ kind: "subscribe", room }, { action: "subscribe", room });
+  }
 
   #ask(what, frame) {
     const ref = String(++this.refs);
@@ -274,14 +578,14 @@ export class Session {
 
   #finish(call) {
     if (!this.calls.delete(call)) return;
-    this.#do("cancel", { name: `call:${call}` });
-    this.#do("cancel", { name: `resend:${call}` });
+    this.#cancel(`call:${call}`);
+    this.#cancel(`resend:${call}`);
   }
 
   #replied(what, frame) {
     if (what.kind === "sync") this.#synced(frame);
-    else if (what.kind === "history") this.#page(what.room, frame);
-    else if (what.kind === "subscribe") this.#heardOf(what.room, frame.head);
+    else if (what.kind === "history") this.logs.page(what.room, frame);
+    else if (what.kind === "subscribe") this.logs.listening(what.room, frame.head);
     const call = this.calls.get(what.call);
     if (call === undefined) return;
     if (what.kind === "call") this.#learn(call.action, call.fields, frame);
@@ -294,11 +598,9 @@ export class Session {
     const call = this.calls.get(what.call);
     if (call !== undefined) this.#callFailed(what.call, call, frame);
     else if (what.kind === "sync" && this.phase === "syncing") this.#syncFailed(frame);
-    else if (what.kind === "history" && this.logs.has(what.room)) {
-      if (frame.retry) this.#start(`repair:${what.room}`, frame.retry_after_ms ?? 1000);
-      else this.#forget(what.room);
-    } else if (what.kind === "subscribe") {
-      if (frame.retry) return this.#start(`subscribe:${what.room}`, frame.retry_after_ms ?? 1000);
+    else if (what.kind === "history") this.logs.pageFailed(what.room, frame);
+    else if (what.kind === "subscribe") {
+      if (frame.retry) return this.#start(`subscribe:${what.room}`, frame.retry_after_ms ?? AGAIN_MS);
       this.subscribed.delete(what.room);
       this.#do("signal", { signal: { type: "notice", code: frame.code, message: frame.message } });
     }
@@ -314,32 +616,27 @@ export class Session {
   }
 
   #syncFailed(frame) {
+    this.#answered();
     if (frame.retry) {
       this.#start("sync", frame.retry_after_ms ?? this.#jitter(this.attempt));
       this.attempt += 1;
     } else if (frame.code === "unauthorized" || frame.code === "token_expired") {
       this.#do("disconnect", { code: 1000 });
       this.#closed(NEW_TOKEN, frame.message);
-    } else this.#stop(4400, frame.message, true);
+    } else this.#stop(BAD_CLIENT, frame.message, true);
   }
 
   /** What a success says about one's rooms. */
   #learn(action, fields, frame) {
-    if ((action === "join" || action === "create") && frame.role) {
-      if (!this.rooms.has(frame.room)) {
-        const { room, kind, name, role, head } = frame;
-        this.rooms.set(room, { room, kind, name, role, head, read: head, unread: 0 });
-        this.#do("rooms");
-      }
-      this.#heardOf(frame.room, frame.head);
-    } else if (action === "leave") this.#forget(fields.room);
+    if ((action === "join" || action === "create") && frame.role) this.logs.entered(frame);
+    else if (action === "leave") this.logs.forget(fields.room);
     else if (action === "subscribe") {
       this.subscribed.add(fields.room);
-      this.#heardOf(fields.room, frame.head);
+      this.logs.listening(fields.room, frame.head);
     } else if (action === "unsubscribe") {
       this.subscribed.delete(fields.room);
-      this.#forget(fields.room);
-    } else if (action === "read") this.#read(fields.room, fields.seq);
+      this.logs.forget(fields.room);
+    } else if (action === "read") this.logs.markRead(fields.room, fields.seq);
   }
 
   // Frames
@@ -347,63 +644,52 @@ export class Session {
   #frame(frame) {
     if (this.phase !== "syncing" && this.phase !== "live") return;
     this.heardAt = this.now;
-    this.#do("cancel", { name: "answer" });
-    if (typeof frame?.type !== "string") this.#leave(1002, "the server sent what is no frame");
-    else if (frame.type === "ok" || frame.type === "error") {
-      const what = this.inflight.get(frame.ref);
-      if (what === undefined) return;
-      this.inflight.delete(frame.ref);
-      if (frame.type === "ok") this.#replied(what, frame);
-      else this.#failed(what, frame);
-    } else if (typeof frame.seq === "number" && typeof frame.id === "string") this.#entry(frame);
-    else this.#signal(frame);
+    if (this.phase === "live") this.#answered();
+    const kind = kindOf(frame);
+    if (kind === null) this.#leave(1002, "the server sent what is no frame");
+    else if (kind === "reply") this.#reply(frame);
+    else if (kind === "entry") this.logs.take(frame);
+    else if (kind === "signal") this.#signal(frame);
+    else this.#lostInGateway();
+  }
+
+  #reply(frame) {
+    const what = this.inflight.get(frame.ref);
+    if (what === undefined) return;
+    this.inflight.delete(frame.ref);
+    if (frame.type === "error") this.#failed(what, frame);
+    else if (isReplyTo(what, this.calls.get(what.call)?.action, frame)) this.#replied(what, frame);
+    else this.#leave(1002, "the server sent what is no frame");
+  }
+
+  /** Something that was asked has not reached the chat, and nobody says what: so all of it may be asked again. */
+  #lostInGateway() {
+    const inflight = [...this.inflight.values()];
+    this.inflight.clear();
+    for (const what of inflight) this.#failed(what, LOST_IN_GATEWAY);
   }
 
   #synced(frame) {
     if (this.phase === "syncing") {
       this.phase = "live";
+      this.#answered();
+      this.liveAt = this.now;
       this.#do("state", { state: "live" });
     }
-    this.attempt = 0;
-    this.refused = false;
-    this.user = frame.user;
+    const otherData = this.epoch !== null && frame.epoch !== this.epoch;
     this.connectionId = frame.connection_id;
     this.epoch = frame.epoch;
-    const reset = new Set(frame.reset);
-    this.rooms.clear();
-    for (const state of frame.rooms) {
-      this.rooms.set(state.room, { ...state });
-      this.#begin(state, reset.has(state.room));
-    }
-    for (const room of [...this.logs.keys()]) if (!this.rooms.has(room)) this.#forget(room);
-    this.#do("rooms");
-    for (const room of frame.reset) if (this.logs.has(room)) this.#do("reset", { room });
-    for (const entry of frame.entries) this.#place(entry);
-    for (const room of this.logs.keys()) this.#drain(room);
+    this.logs.user = frame.user;
+    this.logs.synced(frame, otherData);
     for (const room of this.subscribed) if (!this.rooms.has(room)) this.#listen(room);
     for (const [id, call] of this.calls) if (!call.sent) this.#transmit(id);
   }
 
-  /** Where a room's log goes on after a sync. */
-  #begin(state, anew) {
-    const log = this.#log(state.room);
-    log.counted = state.head;
-    if (anew) {
-      log.held.clear();
-      Object.assign(log, { last: null, wanted: 0, restarting: true, repairing: false });
-    } else if (log.last === null && !log.restarting) begin(log, state.head);
-    log.wanted = Math.max(log.wanted, state.head);
-  }
-
   #signal(frame) {
-    if (frame.type === "head" && this.logs.has(frame.room)) this.#heardOf(frame.room, frame.head);
-    else if (frame.type === "room" && frame.joined && frame.state) {
-      this.rooms.set(frame.room, { ...frame.state });
-      this.#do("rooms");
-      this.#log(frame.room).counted = frame.state.head;
-      this.#heardOf(frame.room, frame.state.head);
-    } else if (frame.type === "room" && !frame.joined) this.#forget(frame.room);
-    else if (frame.type === "read" && frame.user === this.user) this.#read(frame.room, frame.seq);
+    if (frame.type === "head" && this.logs.has(frame.room)) this.logs.heardOf(frame.room, frame.head);
+    else if (frame.type === "room" && frame.joined && frame.state) this.logs.joined(frame.state);
+    else if (frame.type === "room" && !frame.joined) this.logs.forget(frame.room);
+    else if (frame.type === "read" && frame.user === this.user) this.logs.markRead(frame.room, frame.seq);
     else if (frame.type === "notice" && frame.code === "going_away") {
       this.#start("leave", Math.floor(this.options.random() * Math.min(frame.in_ms ?? 5000, 5000)));
     } else if (frame.type === "notice" && frame.code === "token_expires") this.#renew();
@@ -415,147 +701,50 @@ export class Session {
     this.renewing = true;
     this.#do("token");
   }
-
-  // Logs
-
-  /**
-   * `last`: delivered up to here, null while a start is awaited; `begun`: where it was at first; `wanted`: the highest
-   * seq heard of; `counted`: messages up to here are in `unread` already; `held`: came before those that they follow;
-   * `repairing`: a history request or the timer of one is under way; `restarting`: the last page is awaited, to begin with.
-   */
-  #log(room) {
-    let log = this.logs.get(room);
-    if (log === undefined) {
-      log = { last: null, begun: null, wanted: 0, counted: 0, held: new Map(), repairing: false, restarting: false };
-      this.logs.set(room, log);
-    }
-    return log;
-  }
-
-  #forget(room) {
-    const known = this.logs.delete(room);
-    if (known) this.#do("cancel", { name: `repair:${room}` });
-    if (this.rooms.delete(room)) this.#do("rooms");
-  }
-
-  #subscribe(room) {
-    if (this.subscribed.has(room)) return;
-    this.subscribed.add(room);
-    if (this.phase === "live" && !this.rooms.has(room)) this.#listen(room);
-  }
-
-  #listen(room) {
-    this.#ask({ kind: "subscribe", room }, { action: "subscribe", room });
-  }
-
-  /** The room's log ends at `head`: begin there if it is new to us, else get what we lack. */
-  #heardOf(room, head) {
-    const log = this.#log(room);
-    if (log.last === null && !log.restarting) begin(log, head);
-    log.wanted = Math.max(log.wanted, head);
-    if (this.phase === "live") this.#drain(room);
-  }
-
-  #entry(entry) {
-    this.#place(entry);
-    if (this.phase === "live") this.#drain(entry.room);
-  }
-
-  /** Deliver the entry if it follows, hold it if it is early, drop it if it is known. */
-  #place(entry) {
-    if (!this.logs.has(entry.room) && this.phase === "live") begin(this.#log(entry.room), entry.seq - 1);
-    const log = this.#log(entry.room);
-    log.wanted = Math.max(log.wanted, entry.seq);
-    if (log.last !== null && entry.seq <= log.last) return;
-    if (log.last !== null && entry.seq === log.last + 1) this.#deliver(log, entry);
-    // What does not fit is dropped and read again later: `wanted` remembers that it is there.
-    else if (log.held.size < this.options.maxHeld) log.held.set(entry.seq, entry);
-  }
-
-  /** Deliver what follows now; if something is still missing then, ask for it. */
-  #drain(room) {
-    const log = this.logs.get(room);
-    for (const seq of log.last === null ? [] : [...log.held.keys()].sort((a, b) => a - b)) {
-      const entry = log.held.get(seq);
-      if (seq === log.last + 1) this.#deliver(log, entry);
-      if (seq <= log.last) log.held.delete(seq);
-    }
-    if (log.last === null || log.last < log.wanted) this.#repair(room);
-  }
-
-  #repair(room) {
-    const log = this.logs.get(room);
-    if (log.repairing) return;
-    log.repairing = true;
-    const which = log.last === null ? { limit: LAST_PAGE } : { after: log.last, limit: PAGE };
-    this.#ask({ kind: "history", room }, { action: "history", room, ...which });
-  }
-
-  #page(room, { entries, head }) {
-    const log = this.logs.get(room);
-    if (log === undefined) return;
-    log.repairing = false;
-    if (log.last === null) {
-      begin(log, entries.length > 0 ? entries[0].seq - 1 : head);
-      log.restarting = false;
-    } else if (entries.length > 0 ? entries[0].seq > log.last + 1 : head > log.last) {
-      // Retention has taken what is lacking.
-      log.last = null;
-      log.restarting = true;
-      this.#do("reset", { room });
-      this.#repair(room);
-      return;
-    }
-    const before = log.last;
-    for (const entry of entries) if (entry.seq === log.last + 1) this.#deliver(log, entry);
-    log.wanted = Math.max(log.wanted, head);
-    if (log.last === before && before < log.wanted && !log.held.has(before + 1)) {
-      // The server knows no more just now than what was heard of before: ask again, but not at once.
-      log.repairing = true;
-      this.#start(`repair:${room}`, 1000);
-    } else this.#drain(room);
-  }
-
-  #deliver(log, entry) {
-    log.last = entry.seq;
-    const state = this.rooms.get(entry.room);
-    if (state !== undefined) this.#update(state, log, entry);
-    this.#do("entry", { entry });
-  }
-
-  /** Keep the room's state at what the entry says. */
-  #update(state, log, entry) {
-    state.head = Math.max(state.head, entry.seq);
-    if (entry.type === "message.created" && entry.by === this.user && entry.seq > log.counted) {
-      state.read = Math.max(state.read, entry.seq);
-      state.unread = 0;
-    } else if (entry.type === "message.created" && entry.seq > Math.max(log.counted, state.read)) state.unread += 1;
-    else if (entry.type === "room.updated") {
-      state.name = entry.room_name ?? state.name;
-      state.kind = entry.kind ?? state.kind;
-    } else if (entry.type === "member.updated" && entry.user === this.user) state.role = entry.role;
-    this.#do("rooms");
-  }
-
-  #read(room, seq) {
-    const state = this.rooms.get(room);
-    if (state === undefined || seq <= state.read) return;
-    state.read = seq;
-    state.unread = Math.min(state.unread, Math.max(0, state.head - seq));
-    this.#do("rooms");
-  }
 }
 
-/** Deliver what comes after `last`. */
-function begin(log, last) {
-  log.last = last;
-  log.begun = last;
+/** What a frame is: "reply", "entry", "signal", "lost" (API Gateway's own word about a message), or null. */
+function kindOf(frame) {
+  if (frame === null || typeof frame !== "object" || Array.isArray(frame)) return null;
+  const { type, seq, id, room } = frame;
+  if (type === undefined && isText(frame.message) && isText(frame.connectionId)) return "lost";
+  if (!isText(type)) return null;
+  if (type === "ok" || type === "error") return "reply";
+  if (isSeq(seq) && isText(id)) return isText(room) ? "entry" : null;
+  return !ENTRIES.has(type) && isSignal(frame) ? "signal" : null;
 }
+
+/** Whether a signal has what the client itself needs of it. */
+function isSignal({ type, room, head, seq, joined, state }) {
+  if (type === "head") return isText(room) && isSeq(head);
+  if (type === "read") return isText(room) && isSeq(seq);
+  return type !== "room" || (isText(room) && (!joined || isRoom(state ?? { room, head: 0 })));
+}
+
+/** Whether a reply has what the client itself needs of it; the rest is for the application to judge. */
+function isReplyTo({ kind }, action, { rooms, reset, entries, room, head, role }) {
+  if (kind === "sync") return [rooms, reset, entries].every(Array.isArray) && rooms.every(isRoom) && entries.every(isEntry);
+  if (kind === "history") return Array.isArray(entries) && entries.every(isEntry) && isSeq(head);
+  if (kind === "subscribe" || action === "subscribe") return isSeq(head);
+  return !((action === "join" || action === "create") && role) || isRoom({ room, head });
+}
+
+const isText = (value) => typeof value === "string";
+const isSeq = (value) => Number.isInteger(value);
+const isRoom = (value) => isText(value?.room) && isSeq(value.head);
+const isEntry = (value) => kindOf(value) === "entry";
 
 function split(name) {
   const at = name.indexOf(":");
   return at < 0 ? [name, ""] : [name.slice(0, at), name.slice(at + 1)];
 }
+
+/** What a JWT, or any token that can be a WebSocket subprotocol, is made of (RFC 9110, section 5.6.2). */
+const TOKEN = /^[\w!#$%&'*+.^`|~-]+$/u;
+/** Beyond it a timer would ring at once. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+/** Actions that tell the application something, or keep the connection going. */
+const NEWS = new Set(["entry", "signal", "rooms", "reset", "send", "timer", "token", "connect"]);
 
 /** Connect to `url` and stay connected until `close()`. */
 export function connect(url, options) {
@@ -573,17 +762,27 @@ export class Chat {
   #listeners = new Map();
   #calls = new Map();
   #streams = new Set();
+  #todo = []; // what the session wants done and is not done yet, in order
+  #isDoing = false;
   #lastCall = 0;
-  #online = () => this.#feed({ on: "online" });
+  #awake = () => globalThis.document?.visibilityState !== "hidden" && this.#feed({ on: "online" });
 
-  constructor(url, { token, WebSocket = globalThis.WebSocket, ...options }) {
-    if (WebSocket === undefined) throw new TypeError("There is no global WebSocket: give the option WebSocket.");
+  constructor(url, { token, WebSocket = globalThis.WebSocket, ...options } = {}) {
+    if (typeof token !== "string" && typeof token !== "function") {
+      throw new TypeError("The option token must be a JWT, or a function that gets one.");
+    }
+    if (typeof WebSocket !== "function") {
+      throw new TypeError(
+        'There is no WebSocket here (Node has one from version 22 on): run "npm install ws", and give its class as an'
+        + ' option: import WebSocket from "ws"; connect(url, { token, WebSocket })',
+      );
+    }
     this.#url = url;
     this.#token = token;
     this.#Socket = WebSocket;
     this.#session = new Session({ refreshable: typeof token === "function", ...options });
     this.state = { state: "connecting" };
-    globalThis.addEventListener?.("online", this.#online);
+    for (const [target, event] of wakers()) target.addEventListener(event, this.#awake);
     // The application gets to add its listeners before anything happens.
     queueMicrotask(() => this.#feed({ on: "start" }));
   }
@@ -714,14 +913,16 @@ export class Chat {
     if (subscribe) this.#feed({ on: "subscribe", room });
     const stream = new Stream({
       room,
-      after: after ?? this.#session.logs.get(room)?.begun ?? null,
+      after: after ?? this.#session.logs.begun(room),
       max: this.#session.options.maxHeld,
       history: (from) => this.history(room, { after: from, limit: PAGE }),
-      position: () => this.#session.logs.get(room)?.last ?? null,
+      position: () => this.#session.logs.position(room),
       lost: () => this.#emit("reset", room),
+      begun: () => this.#streams.add(stream),
       done: () => this.#streams.delete(stream),
     });
     this.#streams.add(stream);
+    if (this.state.state === "closed") stream.end(this.state);
     return stream;
   }
 
@@ -742,11 +943,21 @@ export class Chat {
     }
   }
 
+  /** A listener may call back into the client: what comes of that is done after what was decided before it. */
   #feed(event) {
-    for (const action of this.#session.input(Date.now(), event)) this.#perform(action);
+    this.#todo.push(...this.#session.input(performance.now(), event));
+    if (this.#isDoing) return;
+    this.#isDoing = true;
+    try {
+      while (this.#todo.length > 0) this.#perform(this.#todo.shift());
+    } finally {
+      this.#isDoing = false;
+    }
   }
 
   #perform(action) {
+    // A listener has closed the client: nothing more is heard of what came together with what it was told.
+    if (this.#session.phase === "closed" && NEWS.has(action.do)) return;
     switch (action.do) {
       case "token": this.#getToken(); break;
       case "connect": this.#open(action.token); break;
@@ -759,7 +970,10 @@ export class Chat {
         for (const stream of this.#streams) stream.offer(action.entry);
         break;
       case "signal": this.#emit("signal", action.signal); break;
-      case "rooms": this.#emit("rooms", this.rooms); break;
+      case "rooms":
+        for (const stream of this.#streams) stream.anchor();
+        this.#emit("rooms", this.rooms);
+        break;
       case "reset":
         for (const stream of this.#streams) stream.reset(action.room);
         this.#emit("reset", action.room);
@@ -783,7 +997,7 @@ export class Chat {
   #changed({ do: _do, ...state }) {
     this.state = state;
     if (state.state === "closed") {
-      globalThis.removeEventListener?.("online", this.#online);
+      for (const [target, event] of wakers()) target.removeEventListener(event, this.#awake);
       for (const name of [...this.#timers.keys()]) this.#clearTimer(name);
       for (const stream of [...this.#streams]) stream.end(state);
     }
@@ -793,7 +1007,9 @@ export class Chat {
   async #getToken() {
     let event;
     try {
-      event = { on: "token", token: await (typeof this.#token === "function" ? this.#token() : this.#token) };
+      const token = await (typeof this.#token === "function" ? this.#token() : this.#token);
+      if (typeof token !== "string" || !TOKEN.test(token)) throw new TypeError("What was given as a token is none.");
+      event = { on: "token", token };
     } catch (error) {
       event = { on: "token_failed", message: String(error?.message ?? error) };
     }
@@ -801,15 +1017,25 @@ export class Chat {
   }
 
   #open(token) {
-    const socket = new this.#Socket(this.#url, [SUBPROTOCOL, `jwt.${token}`]);
+    let socket;
+    try {
+      socket = new this.#Socket(this.#url, [SUBPROTOCOL, `jwt.${token}`]);
+    } catch (error) {
+      // An address that is none, or one that this page may not connect to: no later attempt can succeed either.
+      this.#feed({ on: "closed", code: BAD_CLIENT, reason: String(error?.message ?? error) });
+      return;
+    }
     this.#socket = socket;
+    let status; // of a refused handshake, which only the package `ws` tells
     const feed = (event) => {
       if (this.#socket === socket) this.#feed(event);
     };
     socket.onopen = () => feed({ on: "opened" });
     socket.onmessage = ({ data }) => feed({ on: "frame", frame: parse(data) });
-    socket.onerror = () => {}; // a close always follows, and says more
-    socket.onclose = ({ code, reason }) => feed({ on: "closed", code, reason });
+    socket.onerror = (event) => { // a close always follows
+      status = Number(/^Unexpected server response: (\d{3})$/u.exec(event?.message ?? "")?.[1]) || undefined;
+    };
+    socket.onclose = ({ code, reason }) => feed({ on: "closed", code, reason, status });
   }
 
   #drop(code) {
@@ -823,13 +1049,23 @@ export class Chat {
     this.#timers.set(name, setTimeout(() => {
       this.#timers.delete(name);
       this.#feed({ on: "timer", name });
-    }, ms));
+    }, Math.min(ms, LONGEST_TIMER_MS)));
   }
 
   #clearTimer(name) {
     clearTimeout(this.#timers.get(name));
     this.#timers.delete(name);
   }
+}
+
+/** What tells that a machine may have slept, or a network has come back: the connection is then looked at, or made. */
+function wakers() {
+  const { document, addEventListener } = globalThis;
+  return typeof addEventListener !== "function" ? [] : [
+    [globalThis, "online"],
+    [globalThis, "pageshow"],
+    ...(document === undefined ? [] : [[document, "visibilitychange"]]),
+  ];
 }
 
 /** The frame in `text`; null if it is none. */
@@ -849,15 +1085,19 @@ function newId() {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** One reader of a room, gap-free: it buffers `max` entries and reads what it has no room for from history later. */
+/**
+ * One reader of a room, gap-free: it buffers `max` entries and reads what it has no room for from history later.
+ * A loop that was left can be taken up again where it stood.
+ */
 class Stream {
   #of;
   #tail; // the seq of the last entry buffered or left to history; null before the first
   #buffer = [];
   #lagging; // entries after `tail` are to be read from history
+  #adrift = false; // all that history had is read, but what comes live does not begin yet
   #restarts = 0;
   #ended = null;
-  #wake = null;
+  #waiting = [];
 
   constructor(of) {
     this.#of = of;
@@ -874,30 +1114,45 @@ class Stream {
       this.#tail = entry.seq;
       this.#buffer.push(entry);
     }
-    this.#wake?.();
+    this.#wake();
+  }
+
+  /** The client may have begun to listen: what was written before that, and after the last page, is lacking here. */
+  anchor() {
+    if (!this.#adrift || this.#of.position() === null) return;
+    this.#adrift = false;
+    this.#lagging = this.#tail < this.#of.position();
+    this.#wake();
   }
 
   reset(room) {
     if (room !== this.#of.room) return;
     this.#tail = null;
     this.#lagging = false;
+    this.#adrift = false;
     this.#restarts += 1;
   }
 
   end(state) {
     this.#ended = state;
-    this.#wake?.();
+    this.#wake();
+  }
+
+  #wake() {
+    for (const go of this.#waiting.splice(0)) go();
   }
 
   async *[Symbol.asyncIterator]() {
+    this.#of.begun();
     try {
       for (;;) {
         if (this.#buffer.length > 0) yield this.#buffer.shift();
         else if (this.#ended !== null) {
-          if (this.#ended.code === 1000) return;
-          throw new HubbubError("disconnected", this.#ended.reason ?? "", { closeCode: this.#ended.code });
+          const { code, reason } = this.#ended;
+          if (code === 1000 && reason === BY_APPLICATION) return;
+          throw new HubbubError("disconnected", reason ?? "", { closeCode: code });
         } else if (this.#lagging) await this.#catchUp();
-        else await new Promise((resolve) => { this.#wake = resolve; });
+        else await new Promise((resolve) => { this.#waiting.push(resolve); });
       }
     } finally {
       this.#of.done();
@@ -906,21 +1161,24 @@ class Stream {
 
   async #catchUp() {
     const restarts = this.#restarts;
+    const after = this.#tail;
     let page;
     try {
-      page = await this.#of.history(this.#tail);
+      page = await this.#of.history(after);
     } catch (error) {
       if (this.#ended !== null) return;
       if (!error.retry) throw error;
-      await new Promise((resolve) => { setTimeout(resolve, error.retryAfterMs ?? 1000); });
+      await new Promise((resolve) => { setTimeout(resolve, error.retryAfterMs ?? AGAIN_MS); });
       return;
     }
-    if (this.#restarts !== restarts) return;
+    if (this.#restarts !== restarts || this.#tail !== after) return; // started anew, or another loop was faster
     const first = page.entries[0]?.seq ?? page.head + 1;
-    if (first > this.#tail + 1) this.#of.lost(); // retention has taken what this reader lacks
+    if (first > after + 1) this.#of.lost(); // retention has taken what this reader lacks
     this.#buffer.push(...page.entries);
-    this.#tail = page.entries.at(-1)?.seq ?? Math.max(page.head, this.#tail);
+    this.#tail = page.entries.at(-1)?.seq ?? Math.max(page.head, after);
     // What came while the answer was under way was not taken: only at the client's own place is it complete.
-    this.#lagging = page.has_more || this.#tail < (this.#of.position() ?? 0);
+    const position = this.#of.position();
+    this.#lagging = page.has_more || this.#tail < (position ?? 0);
+    this.#adrift = !this.#lagging && position === null;
   }
 }

@@ -167,3 +167,183 @@ test("text that is no JSON makes the client reconnect", async () => {
   assert.equal(chat.state.state, "waiting");
   chat.close();
 });
+
+test("what a listener asks for goes out after what was decided before it was told", async () => {
+  const { FakeSocket, sockets } = server();
+  const chat = connect("ws://chat.test/ws", { token: "T", WebSocket: FakeSocket });
+  const pending = [chat.send("general", "first"), chat.send("general", "second")];
+  chat.on("state", ({ state: name }) => name === "live" && pending.push(chat.send("general", "third")));
+  await turn();
+  sockets[0].accept();
+  assert.deepEqual(sockets[0].sent.slice(1).map(({ text }) => text), ["first", "second", "third"]);
+  chat.close();
+  assert.equal((await Promise.allSettled(pending)).length, 3);
+});
+
+test("a listener may close the client and hears nothing more", async () => {
+  const { chat, sockets } = await live();
+  sockets[0].onclose({ code: 1006, reason: "" });
+  while (sockets.length < 2) await turn();
+  const seen = [];
+  chat.on("entry", ({ seq }) => {
+    seen.push(seq);
+    chat.close();
+  });
+  chat.on("state", ({ state: name }) => seen.push(name));
+  // Two entries, and a gap that would be asked for after them.
+  sockets[1].accept([state("general", 9)], [said(1), said(2)]);
+  assert.deepEqual(seen, ["live", 1, "closed"]);
+  assert.equal(sockets[1].closedWith, 1000);
+  assert.deepEqual(sockets[1].sent.map(({ action }) => action), ["sync"]);
+});
+
+test("without a WebSocket, or without a token, it says what to do", () => {
+  assert.throws(() => connect("ws://chat.test/ws", { token: "T", WebSocket: null }), /npm install ws.*WebSocket/u);
+  for (const options of [undefined, {}, { token: null }]) {
+    assert.throws(() => connect("ws://chat.test/ws", options), /token must be a JWT, or a function/u);
+  }
+});
+
+test("a text that can be no token stops the client, or is asked for again", async () => {
+  const { FakeSocket, sockets } = server();
+  const fixed = connect("ws://chat.test/ws", { token: "two words", WebSocket: FakeSocket });
+  await turn();
+  assert.deepEqual([fixed.state.state, fixed.state.code], ["closed", 4401]);
+  const answers = [undefined, "", "a\r\nb", "T"];
+  const asked = connect("ws://chat.test/ws", { token: () => answers.shift(), WebSocket: FakeSocket, random: () => 0 });
+  while (sockets.length === 0) await turn();
+  assert.deepEqual(sockets[0].protocols, ["hubbub.v1", "jwt.T"]);
+  asked.close();
+});
+
+test("an address that is none ends the client with the reason", async () => {
+  class Picky {
+    constructor() {
+      throw new SyntaxError("The URL 'nowhere' is invalid.");
+    }
+  }
+  const chat = connect("nowhere", { token: () => "T", WebSocket: Picky });
+  await turn();
+  assert.deepEqual(chat.state, { state: "closed", code: 4400, reason: "The URL 'nowhere' is invalid." });
+  await assert.rejects(chat.ping(), ({ code }) => code === "disconnected");
+});
+
+test("the status of a refused handshake is taken from `ws`", async () => {
+  const { FakeSocket, sockets } = server();
+  const chat = connect("ws://chat.test/ws", { token: "T", WebSocket: FakeSocket });
+  await turn();
+  sockets[0].onerror({ message: "Unexpected server response: 401" });
+  sockets[0].onclose({ code: 1006, reason: "" });
+  assert.deepEqual([chat.state.state, chat.state.code], ["closed", 4401]);
+});
+
+test("patience without end is no patience of a millisecond", async () => {
+  const set = globalThis.setTimeout;
+  const asked = [];
+  globalThis.setTimeout = (ring, ms) => {
+    asked.push(ms);
+    return set(ring, ms);
+  };
+  try {
+    const { chat } = await live({ sendDeadlineMs: Infinity });
+    const sending = chat.send("general", "hi");
+    assert.equal(Math.max(...asked), 2 ** 31 - 1);
+    chat.close();
+    await assert.rejects(sending, ({ code }) => code === "disconnected");
+  } finally {
+    globalThis.setTimeout = set;
+  }
+});
+
+test("the time of day may jump", async () => {
+  const { now } = Date;
+  Date.now = () => assert.fail("it is no steady clock");
+  try {
+    const { chat, sockets } = await live();
+    sockets[0].say(said(1));
+    assert.equal(chat.rooms.get("general").head, 1);
+    chat.close();
+  } finally {
+    Date.now = now;
+  }
+});
+
+test("when the page is seen again, or the network is back, it looks whether the connection stands", async () => {
+  const page = new EventTarget();
+  const document = Object.assign(new EventTarget(), { visibilityState: "hidden" });
+  const { addEventListener, removeEventListener } = EventTarget.prototype;
+  Object.assign(globalThis, { document });
+  globalThis.addEventListener = addEventListener.bind(page);
+  globalThis.removeEventListener = removeEventListener.bind(page);
+  try {
+    const { chat, sockets } = await live();
+    const pings = () => sockets.at(-1).sent.filter(({ action }) => action === "ping").length;
+    document.dispatchEvent(new Event("visibilitychange"));
+    assert.equal(pings(), 0, "nobody looks");
+    document.visibilityState = "visible";
+    for (const [target, name] of [[document, "visibilitychange"], [page, "online"], [page, "pageshow"]]) {
+      const before = pings();
+      target.dispatchEvent(new Event(name));
+      assert.equal(pings(), before + 1, name);
+      sockets[0].say({ type: "ok", ref: sockets[0].sent.at(-1).ref, at: 1 });
+    }
+    sockets[0].onclose({ code: 1006, reason: "" });
+    page.dispatchEvent(new Event("online"));
+    assert.equal(chat.state.state, "connecting");
+    chat.close();
+    page.dispatchEvent(new Event("online"));
+    assert.equal(chat.state.state, "closed");
+  } finally {
+    for (const name of ["document", "addEventListener", "removeEventListener"]) delete globalThis[name];
+  }
+});
+
+test("a loop that was left goes on where it stood", async () => {
+  const { chat, sockets } = await live();
+  const stream = chat.room("general");
+  sockets[0].say(said(1));
+  sockets[0].say(said(2));
+  for await (const { seq } of stream) {
+    assert.equal(seq, 1);
+    break;
+  }
+  sockets[0].say(said(3)); // while nobody reads
+  const loop = stream[Symbol.asyncIterator]();
+  assert.equal((await loop.next()).value.seq, 2);
+  sockets[0].say(said(4));
+  const third = loop.next();
+  await turn();
+  const ask = sockets[0].sent.at(-1);
+  assert.deepEqual([ask.action, ask.after], ["history", 2]);
+  sockets[0].say({ type: "ok", ref: ask.ref, room: "general", entries: [said(3), said(4)], head: 4, has_more: false, changes: [] });
+  assert.deepEqual([(await third).value.seq, (await loop.next()).value.seq], [3, 4]);
+  chat.close();
+  assert.equal((await loop.next()).done, true);
+});
+
+test("a loop on a client that has stopped ends", async () => {
+  const { chat, sockets } = await live();
+  sockets[0].onclose({ code: 4403, reason: "banned" });
+  await assert.rejects(chat.room("general")[Symbol.asyncIterator]().next(), ({ closeCode }) => closeCode === 4403);
+});
+
+test("what is written between a page of history and the beginning of a subscription is read", async () => {
+  const { chat, sockets } = await live();
+  const loop = chat.room("stage", { after: 0, subscribe: true })[Symbol.asyncIterator]();
+  const first = loop.next();
+  await turn();
+  const [subscribe, history] = sockets[0].sent.slice(-2);
+  assert.deepEqual([subscribe.action, history.action, history.after], ["subscribe", "history", 0]);
+  const page = (ref, seqs) => sockets[0].say({ type: "ok", ref, room: "stage", entries: seqs.map((seq) => said(seq, "stage")), head: seqs.at(-1), has_more: false, changes: [] });
+  page(history.ref, [1]);
+  assert.equal((await first).value.seq, 1);
+  const second = loop.next();
+  await turn();
+  sockets[0].say({ type: "ok", ref: subscribe.ref, room: "stage", head: 2 });
+  await turn();
+  const ask = sockets[0].sent.at(-1);
+  assert.deepEqual([ask.action, ask.after], ["history", 1]);
+  page(ask.ref, [2]);
+  assert.equal((await second).value.seq, 2);
+  chat.close();
+});

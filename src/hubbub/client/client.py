@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
+from weakref import WeakSet
 
 import msgspec
-from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as open_websocket
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
-from websockets.typing import Subprotocol
 
-from hubbub.client.failures import Disconnected, failure
-from hubbub.client.session import (
+from hubbub.client.actions import (
     Action,
     CancelTimer,
     Connect,
@@ -25,25 +22,23 @@ from hubbub.client.session import (
     DeliverSignal,
     Disconnect,
     GetToken,
-    Phase,
     Reject,
-    Reset,
     ResetRoom,
     Resolve,
+    RoomsChanged,
     SendFrame,
-    Session,
     SetTimer,
-    Settings,
     StateChanged,
-    decode_entry,
-    encode_frame,
 )
-from hubbub.client.streams import EntryStream, LogPage, SignalStream
-from hubbub.errors import HubbubError, Unavailable
+from hubbub.client.connection import CLOSING_S, Connection
+from hubbub.client.failures import Disconnected, failure
+from hubbub.client.frames import Reset, read_entry
+from hubbub.client.logs import PAGE
+from hubbub.client.session import Phase, Session, Settings, encode_frame
+from hubbub.client.streams import EntryStream, LogPage, SignalStream, Stream
+from hubbub.errors import HubbubError, Internal, Unavailable
 from hubbub.model import Role, RoomId, RoomKind, RoomState
 from hubbub.protocol import (
-    SUBPROTOCOL,
-    TOKEN_SUBPROTOCOL_PREFIX,
     Appended,
     Done,
     HistoryPage,
@@ -63,14 +58,14 @@ Token = str | Callable[[], str | Awaitable[str]]
 
 ResultT = TypeVar("ResultT", bound=Result)
 
-_LARGEST_FRAME = 16 * 1024 * 1024
-"""The most a server's frame may have, in bytes; a page of history is far below."""
+_LONGEST_S = 1e9
+"""Thirty years stand for patience without end, which is no whole number of milliseconds."""
 
-_CLOSING_S = 2.0
-"""How long the closing handshake of a connection that is given up may take."""
+_TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
+"""What a JWT, or any token that can be a WebSocket subprotocol, is made of (RFC 9110, section 5.6.2)."""
 
 
-class _ReadLog(msgspec.Struct):
+class _ReadLog(Result, tag="ok"):
     entries: list[msgspec.Raw]
     head: int
     has_more: bool
@@ -99,17 +94,20 @@ def connect(
         backoff_base_s, backoff_cap_s: the longest first wait after a failure, doubled each time, and its limit.
         heartbeat_s: how long nothing may be heard before the client asks whether the server is there.
         answer_s: how long that answer, or the opening of a connection, may take.
-        deadline_s: how long a call may take, its retries over reconnects included; later it raises `TimedOut`.
+        deadline_s: how long a call may take, its retries over reconnects included; later it raises `TimedOut`. So long
+            a token may take too.
         max_pending: how many calls may wait at once; more raise `Unavailable`.
         max_held: how many entries are held while a gap is filled, and buffered for each slow reader.
 
     """
+    if not isinstance(token, str) and not callable(token):
+        raise TypeError(f"token must be a JWT, or a function that gets one, not a {type(token).__name__}")
     settings = Settings(
-        backoff_base_ms=round(backoff_base_s * 1000),
-        backoff_cap_ms=round(backoff_cap_s * 1000),
-        heartbeat_ms=round(heartbeat_s * 1000),
-        answer_ms=round(answer_s * 1000),
-        send_deadline_ms=round(deadline_s * 1000),
+        backoff_base_ms=_ms(backoff_base_s),
+        backoff_cap_ms=_ms(backoff_cap_s),
+        heartbeat_ms=_ms(heartbeat_s),
+        answer_ms=_ms(answer_s),
+        send_deadline_ms=_ms(deadline_s),
         max_pending=max_pending,
         max_held=max_held,
         refreshable=callable(token),
@@ -121,7 +119,11 @@ class Client:
     """A chat, across as many connections as it takes; made by `connect`.
 
     Every call raises the class of `hubbub.errors` that the server's answer names, `TimedOut` when none came in time,
-    and `Disconnected` when the client has stopped.
+    and `Disconnected` when the client has stopped. A call that is cancelled is not repeated; it may have been done.
+
+    Attributes:
+        waiting: the streams in which a loop waits.
+
     """
 
     def __init__(self, url: str, token: Token, settings: Settings, open_timeout_s: float | None) -> None:
@@ -132,13 +134,15 @@ class Client:
         self._session = Session(settings)
         self._state = StateChanged("connecting")
         self._changed = asyncio.Event()
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: WeakSet[asyncio.Task[None]] = WeakSet()  # those of the tasks that get a token
         self._calls: dict[int, asyncio.Future[msgspec.Raw]] = {}
         self._last_call = 0
-        self._readers: set[EntryStream] = set()
-        self._signal_readers: set[SignalStream] = set()
+        self.waiting: set[Stream[Any]] = set()  # Any: of entries or of signals
+        self._readers: WeakSet[EntryStream] = WeakSet()
+        self._signal_readers: WeakSet[SignalStream] = WeakSet()
 
     async def __aenter__(self) -> Self:
         self._session.start(_now())
@@ -173,11 +177,16 @@ class Client:
         """End for good: what is pending raises `Disconnected`, loops over entries end."""
         self._session.close(_now())
         self._perform()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_CLOSING_S)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        tasks = list(self._tasks)
+        try:
+            for task in self._asking:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=CLOSING_S)
+        finally:
+            for task in tasks:
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # What is known
 
@@ -217,7 +226,7 @@ class Client:
         if subscribe:
             self._session.subscribe(_now(), RoomId(room))
             self._perform()
-        return self._reader(RoomId(room), self._session.begun(RoomId(room)) if after is None else after)
+        return self._reader(RoomId(room), self._session.logs.begun(RoomId(room)) if after is None else after)
 
     def entries(self) -> EntryStream:
         """The entries of all rooms from now on: each once, and in order within its room."""
@@ -225,15 +234,14 @@ class Client:
 
     def signals(self) -> SignalStream:
         """Signals from now on, and a `Reset` for each room that starts anew."""
-        stream = SignalStream(self._bound, self._signal_readers.discard)
-        ended = self._ended()
+        stream = SignalStream(self, self._bound)
         if self._session.phase is Phase.CLOSED:
-            stream.end(ended)
+            stream.end(self._ended())
         self._signal_readers.add(stream)
         return stream
 
     def _reader(self, room: RoomId | None, after: int | None) -> EntryStream:
-        stream = EntryStream(self, room, after, self._bound, self._readers.discard)
+        stream = EntryStream(self, room, after, self._bound)
         if self._session.phase is Phase.CLOSED:
             stream.end(self._ended())
         self._readers.add(stream)
@@ -241,16 +249,19 @@ class Client:
 
     def position(self, room: RoomId) -> int | None:
         """The `seq` up to which the room has been delivered; None when it is not listened to."""
-        return self._session.position(room)
+        return self._session.logs.position(room)
 
     async def page(self, room: RoomId, after: int) -> LogPage:
         """The entries after a seq, at most 200."""
-        read = msgspec.json.decode(await self._ask("history", room=room, after=after, limit=200), type=_ReadLog)
-        return LogPage([decode_entry(raw) for raw in read.entries], read.head, read.has_more)
+        read = await self._get("history", _ReadLog, room=room, after=after, limit=PAGE)
+        try:
+            return LogPage([read_entry(raw) for raw in read.entries], read.head, read.has_more)
+        except msgspec.DecodeError as error:
+            raise _unreadable(error) from error
 
     def lost(self, room: RoomId) -> None:
         """Tell the application that entries which a reader lacks are not kept any more."""
-        for stream in self._signal_readers:
+        for stream in list(self._signal_readers):
             stream.offer(Reset(room=room))
 
     # Acting
@@ -321,7 +332,7 @@ class Client:
 
     async def leave(self, room: str) -> None:
         """Stop being a member."""
-        await self._ask("leave", room=room)
+        await self._ask("leave", {"room": room})
 
     async def invite(self, room: str, user: str, role: Role | str | None = None) -> None:
         """Make a user a member."""
@@ -374,20 +385,26 @@ class Client:
 
     async def sync(self) -> None:
         """Sync anew; the client does so by itself after each connect."""
-        await self._ask("sync")
+        await self._ask("sync", {})
 
     async def request(self, action: str, **fields: Any) -> dict[str, Any]:
         """Any action, such as one of your own; returns the reply's fields."""
-        reply = msgspec.json.decode(await self._ask(action, **fields), type=dict[str, Any])
+        if action == "send":
+            fields.setdefault("client_id", secrets.token_hex(16))
+        reply = msgspec.json.decode(await self._ask(action, fields), type=dict[str, Any])
         return {name: value for name, value in reply.items() if name not in ("type", "ref")}
 
     async def _get(self, action: str, kind: type[ResultT], /, **fields: Any) -> ResultT:
-        return msgspec.json.decode(await self._ask(action, **fields), type=kind)
+        """Ask with the fields that are given: None is an absent one, except that `data` may be JSON's null."""
+        absent = {"data": msgspec.UNSET}
+        given = {name: value for name, value in fields.items() if value is not absent.get(name)}
+        answer = await self._ask(action, given)
+        try:
+            return msgspec.json.decode(answer, type=kind)
+        except msgspec.DecodeError as error:
+            raise _unreadable(error) from error
 
-    async def _ask(self, action: str, /, **fields: Any) -> msgspec.Raw:
-        given = {name: value for name, value in fields.items() if value is not None and value is not msgspec.UNSET}
-        if action == "send":
-            given.setdefault("client_id", secrets.token_hex(16))
+    async def _ask(self, action: str, given: dict[str, Any]) -> msgspec.Raw:
         self._last_call += 1
         call = self._last_call
         answer: asyncio.Future[msgspec.Raw] = asyncio.get_running_loop().create_future()
@@ -432,16 +449,19 @@ class Client:
             case Reject():
                 self._settle(action.call, _failure(action))
             case GetToken():
-                self._own(self._get_token())
+                self._asking.add(self._own(self._get_token()))
             case Connect(token=token):
-                self._connection = _Connection(self, self._url, token)
+                self._connection = Connection(self, self._url, token)
                 self._own(self._connection.run())
             case Disconnect():
                 self._drop()
             case StateChanged():
                 self._become(action)
+            case RoomsChanged():
+                for reader in list(self._readers):
+                    reader.anchor()
             case _:
-                pass  # a frame without a connection, or a change that `rooms` shows by itself
+                pass  # a frame without a connection
 
     def _settle(self, call: int, outcome: msgspec.Raw | HubbubError) -> None:
         answer = self._calls.pop(call, None)
@@ -459,10 +479,9 @@ class Client:
             return
         for name in list(self._timers):
             self._cancel_timer(name)
-        for reader in self._readers:
-            reader.end(self._ended())
-        for listener in self._signal_readers:
-            listener.end(self._ended())
+        streams: list[Stream[Any]] = [*self._readers, *self._signal_readers]  # Any: of entries or of signals
+        for stream in streams:
+            stream.end(self._ended())
 
     def _ended(self) -> Disconnected | None:
         """Why the client has stopped; None if it has not, or was asked to."""
@@ -481,16 +500,17 @@ class Client:
         if timer is not None:
             timer.cancel()
 
-    def _own(self, work: Any) -> None:  # Any: a coroutine, whose other type arguments say nothing
+    def _own(self, work: Any) -> asyncio.Task[None]:  # Any: a coroutine, whose other type arguments say nothing
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             # A defect in here: stop, rather than hang with nobody at the socket, and let the loop's handler show it.
-            self._session.close(_now())
+            self._session.close(_now(), 1011, f"The client failed: {task.exception()!r}")
             self._perform()
             context = {"message": "The chat client failed", "exception": task.exception()}
             task.get_loop().call_exception_handler(context)
@@ -500,6 +520,13 @@ class Client:
             token = self._token if isinstance(self._token, str) else self._token()
             if inspect.isawaitable(token):
                 token = await token
+            if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+                raise TypeError("What was given as a token is none.")
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            self._session.token_failed(_now(), f"{type(error).__name__} in the function that gets tokens")
         except Exception as error:  # the application's function: whatever it raises, there is no token now
             self._session.token_failed(_now(), f"{type(error).__name__}: {error}")
         else:
@@ -511,19 +538,19 @@ class Client:
         if connection is not None:
             connection.give_up()
 
-    def opened(self, connection: _Connection) -> None:
+    def opened(self, connection: Connection) -> None:
         """A connection stands."""
         if connection is self._connection:
             self._session.opened(_now())
             self._perform()
 
-    def received(self, connection: _Connection, text: str | bytes) -> None:
+    def received(self, connection: Connection, text: str | bytes) -> None:
         """A frame came."""
         if connection is self._connection:
             self._session.frame(_now(), text)
             self._perform()
 
-    def closed(self, connection: _Connection, code: int, reason: str, status: int | None) -> None:
+    def closed(self, connection: Connection, code: int, reason: str, status: int | None) -> None:
         """A connection ended, or did not come to be."""
         if connection is self._connection:
             self._connection = None
@@ -531,94 +558,18 @@ class Client:
             self._perform()
 
 
-class _Connection:
-    """One connection: reads in one task, writes in another, in the order of `send`."""
-
-    def __init__(self, client: Client, url: str, token: str) -> None:
-        self._client = client
-        self._url = url
-        self._token = token
-        # As long as what is pending at the session: it hands over no more frames than it has calls and rooms.
-        self._outbox: asyncio.Queue[bytes] = asyncio.Queue()
-        self._given_up = asyncio.Event()
-
-    def send(self, frame: bytes) -> None:
-        """Send a frame after those before it."""
-        self._outbox.put_nowait(frame)
-
-    def give_up(self) -> None:
-        """Close it; its end is not told."""
-        self._given_up.set()
-
-    async def run(self) -> None:
-        """Open, talk until the end, and tell the client of each."""
-        code, reason, status = 1006, "", None
-        opening = asyncio.create_task(self._open())
-        giving_up = asyncio.create_task(self._given_up.wait())
-        try:
-            await asyncio.wait({opening, giving_up}, return_when=asyncio.FIRST_COMPLETED)
-            if not opening.done():
-                return
-            socket = opening.result()
-            self._client.opened(self)
-            code, reason = await self._talk(socket, giving_up)
-        except InvalidStatus as error:
-            status = error.response.status_code
-            reason = f"the handshake was answered with HTTP {status}"
-        except (OSError, InvalidHandshake, InvalidURI, ConnectionClosed) as error:
-            reason = f"{type(error).__name__}: {error}"
-        finally:
-            for task in (opening, giving_up):
-                task.cancel()
-            await asyncio.gather(opening, giving_up, return_exceptions=True)
-        self._client.closed(self, code, reason, status)
-
-    async def _open(self) -> ClientConnection:
-        protocols = [Subprotocol(SUBPROTOCOL), Subprotocol(TOKEN_SUBPROTOCOL_PREFIX + self._token)]
-        return await open_websocket(
-            self._url,
-            subprotocols=protocols,
-            compression=None,
-            max_size=_LARGEST_FRAME,
-            open_timeout=None,  # the session's timer bounds it
-            ping_interval=None,  # the session's heartbeat does that
-            close_timeout=_CLOSING_S,
-        )
-
-    async def _talk(self, socket: ClientConnection, giving_up: asyncio.Task[bool]) -> tuple[int, str]:
-        reading = asyncio.create_task(self._read(socket))
-        writing = asyncio.create_task(self._write(socket))
-        try:
-            await asyncio.wait({reading, giving_up}, return_when=asyncio.FIRST_COMPLETED)
-            if reading.done():
-                reading.result()
-        finally:
-            for task in (reading, writing):
-                task.cancel()
-            await asyncio.gather(reading, writing, return_exceptions=True)
-            await socket.close()
-        # What the server's close frame said; after none, websockets has 1006 for us.
-        return socket.close_code or 1006, socket.close_reason or ""
-
-    async def _read(self, socket: ClientConnection) -> None:
-        try:
-            while True:
-                self._client.received(self, await socket.recv())
-        except ConnectionClosed:
-            return
-
-    async def _write(self, socket: ClientConnection) -> None:
-        try:
-            while True:
-                await socket.send((await self._outbox.get()).decode())
-        except ConnectionClosed:
-            return  # the reader learns the same, and says it
-
-
 def _failure(rejected: Reject) -> HubbubError:
     after = rejected.retry_after_ms if isinstance(rejected.retry_after_ms, int) else None
     closed = rejected.close_code if isinstance(rejected.close_code, int) else None
     return failure(rejected.code, rejected.message, after, closed)
+
+
+def _unreadable(error: msgspec.DecodeError) -> Internal:
+    return Internal(f"The server's answer cannot be read: {error}")
+
+
+def _ms(seconds: float) -> int:
+    return round(min(seconds, _LONGEST_S) * 1000)
 
 
 def _now() -> int:

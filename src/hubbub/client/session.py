@@ -1,7 +1,8 @@
 """What a client does next, decided without I/O: fed with events and the time, it gives back actions.
 
 The JavaScript client has the same machine; `clients/vectors` holds scripts that both must follow. Each event is a
-method, which adds to what `take` returns; the caller does those actions in order.
+method, which adds to what `take` returns; the caller does those actions in order. What is known of rooms and their logs
+is the part of `Logs`; the connection's life and the application's calls are this one's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,33 @@ from typing import Any
 
 import msgspec
 
-from hubbub.model import AnyEntry, Entry, MemberUpdated, MessageCreated, Role, RoomId, RoomKind, RoomState, RoomUpdated
+from hubbub.client.actions import (
+    Action,
+    CancelTimer,
+    Connect,
+    DeliverSignal,
+    Disconnect,
+    GetToken,
+    Reject,
+    Resolve,
+    SendFrame,
+    SetTimer,
+    StateChanged,
+)
+from hubbub.client.frames import (
+    LOST_IN_GATEWAY,
+    ReadSync,
+    read_entry,
+    read_error,
+    read_head,
+    read_joined,
+    read_page,
+    read_signal,
+    read_subscribed,
+    read_sync,
+)
+from hubbub.client.logs import AGAIN_MS, Logs
+from hubbub.model import RoomId, RoomState
 from hubbub.protocol import (
     CLOSE_BAD_CLIENT,
     CLOSE_CODES,
@@ -22,24 +49,12 @@ from hubbub.protocol import (
     CloseAdvice,
     ErrorReply,
     HeadSignal,
-    HistoryPage,
-    Joined,
     Notice,
-    PresenceSignal,
     ReadSignal,
     RoomSignal,
     Signal,
-    Subscribed,
-    Synced,
-    TypingSignal,
     encode,
 )
-
-PAGE = 200
-"""Entries asked for at once when a hole is filled."""
-
-LAST_PAGE = 50
-"""Entries asked for when a room starts anew."""
 
 REPEATABLE = frozenset(
     (
@@ -52,175 +67,15 @@ REPEATABLE = frozenset(
 _STOP = {row.code for row in CLOSE_CODES if row.advice is CloseAdvice.STOP}
 
 
-# What comes out
-
-
-class Action(msgspec.Struct, frozen=True, tag_field="do", rename="camel"):
-    """Base of what the session wants done."""
-
-
-class GetToken(Action, frozen=True, tag="token"):
-    """Get a token and give it back with `token` or `token_failed`."""
-
-
-class Connect(Action, frozen=True, tag="connect"):
-    """Open a connection with this token; say `opened`, and `closed` when it fails or ends."""
-
-    token: str
-
-
-class SendFrame(Action, frozen=True, tag="send"):
-    """Send this frame on the connection."""
-
-    frame: dict[str, Any]  # Any: custom actions have their own fields
-
-
-class Disconnect(Action, frozen=True, tag="disconnect"):
-    """Close the connection; nothing more of it is to be told, not even its end."""
-
-    code: int
-
-
-class SetTimer(Action, frozen=True, tag="timer"):
-    """Call `timer(name)` after `ms`; a timer of the same name is replaced."""
-
-    name: str
-    ms: int
-
-
-class CancelTimer(Action, frozen=True, tag="cancel"):
-    """Forget the timer of this name, if there is one."""
-
-    name: str
-
-
-class Deliver(Action, frozen=True, tag="entry"):
-    """The application gets this entry: each once, in its room's order."""
-
-    entry: Entry
-
-
-class DeliverSignal(Action, frozen=True, tag="signal"):
-    """The application gets this signal."""
-
-    signal: Signal
-
-
-class RoomsChanged(Action, frozen=True, tag="rooms"):
-    """Something in `Session.rooms` is different now."""
-
-
-class ResetRoom(Action, frozen=True, tag="reset"):
-    """The room's seqs no longer hold, or what was missed is not kept any more; its last page follows."""
-
-    room: RoomId
-
-
-class Resolve(Action, frozen=True, tag="resolve"):
-    """The call succeeded; `result` is the whole reply."""
-
-    call: int
-    result: msgspec.Raw
-
-
-class Reject(Action, frozen=True, tag="reject"):
-    """The call failed; the code is the wire's, or `timeout`, or `disconnected` with `close_code`."""
-
-    call: int
-    code: str
-    message: str
-    retry: bool
-    retry_after_ms: int | msgspec.UnsetType = msgspec.UNSET
-    close_code: int | msgspec.UnsetType = msgspec.UNSET
-
-
-class StateChanged(Action, frozen=True, tag="state"):
-    """Where the client stands: connecting, live, waiting (`retry_in_ms`), or closed for good."""
-
-    state: str
-    retry_in_ms: int | msgspec.UnsetType = msgspec.UNSET
-    code: int | msgspec.UnsetType = msgspec.UNSET
-    reason: str | msgspec.UnsetType = msgspec.UNSET
-
-
-# What comes in
-
-
-class OtherEntry(Entry, kw_only=True, tag=False):
-    """An entry of a type that this version does not know: its common fields, and `type` with the rest as JSON."""
-
-    type: str
-    json: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class OtherSignal(Signal, kw_only=True, tag=False):
-    """A signal of a type that this version does not know, such as one of a custom action: all of it as JSON."""
-
-    type: str
-    json: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class Reset(Signal, kw_only=True, tag="reset"):
-    """Made by the client: `room` starts anew (other data on the server, or retention took what was missed).
-
-    Forget what is shown of it; its last page of entries follows.
-    """
-
-    room: RoomId
-
-
-class _Head(msgspec.Struct):
-    type: str
-    ref: str | None = None
-    seq: int | None = None
-    id: str | None = None
-
-
-class _Synced(Synced, tag="ok"):
-    entries: list[msgspec.Raw]  # type: ignore[assignment]  # types of entries that are not known yet must pass
-
-
-class _Page(HistoryPage, tag="ok"):
-    entries: list[msgspec.Raw]  # type: ignore[assignment]  # as in _Synced
-    changes: list[msgspec.Raw]  # type: ignore[assignment]  # as in _Synced
-
-
-_KnownSignal = TypingSignal | PresenceSignal | ReadSignal | HeadSignal | RoomSignal | Notice
-_ENTRY_TYPES = frozenset(msgspec.json.schema(AnyEntry)["discriminator"]["mapping"])
-_SIGNAL_TYPES = frozenset(msgspec.json.schema(_KnownSignal)["discriminator"]["mapping"])
-
-_head = msgspec.json.Decoder(_Head)
-_entry: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(AnyEntry)
-_other_entry = msgspec.json.Decoder(OtherEntry)
-_signal: msgspec.json.Decoder[Signal] = msgspec.json.Decoder(_KnownSignal)
-_other_signal = msgspec.json.Decoder(OtherSignal)
-_synced = msgspec.json.Decoder(_Synced)
-_page = msgspec.json.Decoder(_Page)
-_subscribed = msgspec.json.Decoder(Subscribed)
-_joined = msgspec.json.Decoder(Joined)
-_error = msgspec.json.Decoder(ErrorReply)
-
-
-def decode_entry(json: bytes | str | msgspec.Raw) -> Entry:
-    """The entry, also one of a type that is not known here (`OtherEntry`)."""
-    kind = _head.decode(json).type
-    if kind in _ENTRY_TYPES:
-        return _entry.decode(json)
-    other = _other_entry.decode(json)
-    other.json = msgspec.Raw(bytes(json) if not isinstance(json, str) else json.encode())
-    return other
-
-
-def _decode_signal(json: bytes | str, kind: str) -> Signal:
-    if kind in _SIGNAL_TYPES:
-        return _signal.decode(json)
-    other = _other_signal.decode(json)
-    other.json = msgspec.Raw(json.encode() if isinstance(json, str) else json)
-    return other
-
-
 class Settings(msgspec.Struct, frozen=True, rename="camel"):
-    """The client's patience and bounds; durations in milliseconds, described at `hubbub.connect`."""
+    """The client's patience and bounds; durations in milliseconds, most described at `hubbub.connect`.
+
+    Attributes:
+        max_named: how many rooms a resuming sync names, so that its frame stays below the server's limit; what was
+            missed in the others is read from history.
+        refreshable: whether another token can be got than the one at hand.
+
+    """
 
     backoff_base_ms: int = 250
     backoff_cap_ms: int = 20_000
@@ -229,6 +84,7 @@ class Settings(msgspec.Struct, frozen=True, rename="camel"):
     send_deadline_ms: int = 60_000
     max_pending: int = 1000
     max_held: int = 1000
+    max_named: int = 300
     refreshable: bool = True
 
 
@@ -242,26 +98,6 @@ class Phase(enum.Enum):
     LIVE = "live"
     WAITING = "waiting"
     CLOSED = "closed"
-
-
-class _Log:
-    """Where a room's log stands on this side."""
-
-    __slots__ = ("begun", "counted", "held", "last", "repairing", "restarting", "wanted")
-
-    def __init__(self) -> None:
-        self.last: int | None = None  # delivered up to here; None while a start is awaited
-        self.begun: int | None = None  # where `last` was at first
-        self.wanted = 0  # the highest seq heard of
-        self.counted = 0  # messages up to here are in the room's `unread` already
-        self.held: dict[int, Entry] = {}  # came before those that they follow
-        self.repairing = False  # a history request or the timer of one is under way
-        self.restarting = False  # its last page is awaited, to begin with
-
-    def begin(self, last: int) -> int:
-        """Deliver what comes after `last`; returns it."""
-        self.begun = self.last = last
-        return last
 
 
 class _Call:
@@ -289,8 +125,8 @@ class Session:
     """The life of a client over many connections.
 
     Attributes:
-        rooms: the rooms one is in or subscribed to.
-        user, connection_id: as the last sync said; None before the first, and the latter between connections.
+        logs: one's rooms and where their logs stand.
+        connection_id: as the last sync said; None between connections.
         phase: where the connection stands.
 
     """
@@ -298,37 +134,38 @@ class Session:
     def __init__(self, settings: Settings | None = None, *, rand: Callable[[], float] = random.random) -> None:
         self.settings = settings or Settings()
         self.phase = Phase.IDLE
-        self.rooms: dict[RoomId, RoomState] = {}
-        self.user: str | None = None
         self.connection_id: str | None = None
+        self._out: list[Action] = []
+        self.logs = Logs(self._do, self._ask_history, self.settings.max_held)
         self._rand = rand
         self._epoch: str | None = None
-        self._logs: dict[RoomId, _Log] = {}
         self._subscribed: dict[RoomId, None] = {}  # listened to on every connection, in the order of asking
         self._calls: dict[int, _Call] = {}
         self._inflight: dict[str, _Waiting] = {}
         self._refs = 0
-        self._attempt = 0  # failures since the last success
-        self._refused = False  # the last connection ended for its token, and none has succeeded since
+        self._attempt = 0  # failures since a connection lasted
+        self._live_at: int | None = None  # when this connection's first sync was answered; None before
+        self._refused = False  # the last connection ended for its token, and none has lasted since
         self._renewing = False  # a token for `auth` on this connection is awaited
+        self._answering = False  # the timer of an answer runs
         self._heard_at = 0
         self._now = 0
-        self._out: list[Action] = []
+
+    @property
+    def rooms(self) -> dict[RoomId, RoomState]:
+        """The rooms one is in or subscribed to."""
+        return self.logs.rooms
+
+    @property
+    def user(self) -> str | None:
+        """Whose token it is, as the last sync said; None before the first."""
+        return self.logs.user
 
     def take(self) -> list[Action]:
         """What is to be done now, in order; empties the list."""
-        out, self._out = self._out, []
+        out = self._out[:]
+        self._out.clear()
         return out
-
-    def position(self, room: RoomId) -> int | None:
-        """The `seq` up to which the room has been delivered; None when it is not listened to."""
-        log = self._logs.get(room)
-        return log.last if log else None
-
-    def begun(self, room: RoomId) -> int | None:
-        """The `seq` after which the client began to deliver the room; None when it is not listened to."""
-        log = self._logs.get(room)
-        return log.begun if log else None
 
     # Events. `now` is in milliseconds of any steady clock.
 
@@ -343,7 +180,8 @@ class Session:
         self._now = now
         if self.phase is Phase.TOKEN:
             self.phase = Phase.OPENING
-            self._out.append(Connect(token))
+            self._cancel("token")
+            self._do(Connect(token))
             self._start("open", self.settings.answer_ms)
         elif self.phase is Phase.LIVE and self._renewing:
             self._renewing = False
@@ -353,8 +191,13 @@ class Session:
         """No token could be got."""
         self._now = now
         self._renewing = False
-        if self.phase is Phase.TOKEN:
+        if self.phase is not Phase.TOKEN:
+            return
+        self._cancel("token")
+        if self.settings.refreshable:
             self._wait(1006, message or "no token could be got")
+        else:
+            self._stop(CLOSE_TOKEN_EXPIRED, message)
 
     def opened(self, now: int) -> None:
         """The connection stands."""
@@ -373,10 +216,11 @@ class Session:
         if self.phase not in (Phase.SYNCING, Phase.LIVE):
             return
         self._heard_at = now
-        self._cancel("answer")
+        if self.phase is Phase.LIVE:
+            self._answered()
         try:
             self._read_frame(text)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self._leave(1002, "the server sent what is no frame")
 
     def closed(self, now: int, code: int, reason: str = "", status: int | None = None) -> None:
@@ -406,6 +250,8 @@ class Session:
         match kind:
             case "retry" if self.phase is Phase.WAITING:
                 self._connect()
+            case "token" if self.phase is Phase.TOKEN:
+                self._wait(1006, "no token came in time")
             case "open" if self.phase is Phase.OPENING:
                 self._leave(1006, "the connection did not open in time")
             case "heartbeat":
@@ -416,9 +262,8 @@ class Session:
                 self._leave(1012, "the server is going away", at_once=True)
             case "sync" if self.phase is Phase.SYNCING:
                 self._sync()
-            case "repair" if self.phase is Phase.LIVE and RoomId(rest) in self._logs:
-                self._logs[RoomId(rest)].repairing = False
-                self._repair(RoomId(rest))
+            case "repair":
+                self.logs.repair(RoomId(rest))
             case "subscribe" if self.phase is Phase.LIVE and RoomId(rest) in self._subscribed:
                 self._listen(RoomId(rest))
             case "resend" if self.phase is Phase.LIVE:
@@ -463,56 +308,60 @@ class Session:
             self._listen(room)
 
     def online(self, now: int) -> None:
-        """The machine has a network again: reconnect at once, or see whether the connection still stands."""
+        """The machine has a network again, or woke up: reconnect at once, or see whether a connection still stands."""
         self._now = now
         if self.phase is Phase.WAITING:
             self._connect()
         elif self.phase is Phase.LIVE:
             self._probe()
 
-    def close(self, now: int) -> None:
+    def close(self, now: int, code: int = 1000, reason: str = "closed by the application") -> None:
         """The application ends everything; what is pending is rejected."""
         self._now = now
         if self.phase is not Phase.CLOSED:
-            self._stop(1000, "closed by the application", disconnect=True)
+            self._stop(code, reason, disconnect=True)
 
     # Connecting
 
+    def _do(self, action: Action) -> None:
+        self._out.append(action)
+
     def _start(self, name: str, ms: int) -> None:
-        self._out.append(SetTimer(name, ms))
+        self._do(SetTimer(name, ms))
 
     def _cancel(self, name: str) -> None:
-        self._out.append(CancelTimer(name))
+        self._do(CancelTimer(name))
 
     def _connect(self) -> None:
         self._cancel("retry")
         self.phase = Phase.TOKEN
-        self._out.append(StateChanged("connecting"))
-        self._out.append(GetToken())
+        self._do(StateChanged("connecting"))
+        self._do(GetToken())
+        self._start("token", self.settings.send_deadline_ms)
 
     def _sync(self, call: int = 0) -> None:
-        rooms = {room: log.last for room, log in self._logs.items() if log.last is not None}
+        # Those one only listens to come first: the server would not let this connection hear them otherwise.
+        rooms = self.logs.positions(self._subscribed, self.settings.max_named)
         frame: dict[str, Any] = {"action": "sync", "rooms": rooms}
         if self._epoch is not None:
             frame["epoch"] = self._epoch
         self._ask(_Waiting("sync", call=call), frame)
-        self._start("answer", self.settings.answer_ms)
+        self._await_answer()
 
     def _lost(self) -> None:
         """Forget the connection; what may be asked again waits for the next one."""
-        for name in ("open", "heartbeat", "answer", "leave", "sync"):
+        for name in ("open", "heartbeat", "leave", "sync"):
             self._cancel(name)
+        self._answered()
+        # Only a connection that outlasted the wait before it shows that all is well again.
+        if self._live_at is not None and self._now - self._live_at >= self._longest(self._attempt):
+            self._attempt = 0
+            self._refused = False
+        self._live_at = None
         self._inflight.clear()
         self._renewing = False
         self.connection_id = None
-        for room, log in list(self._logs.items()):
-            if log.repairing:
-                self._cancel(f"repair:{room}")
-            log.repairing = False
-            log.held.clear()
-            log.wanted = log.last or 0
-            if log.last is None and not log.restarting:
-                del self._logs[room]
+        self.logs.lost()
         for number, call in list(self._calls.items()):
             if not call.sent:
                 continue
@@ -526,28 +375,31 @@ class Session:
         self.phase = Phase.WAITING
         ms = self._jitter(self._attempt)
         self._attempt += 1
-        self._out.append(StateChanged("waiting", ms, code, reason))
+        self._do(StateChanged("waiting", ms, code, reason))
         self._start("retry", ms)
+
+    def _longest(self, tries: int) -> int:
+        return min(self.settings.backoff_cap_ms, self.settings.backoff_base_ms << min(tries, 30))
 
     def _jitter(self, tries: int) -> int:
         """Full jitter: anything up to the exponential back-off, so that many clients do not come back together."""
-        most = min(self.settings.backoff_cap_ms, self.settings.backoff_base_ms * 2 ** min(tries, 30))
-        return int(self._rand() * most)
+        return int(self._rand() * self._longest(tries))
 
     def _stop(self, code: int, reason: str, *, disconnect: bool = False) -> None:
         if disconnect:
             self._lost()
             self._cancel("retry")
-            self._out.append(Disconnect(1000))
+            self._cancel("token")
+            self._do(Disconnect(1000))
         self.phase = Phase.CLOSED
         for number in list(self._calls):
             self._reject(number, "disconnected", reason, retry=False, close_code=code)
-        self._out.append(StateChanged("closed", code=code, reason=reason))
+        self._do(StateChanged("closed", code=code, reason=reason))
 
     def _leave(self, code: int, reason: str, *, at_once: bool = False) -> None:
         """Give the connection up and make a new one."""
         self._lost()
-        self._out.append(Disconnect(1000))
+        self._do(Disconnect(1000))
         if at_once:
             self._connect()
         else:
@@ -562,19 +414,31 @@ class Session:
         self._start("heartbeat", self.settings.heartbeat_ms)
 
     def _probe(self) -> None:
-        self._ask(_Waiting("ping"), {"action": "ping"})
+        if not self._answering:  # else another question would put off the end of the patience with the first
+            self._ask(_Waiting("ping"), {"action": "ping"})
+            self._await_answer()
+
+    def _await_answer(self) -> None:
+        self._answering = True
         self._start("answer", self.settings.answer_ms)
+
+    def _answered(self) -> None:
+        self._answering = False
+        self._cancel("answer")
 
     # Calls
 
     def _listen(self, room: RoomId) -> None:
         self._ask(_Waiting("subscribe", room=room), {"action": "subscribe", "room": room})
 
+    def _ask_history(self, room: RoomId, **where: int) -> None:
+        self._ask(_Waiting("history", room=room), {"action": "history", "room": room, **where})
+
     def _ask(self, what: _Waiting, frame: dict[str, Any]) -> None:
         self._refs += 1
         ref = str(self._refs)
         self._inflight[ref] = what
-        self._out.append(SendFrame({**frame, "ref": ref}))
+        self._do(SendFrame({**frame, "ref": ref}))
 
     def _transmit(self, number: int) -> None:
         call = self._calls.get(number)
@@ -599,22 +463,23 @@ class Session:
         self.cancel(number)
         after = msgspec.UNSET if retry_after_ms is None else retry_after_ms
         closed = msgspec.UNSET if close_code is None else close_code
-        self._out.append(Reject(number, code, message, retry, after, closed))
+        self._do(Reject(number, code, message, retry, after, closed))
 
     def _succeeded(self, what: _Waiting, text: bytes | str) -> None:
         if what.kind == "sync":
-            self._on_synced(_synced.decode(text))
+            self._on_synced(read_sync(text))
         elif what.kind == "history":
-            self._on_page(what.room, _page.decode(text))
+            page = read_page(text)
+            self.logs.page(what.room, page.entries, page.head)
         elif what.kind == "subscribe":
-            self._heard_of(what.room, _subscribed.decode(text).head)
+            self.logs.listening(what.room, read_subscribed(text).head)
         call = self._calls.get(what.call)
         if call is None:
             return
         if what.kind == "call":
             self._learn(call.action, call.fields, text)
         self.cancel(what.call)
-        self._out.append(Resolve(what.call, msgspec.Raw(text.encode() if isinstance(text, str) else text)))
+        self._do(Resolve(what.call, msgspec.Raw(text.encode() if isinstance(text, str) else text)))
 
     def _failed(self, what: _Waiting, error: ErrorReply) -> None:
         call = self._calls.get(what.call)
@@ -622,16 +487,13 @@ class Session:
             self._call_failed(what.call, call, error)
         elif what.kind == "sync" and self.phase is Phase.SYNCING:
             self._sync_failed(error)
-        elif what.kind == "history" and what.room in self._logs:
-            if error.retry:
-                self._start(f"repair:{what.room}", 1000 if error.retry_after_ms is None else error.retry_after_ms)
-            else:
-                self._forget(what.room)
+        elif what.kind == "history":
+            self.logs.page_failed(what.room, retry=error.retry, after_ms=error.retry_after_ms)
         elif what.kind == "subscribe" and error.retry:
-            self._start(f"subscribe:{what.room}", 1000 if error.retry_after_ms is None else error.retry_after_ms)
+            self._start(f"subscribe:{what.room}", AGAIN_MS if error.retry_after_ms is None else error.retry_after_ms)
         elif what.kind == "subscribe":
             self._subscribed.pop(what.room, None)
-            self._out.append(DeliverSignal(Notice(code=error.code, message=error.message)))
+            self._do(DeliverSignal(Notice(code=error.code, message=error.message)))
 
     def _call_failed(self, number: int, call: _Call, error: ErrorReply) -> None:
         ms = self._jitter(call.tries) if error.retry_after_ms is None else error.retry_after_ms
@@ -642,80 +504,69 @@ class Session:
             self._reject(number, error.code, error.message, retry=error.retry, retry_after_ms=error.retry_after_ms)
 
     def _sync_failed(self, error: ErrorReply) -> None:
+        self._answered()
         if error.retry:
             ms = self._jitter(self._attempt) if error.retry_after_ms is None else error.retry_after_ms
             self._attempt += 1
             self._start("sync", ms)
         elif error.code in ("unauthorized", "token_expired"):
-            self._out.append(Disconnect(1000))
+            self._do(Disconnect(1000))
             self.closed(self._now, CLOSE_TOKEN_EXPIRED, error.message)
         else:
             self._stop(CLOSE_BAD_CLIENT, error.message, disconnect=True)
 
     def _learn(self, action: str, fields: dict[str, Any], text: bytes | str) -> None:
         """Take from a success what it says about one's rooms."""
-        room = fields.get("room")
+        room = RoomId(str(fields.get("room")))
         if action in ("join", "create"):
-            joined = _joined.decode(text)
-            if joined.role is not None and joined.room not in self.rooms:
-                self._room(joined.room, joined.kind, joined.name, joined.role, joined.head)
+            joined = read_joined(text)
             if joined.role is not None:
-                self._heard_of(joined.room, joined.head)
+                self.logs.entered(joined.room, joined.kind, joined.name, joined.role, joined.head)
         elif action == "leave":
-            self._forget(RoomId(str(room)))
+            self.logs.forget(room)
         elif action == "subscribe":
-            listening = _subscribed.decode(text)
-            self._subscribed[listening.room] = None
-            self._heard_of(listening.room, listening.head)
+            self._subscribed[room] = None
+            self.logs.listening(room, read_subscribed(text).head)
         elif action == "unsubscribe":
-            self._subscribed.pop(RoomId(str(room)), None)
-            self._forget(RoomId(str(room)))
+            self._subscribed.pop(room, None)
+            self.logs.forget(room)
         elif action == "read":
-            self._mark_read(RoomId(str(room)), int(fields["seq"]))
-
-    def _room(self, room: RoomId, kind: RoomKind, name: str, role: Role, head: int) -> None:
-        self.rooms[room] = RoomState(room, kind, name, role, head, head, 0)
-        self._out.append(RoomsChanged())
+            self.logs.mark_read(room, int(fields["seq"]))
 
     # Frames
 
     def _read_frame(self, text: bytes | str) -> None:
-        head = _head.decode(text)
-        if head.type in ("ok", "error"):
-            what = self._inflight.pop(head.ref, None) if head.ref is not None else None
+        head = read_head(text)
+        if head.type == "":
+            self._lost_in_gateway()
+        elif head.type in ("ok", "error"):
+            what = self._inflight.pop(head.ref, None) if isinstance(head.ref, str) else None
             if what is None:
                 return
             if head.type == "ok":
                 self._succeeded(what, text)
             else:
-                self._failed(what, _error.decode(text))
-        elif head.seq is not None and head.id is not None:
-            self._take_entry(decode_entry(text))
+                self._failed(what, read_error(text))
+        elif head.is_entry:
+            self.logs.take(read_entry(text))
         else:
-            self._take_signal(_decode_signal(text, head.type))
+            self._take_signal(read_signal(text, head.type))
 
-    def _on_synced(self, synced: _Synced) -> None:
+    def _lost_in_gateway(self) -> None:
+        """Something that was asked has not reached the chat, and nobody says what: so all of it may be asked again."""
+        inflight, self._inflight = self._inflight, {}
+        for what in inflight.values():
+            self._failed(what, LOST_IN_GATEWAY)
+
+    def _on_synced(self, synced: ReadSync) -> None:
         if self.phase is Phase.SYNCING:
             self.phase = Phase.LIVE
-            self._out.append(StateChanged("live"))
-        self._attempt = 0
-        self._refused = False
-        self.user, self.connection_id, self._epoch = synced.user, synced.connection_id, synced.epoch
-        reset = set(synced.reset)
-        self.rooms.clear()
-        for state in synced.rooms:
-            self.rooms[state.room] = state
-            self._begin(state, anew=state.room in reset)
-        for room in [room for room in self._logs if room not in self.rooms]:
-            self._forget(room)
-        self._out.append(RoomsChanged())
-        for room in synced.reset:
-            if room in self._logs:
-                self._out.append(ResetRoom(room))
-        for raw in synced.entries:
-            self._place(decode_entry(raw))
-        for room in self._logs:
-            self._drain(room)
+            self._answered()
+            self._live_at = self._now
+            self._do(StateChanged("live"))
+        other_data = self._epoch is not None and synced.epoch != self._epoch
+        self.connection_id, self._epoch, self.logs.user = synced.connection_id, synced.epoch, synced.user
+        self.logs.synced(synced.rooms, synced.reset, synced.entries, other_data=other_data)
         for room in self._subscribed:
             if room not in self.rooms:
                 self._listen(room)
@@ -723,165 +574,24 @@ class Session:
             if not call.sent:
                 self._transmit(number)
 
-    def _begin(self, state: RoomState, *, anew: bool) -> None:
-        """Where a room's log goes on after a sync."""
-        log = self._log(state.room)
-        log.counted = state.head
-        if anew:
-            log.held.clear()
-            log.last, log.wanted, log.restarting = None, 0, True
-            log.repairing = False
-        elif log.last is None and not log.restarting:
-            log.begin(state.head)
-        log.wanted = max(log.wanted, state.head)
-
     def _take_signal(self, signal: Signal) -> None:
         match signal:
-            case HeadSignal(room=room, head=head) if room in self._logs:
-                self._heard_of(room, head)
-            case RoomSignal(room=room, joined=True, state=RoomState() as state):
-                self.rooms[room] = state
-                self._out.append(RoomsChanged())
-                self._log(room).counted = state.head
-                self._heard_of(room, state.head)
+            case HeadSignal(room=room, head=head) if room in self.logs:
+                self.logs.heard_of(room, head)
+            case RoomSignal(joined=True, state=RoomState() as state):
+                self.logs.joined(state)
             case RoomSignal(room=room, joined=False):
-                self._forget(room)
+                self.logs.forget(room)
             case ReadSignal(room=room, user=user, seq=seq) if user == self.user:
-                self._mark_read(room, seq)
+                self.logs.mark_read(room, seq)
             case Notice(code="going_away", in_ms=in_ms):
                 self._start("leave", int(self._rand() * min(5000 if in_ms is None else in_ms, 5000)))
             case Notice(code="token_expires") if self.settings.refreshable and not self._renewing:
                 self._renewing = True
-                self._out.append(GetToken())
+                self._do(GetToken())
             case _:
                 pass
-        self._out.append(DeliverSignal(signal))
-
-    # Logs
-
-    def _log(self, room: RoomId) -> _Log:
-        log = self._logs.get(room)
-        if log is None:
-            log = self._logs[room] = _Log()
-        return log
-
-    def _forget(self, room: RoomId) -> None:
-        if self._logs.pop(room, None) is not None:
-            self._cancel(f"repair:{room}")
-        if self.rooms.pop(room, None) is not None:
-            self._out.append(RoomsChanged())
-
-    def _heard_of(self, room: RoomId, head: int) -> None:
-        """The room's log ends at `head`: begin there if it is new here, else get what is lacking."""
-        log = self._log(room)
-        if log.last is None and not log.restarting:
-            log.begin(head)
-        log.wanted = max(log.wanted, head)
-        if self.phase is Phase.LIVE:
-            self._drain(room)
-
-    def _take_entry(self, entry: Entry) -> None:
-        self._place(entry)
-        if self.phase is Phase.LIVE:
-            self._drain(entry.room)
-
-    def _place(self, entry: Entry) -> None:
-        """Deliver the entry if it follows, hold it if it is early, drop it if it is known."""
-        known = entry.room in self._logs
-        log = self._log(entry.room)
-        if not known and self.phase is Phase.LIVE:
-            log.begin(entry.seq - 1)
-        log.wanted = max(log.wanted, entry.seq)
-        if log.last is not None and entry.seq <= log.last:
-            return
-        if log.last is not None and entry.seq == log.last + 1:
-            self._deliver(log, entry)
-        elif len(log.held) < self.settings.max_held:
-            log.held[entry.seq] = entry
-        # What does not fit is read again later: `wanted` remembers that it is there.
-
-    def _drain(self, room: RoomId) -> None:
-        """Deliver what follows now; if something is still missing then, ask for it."""
-        log = self._logs[room]
-        for seq in sorted(log.held) if log.last is not None else ():
-            if log.last is not None and seq == log.last + 1:
-                self._deliver(log, log.held[seq])
-            if log.last is not None and seq <= log.last:
-                del log.held[seq]
-        if log.last is None or log.last < log.wanted:
-            self._repair(room)
-
-    def _repair(self, room: RoomId) -> None:
-        log = self._logs[room]
-        if log.repairing:
-            return
-        log.repairing = True
-        frame: dict[str, Any] = {"action": "history", "room": room}
-        frame |= {"limit": LAST_PAGE} if log.last is None else {"after": log.last, "limit": PAGE}
-        self._ask(_Waiting("history", room=room), frame)
-
-    def _on_page(self, room: RoomId, page: _Page) -> None:
-        log = self._logs.get(room)
-        if log is None:
-            return
-        log.repairing = False
-        entries = [decode_entry(raw) for raw in page.entries]
-        last = log.last
-        if last is None:
-            last = log.begin(entries[0].seq - 1 if entries else page.head)
-            log.restarting = False
-        elif (entries[0].seq > last + 1) if entries else page.head > last:
-            # Retention has taken what is lacking.
-            log.last, log.restarting = None, True
-            self._out.append(ResetRoom(room))
-            self._repair(room)
-            return
-        progress = False
-        for entry in entries:
-            if entry.seq == last + 1:
-                self._deliver(log, entry)
-                last, progress = entry.seq, True
-        log.wanted = max(log.wanted, page.head)
-        if not progress and last < log.wanted and last + 1 not in log.held:
-            # The server knows no more just now than what was heard of before: ask again, but not at once.
-            log.repairing = True
-            self._start(f"repair:{room}", 1000)
-        else:
-            self._drain(room)
-
-    def _deliver(self, log: _Log, entry: Entry) -> None:
-        log.last = entry.seq
-        self._update(log, entry)
-        self._out.append(Deliver(entry))
-
-    def _update(self, log: _Log, entry: Entry) -> None:
-        """Keep the room's state at what the entry says."""
-        state = self.rooms.get(entry.room)
-        if state is None:
-            return
-        changes: dict[str, Any] = {"head": max(state.head, entry.seq)}
-        match entry:
-            case MessageCreated() if entry.by == self.user and entry.seq > log.counted:
-                changes |= {"read": max(state.read, entry.seq), "unread": 0}
-            case MessageCreated() if entry.seq > max(log.counted, state.read):
-                changes["unread"] = state.unread + 1
-            case RoomUpdated():
-                changes["name"] = state.name if entry.room_name is None else entry.room_name
-                changes["kind"] = entry.kind or state.kind
-            case MemberUpdated() if entry.user == self.user:
-                changes["role"] = entry.role
-            case _:
-                pass
-        self.rooms[entry.room] = msgspec.structs.replace(state, **changes)
-        self._out.append(RoomsChanged())
-
-    def _mark_read(self, room: RoomId, seq: int) -> None:
-        state = self.rooms.get(room)
-        if state is None or seq <= state.read:
-            return
-        unread = min(state.unread, max(0, state.head - seq))
-        self.rooms[room] = msgspec.structs.replace(state, read=seq, unread=unread)
-        self._out.append(RoomsChanged())
+        self._do(DeliverSignal(signal))
 
 
 def encode_frame(frame: dict[str, Any]) -> bytes:
