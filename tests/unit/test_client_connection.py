@@ -4,87 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
-from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.http11 import Request, Response
 
 from hubbub import errors
-from hubbub.client import Client, Disconnected, OtherEntry, OtherSignal, Reset, TimedOut, connect
+from hubbub.client import Disconnected, OtherEntry, OtherSignal, Reset, TimedOut, connect
 from hubbub.model import Entry
 from hubbub.protocol import TypingSignal
-
-BOUND_S = 10.0
-
-
-class Scripted:
-    """A server that answers as a test tells it.
-
-    Attributes:
-        statuses: what the next handshakes are answered with; 101 when empty.
-        answers: by action, what its reply has beside `type` and `ref`, or an exception class for an error.
-        frames: what came, in order.
-        handshakes: the subprotocols that each handshake offered.
-
-    """
-
-    def __init__(self) -> None:
-        self.statuses: list[int] = []
-        self.answers: dict[str, dict[str, Any] | type[errors.HubbubError] | None] = {}
-        self.frames: list[dict[str, Any]] = []
-        self.handshakes: list[str] = []
-        self.sockets: list[ServerConnection] = []
-        self.rooms = [
-            {"room": "general", "kind": "public", "name": "", "role": "member", "head": 0, "read": 0, "unread": 0}
-        ]
-        self._server: Server | None = None
-
-    @property
-    def url(self) -> str:
-        assert self._server is not None
-        return f"ws://127.0.0.1:{next(iter(self._server.sockets)).getsockname()[1]}/ws"
-
-    async def __aenter__(self) -> Scripted:
-        self._server = await serve(
-            self._talk,
-            "127.0.0.1",
-            0,
-            select_subprotocol=lambda connection, offered: next(one for one in offered if one == "hubbub.v1"),
-            process_request=self._answer_handshake,
-            close_timeout=1,
-        )
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        await self._server.wait_closed()
-
-    def _answer_handshake(self, connection: ServerConnection, request: Request) -> Response | None:
-        self.handshakes.append(request.headers["Sec-WebSocket-Protocol"])
-        status = self.statuses.pop(0) if self.statuses else 101
-        return None if status == 101 else connection.respond(status, "no\n")
-
-    async def _talk(self, socket: ServerConnection) -> None:
-        self.sockets.append(socket)
-        async for text in socket:
-            frame = json.loads(text)
-            self.frames.append(frame)
-            synced = {"epoch": "e", "user": "alice", "connection_id": "c", "rooms": self.rooms}
-            known = {"sync": {**synced, "entries": [], "more": [], "reset": []}, "ping": {"at": 1}, **self.answers}
-            answer = known.get(frame["action"])
-            if isinstance(answer, dict):
-                await self.say({"type": "ok", "ref": frame["ref"], **answer}, socket)
-            elif answer is not None:
-                error = answer()
-                body = {"code": error.code, "message": error.message, "retry": error.retry}
-                await self.say({"type": "error", "ref": frame["ref"], **body}, socket)
-
-    async def say(self, frame: dict[str, Any], socket: ServerConnection | None = None) -> None:
-        """Send a frame on the newest connection."""
-        await (socket or self.sockets[-1]).send(json.dumps(frame))
+from scripted import BOUND_S, Scripted, message, quick, within
 
 
 @pytest.fixture
@@ -92,24 +20,6 @@ async def scripted() -> AsyncIterator[Scripted]:
     """A running scripted server."""
     async with Scripted() as server:
         yield server
-
-
-def quick(server: Scripted, token: Any = lambda: "T", **options: Any) -> Client:
-    """A client that does not wait long."""
-    return connect(server.url, token=token, backoff_base_s=0.01, backoff_cap_s=0.02, **options)
-
-
-async def within(condition: Callable[[], bool], what: str) -> None:
-    """Return once the condition holds."""
-    async with asyncio.timeout(BOUND_S):
-        while not condition():
-            await asyncio.sleep(0.002)
-    assert condition(), what
-
-
-def message(seq: int, **more: Any) -> dict[str, Any]:
-    """A message's frame."""
-    return {"type": "message.created", "room": "general", "seq": seq, "id": f"E{seq}", "at": 1, "by": "bob", **more}
 
 
 async def test_an_async_token_function_is_asked_at_each_attempt(scripted: Scripted) -> None:
@@ -160,7 +70,7 @@ async def test_errors_are_those_of_the_table(scripted: Scripted) -> None:
     """Each wire code raises its class, with the server's words."""
     async with quick(scripted, deadline_s=0.05) as chat:
         for error in errors.ERRORS:
-            scripted.answers["edit"] = error
+            scripted.answers["edit"] = error()
             with pytest.raises(error):
                 await chat.edit("general", 1, "x")
         scripted.answers["edit"] = None
