@@ -355,20 +355,28 @@ async def test_nobody_hears_a_deleted_room_that_is_made_again(at, alice):
     assert at.chat.directory.listeners("general") == 1
 
 
-async def test_a_new_member_hears_everything_after_the_head_he_is_told(at, alice):
-    """However many messages fall into an invitation, live entries begin right after the told head."""
+async def test_a_new_member_hears_everything_after_the_head_he_is_told(at, alice, monkeypatch):
+    """However many messages fall into an invitation, live entries begin right after the told head, and are unread."""
     await alice.ok("create", kind="private", room="den")
-    for n in range(20):
-        bob = await at.tab(f"bob{n}")
-        await asyncio.gather(
-            *(alice.ok("send", room="den", text="x") for _ in range(3)),
-            alice.ok("invite", room="den", user=f"bob{n}"),
-            *(alice.ok("send", room="den", text="x") for _ in range(3)),
-        )
-        await alice.ok("send", room="den", text="last")
-        head = bob.of("room")[0]["state"]["head"]
-        last = alice.entries[-1]["seq"]
-        assert [entry["seq"] for entry in bob.entries if entry["seq"] > head] == list(range(head + 1, last + 1))
+    bob = await at.tab("bob")
+    real = at.chat.store.mark_read
+
+    async def meanwhile(*args):
+        await alice.ok("send", room="den", text="meanwhile")
+        return await real(*args)
+
+    monkeypatch.setattr(at.chat.store, "mark_read", meanwhile)
+    await asyncio.gather(
+        *(alice.ok("send", room="den", text="x") for _ in range(3)),
+        alice.ok("invite", room="den", user="bob"),
+        *(alice.ok("send", room="den", text="x") for _ in range(3)),
+    )
+    monkeypatch.setattr(at.chat.store, "mark_read", real)
+    await alice.ok("send", room="den", text="last")
+    head = bob.of("room")[0]["state"]["head"]
+    last = alice.entries[-1]["seq"]
+    assert [entry["seq"] for entry in bob.entries if entry["seq"] > head] == list(range(head + 1, last + 1))
+    assert [room["unread"] for room in (await bob.ok("sync"))["rooms"]] == [last - head]
 
 
 async def test_a_room_may_be_left_by_its_last_owner(at, alice):

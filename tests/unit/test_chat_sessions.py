@@ -411,8 +411,15 @@ async def test_a_grant_that_ends_while_its_holder_resumes_is_not_listened_to(at,
 
     monkeypatch.setattr(at.chat.store, "page", page)
     assert (await bob.ok("sync", rooms={"team": 1}))["rooms"] == []
-    await carol.ok("send", room="team", text="without bob")
-    assert bob.of("message.created") == []
+    dave = await at.tab("dave", sync=False, rooms={"team": "member"})
+
+    @at.chat.before("sync")
+    async def renew_first(chat, by, ask):
+        await dave.ok("auth", token=at.token("dave"))
+
+    assert (await dave.ok("sync"))["rooms"] == []
+    await carol.ok("send", room="team", text="without bob and dave")
+    assert bob.of("message.created") == dave.of("message.created") == []
 
 
 async def test_a_connection_keeps_the_scope_it_came_with(at):
