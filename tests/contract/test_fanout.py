@@ -1,4 +1,4 @@
-"""The promises of the `Fanout`, `Directory` and `Sink` ports, over every adapter in the tables below."""
+"""The promises of the `Fanout`, `Directory` and `Sink` ports, over every adapter in the table of `conftest.py`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from hubbub.fanout import open_fanout
 from hubbub.model import ConnectionId, Principal, RoomId, UserId
 
 ROOM = RoomId("room")
-
-FANOUTS = {"local": lambda **parts: open_fanout("local", **parts)}
-"""How each adapter is opened; a new one is a new row."""
 
 
 class World:
@@ -44,10 +41,10 @@ class World:
         await settle()
 
 
-@pytest.fixture(params=FANOUTS)
-async def world(request):
+@pytest.fixture
+async def world(make_fanout):
     made = World()
-    async with FANOUTS[request.param](sink=made.sink, read=made.read, clock=made.clock) as fanout:
+    async with make_fanout(sink=made.sink, read=made.read, clock=made.clock) as fanout:
         made.fanout = fanout
         fanout.watch(lambda room, user, online: made.presence.append((room, user, online)))
         yield made

@@ -245,8 +245,7 @@ class Batch:
             self.db,
             "INSERT INTO reads (room, user, seq, messages) VALUES ",
             "(?,?,?,?)",
-            " ON CONFLICT (room, user) DO UPDATE SET seq = excluded.seq, messages = excluded.messages"
-            " WHERE excluded.seq > reads.seq",
+            " ON CONFLICT (room, user) DO UPDATE SET seq = excluded.seq, messages = excluded.messages",
             [(*key, *mark) for key, mark in self._marks.items()],
         )
 
