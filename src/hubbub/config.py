@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import ipaddress
+import math
 import os
+import re
 import secrets
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -20,7 +23,13 @@ from msgspec import Meta
 
 FILE = "hubbub.toml"
 PREFIX = "HUBBUB_"
+CLIENTS_VARIABLES = ("HUBBUB_TOKEN", "HUBBUB_URL")
+"""Variables that programs which connect to a Hubbub read; no settings of its own."""
+
 _DEV_SECRET = "dev-secret"  # noqa: S105  a file's name
+_LARGEST = 2**53
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.\-]*://[^/?#\sA-Z]+")
+_TRUTH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -34,10 +43,11 @@ class SettingsError(Exception):
 
 
 class About(msgspec.Struct, frozen=True):
-    """What people are told of a setting: its help, and the panel it stands in."""
+    """What people are told of a setting: its help, the panel it stands in, and what stands for a value in the help."""
 
     panel: str
     help: str
+    placeholder: str = ""  # made of the name and type if there is none
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,7 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     store: str | None = None
     fanout: str = "local"
     retain_entries: Positive | None = None
-    retain_days: Annotated[float, Meta(gt=0)] | None = None
+    retain_days: Annotated[float, Meta(gt=0, le=36_500)] | None = None
 
     secret: str | None = None
     secret_file: str | None = None
@@ -90,6 +100,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "text", "json"] = "auto"
 
+    def __repr__(self) -> str:
+        shown = (f"{name}={'…' if name == 'secret' else repr(value)}" for name, value in _given(self).items())
+        return f"Settings({', '.join(shown)})"
+
     @property
     def store_url(self) -> str:
         """The store's URL: as set, else a SQLite file in the data folder."""
@@ -101,37 +115,52 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return bool(self.secret or self.secret_file or self.public_keys or self.jwks_url)
 
 
+def _given(settings: Settings) -> dict[str, object]:
+    """What differs from the defaults."""
+    values = ((name, getattr(settings, name)) for name in settings.__struct_fields__)
+    return {name: value for name, value in values if value != default_of(name)}
+
+
 ADDRESS, CHAT, TOKENS, LIMITS, TIME, LOGS = "Address", "Chat", "Tokens", "Limits", "Time", "Logs"
 
 SETTINGS: dict[str, About] = {
-    "host": About(ADDRESS, "Address to listen on; 0.0.0.0 for all."),
-    "port": About(ADDRESS, "Port for the page, WebSocket and HTTP; 0 for a free one."),
-    "admin_host": About(ADDRESS, "Address for /v1 and /metrics, if they shall not be on the public port."),
-    "admin_port": About(ADDRESS, "Port for /v1 and /metrics, likewise."),
-    "path": About(ADDRESS, "Path of the WebSocket."),
+    "host": About(ADDRESS, "Address to listen on; 0.0.0.0 for all of this machine's.", "HOST"),
+    "port": About(ADDRESS, "Port for the page, WebSocket and HTTP; 0 for a free one.", "PORT"),
+    "admin_host": About(ADDRESS, "Address for /v1 and /metrics, beside admin_port. By default the host.", "HOST"),
+    "admin_port": About(ADDRESS, "Port for /v1 and /metrics. By default they are on the public port.", "PORT"),
+    "path": About(ADDRESS, "Path of the WebSocket.", "PATH"),
     "forwarded_allow_ips": About(
-        ADDRESS, "Proxies whose X-Forwarded-For and -Proto are believed: addresses or networks with commas between."
+        ADDRESS,
+        "Proxies whose X-Forwarded-For and -Proto are believed: addresses or networks with commas between, * for all.",
+        "IPS",
     ),
     "allowed_origins": About(
         ADDRESS,
         "Web pages that may connect, such as https://app.example.com; * for all. By default only this server's own.",
+        "ORIGIN",
     ),
-    "app": About(CHAT, "Your own Chat, as module:attribute, such as myapp:chat."),
+    "app": About(CHAT, "Your own Chat, as module:attribute, such as myapp:chat.", "MODULE:CHAT"),
     "dev": About(CHAT, "For trying out: keeps a secret in the data folder, lets the page ask for a token by name."),
-    "data": About(CHAT, "Folder for what this node keeps."),
+    "data": About(CHAT, "Folder for what this node keeps.", "FOLDER"),
     "store": About(
-        CHAT, "Where the log is kept: sqlite:///PATH or sqlite://:memory:. By default hubbub.db in the data folder."
+        CHAT,
+        "Where the log is kept: sqlite:///PATH or sqlite://:memory:. By default hubbub.db in the data folder.",
+        "URL",
     ),
-    "fanout": About(CHAT, "How messages reach listeners: local."),
+    "fanout": About(CHAT, "How messages reach listeners: local.", "URL"),
     "retain_entries": About(CHAT, "How many of a room's last entries are kept. By default all."),
     "retain_days": About(CHAT, "For how many days entries are kept. By default for ever."),
-    "secret": About(TOKENS, "Secret that HS256 tokens are signed with, at least 32 bytes."),
-    "secret_file": About(TOKENS, "File with that secret."),
-    "public_keys": About(TOKENS, "Files with public keys in PEM, for RS256, ES256 or EdDSA tokens."),
-    "jwks_url": About(TOKENS, "Address of a JWKS document with public keys."),
-    "algorithms": About(TOKENS, "Accepted algorithms. By default those that there are keys for."),
-    "audience": About(TOKENS, "What a token's aud must contain."),
-    "issuer": About(TOKENS, "What a token's iss must be."),
+    "secret": About(
+        TOKENS,
+        "Secret that HS256 tokens are signed with, at least 32 bytes. Others can read it in a flag.",
+        "TEXT",
+    ),
+    "secret_file": About(TOKENS, "File with that secret; on further lines older ones that still count.", "FILE"),
+    "public_keys": About(TOKENS, "Files with public keys in PEM, for RS256, ES256 or EdDSA tokens.", "FILE"),
+    "jwks_url": About(TOKENS, "Address of a JWKS document with public keys.", "URL"),
+    "algorithms": About(TOKENS, "Accepted algorithms. By default those that there are keys for.", "NAME"),
+    "audience": About(TOKENS, "What a token's aud must contain.", "TEXT"),
+    "issuer": About(TOKENS, "What a token's iss must be.", "TEXT"),
     "leeway_s": About(TOKENS, "How far apart clocks may be, seconds."),
     "max_message_bytes": About(LIMITS, "Longest message from a client, bytes."),
     "max_text_chars": About(LIMITS, "Longest text of a chat message, characters."),
@@ -165,7 +194,18 @@ def kind_of(name: str) -> str:
 def default_of(name: str) -> object:
     """A setting's default; None for none."""
     field = next(field for field in msgspec.structs.fields(Settings) if field.name == name)
-    return None if field.default is msgspec.NODEFAULT else field.default
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+
+
+def placeholder_of(name: str) -> str:
+    """What stands for a setting's value in the help, such as PORT."""
+    words = kind_of(name)
+    if SETTINGS[name].placeholder:
+        return SETTINGS[name].placeholder
+    if words.startswith("one of "):
+        return words.removeprefix("one of ").replace(", ", "|")
+    unit = name.rpartition("_")[2]
+    return {"s": "SECONDS", "bytes": "BYTES", "chars": "CHARS", "days": "DAYS"}.get(unit, "N")
 
 
 def is_list(name: str) -> bool:
@@ -178,7 +218,8 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | N
 
     Args:
         flags: by name; None for not given.
-        environ: the environment; its `HUBBUB_*` variables count, lists with commas between.
+        environ: the environment; its `HUBBUB_*` variables count, lists with commas between. An empty one stands for
+            None where that is possible.
         file: a TOML file; None for `hubbub.toml` in the current folder, if it is there.
 
     Raises:
@@ -188,14 +229,14 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | N
     values: dict[str, Any] = {}
     values.update(_from_file(file))
     for variable, text in environ.items():
-        if variable.startswith(PREFIX):
+        if variable.startswith(PREFIX) and variable not in CLIENTS_VARIABLES:
             name = variable[len(PREFIX) :].lower()
-            _known(name, f"the variable {variable}")
+            _known(name, f"the variable {variable}", lambda near: PREFIX + near.upper())
             values[name] = _convert(name, text, f"the variable {variable}", strict=False)
     for name, value in flags.items():
-        if value is not None:
-            flag = f"the flag --{name.replace('_', '-')}"
-            _known(name, flag)
+        if value is not None and value != []:
+            flag = "the argument" if name == "app" else f"the flag --{name.replace('_', '-')}"
+            _known(name, flag, lambda near: f"--{near.replace('_', '-')}")
             values[name] = _convert(name, value, flag, strict=False)
     settings = Settings(**values)
     _consistent(settings)
@@ -211,52 +252,83 @@ def _from_file(file: Path | None) -> dict[str, Any]:
             return {}
         raise SettingsError(f"config: there is no file {path}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"config: cannot read {path}: {error}") from error
+        raise SettingsError(f"config: cannot read {path}: {_reason(error)}") from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"config: {path} is not TOML: {error}") from error
     for name, value in document.items():
-        _known(name, f"the file {path}")
+        _known(name, f"the file {path}", str)
         document[name] = _convert(name, value, f"the file {path}", strict=True)
     return document
 
 
-def _known(name: str, source: str) -> None:
+def _known(name: str, source: str, spelled: Callable[[str], str]) -> None:
     if name not in SETTINGS:
         near = difflib.get_close_matches(name, SETTINGS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {spelled(near[0])}?" if near else ""
         raise SettingsError(f"{name}: there is no such setting, in {source}{hint}")
 
 
-def _convert(name: str, value: object, source: str, *, strict: bool) -> Any:
-    if isinstance(value, str) and is_list(name):
-        value = [part.strip() for part in value.split(",") if part.strip()]
-    if isinstance(value, tuple):
-        value = list(value)
-    if isinstance(value, str) and not strict and value == "" and type(None) in get_args(_TYPES[name]):
+def _convert(name: str, given: object, source: str, *, strict: bool) -> Any:
+    """A value as its setting has it; not strict for those that are written as text."""
+    kind = _TYPES[name]
+    value = given
+    if isinstance(value, str) and name != "secret" and not strict:
+        value = value.strip()
+    if value == "" and not strict and type(None) in get_args(kind):
         value = None
-    if isinstance(value, str) and not strict and _TYPES[name] is bool:
-        value = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}.get(
-            value.lower(), value
-        )
+    if is_list(name) and isinstance(value, str | list | tuple):
+        parts = [value] if isinstance(value, str) else list(value)
+        value = [item for part in parts for item in (_split(part) if isinstance(part, str) else [part])]
+    if isinstance(value, str) and not strict:
+        if kind is bool:
+            value = _TRUTH.get(value.lower(), value)
+        elif get_origin(kind) is Literal:
+            value = value.lower()
     try:
-        return msgspec.convert(value, _TYPES[name], strict=strict)
-    except msgspec.ValidationError as error:
-        shown = "a value" if name == "secret" else repr(value)
-        raise SettingsError(f"{name}: expected {kind_of(name)}, got {shown}, in {source} ({error})") from error
+        converted = msgspec.convert(value, kind, strict=strict)
+        possible = all(map(_is_sane, converted if isinstance(converted, list) else [converted]))
+    except msgspec.ValidationError:
+        possible = False
+    if not possible:
+        shown = "something else" if name == "secret" else repr(given)
+        raise SettingsError(f"{name}: expected {kind_of(name)}, got {shown}, in {source}")
+    return converted
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _is_sane(value: object) -> bool:
+    """Whether a value is none of those that break things far away: endless numbers, empty texts, and NUL in them."""
+    if isinstance(value, int | float):
+        return math.isfinite(value) and abs(value) <= _LARGEST
+    return not isinstance(value, str) or (value != "" and "\0" not in value)
 
 
 def _consistent(settings: Settings) -> None:
-    """Settings that are possible alone and not together."""
+    """Settings that are of the right kind and still impossible, alone or together."""
     if settings.secret is not None and settings.secret_file is not None:
         raise SettingsError("secret_file: expected either secret or secret_file, got both")
-    if not settings.path.startswith("/"):
-        raise SettingsError(f"path: expected a path that begins with /, got {settings.path!r}")
+    if re.fullmatch(r"/[^\s?#]*", settings.path) is None:
+        raise SettingsError(f"path: expected a path that begins with / and has no ?, # or space, got {settings.path!r}")
+    for origin in settings.allowed_origins or []:
+        if _ORIGIN.fullmatch(origin) is None:
+            raise SettingsError(
+                "allowed_origins: expected origins as browsers send them, scheme and host in small letters"
+                f" without a path, such as https://app.example.com, or *; got {origin!r}"
+            )
+    for network in _split(settings.forwarded_allow_ips):
+        try:
+            ipaddress.ip_network("::" if network == "*" else network, strict=False)
+        except ValueError:
+            raise SettingsError(
+                f"forwarded_allow_ips: expected addresses or networks such as 10.0.0.0/8, or *; got {network!r}"
+            ) from None
     if settings.fanout != "local":
         raise SettingsError(f"fanout: expected local, got {settings.fanout!r}")
-    if settings.store is not None and not settings.store.startswith("sqlite://"):
+    if settings.store is not None and re.fullmatch(r"sqlite://(:memory:|/.+)", settings.store) is None:
         raise SettingsError(f"store: expected sqlite:///PATH or sqlite://:memory:, got {settings.store!r}")
-    if settings.jwks_url is not None and not settings.jwks_url.startswith(("https://", "http://")):
-        raise SettingsError(f"jwks_url: expected an http(s) address, got {settings.jwks_url!r}")
     if settings.admin_host is not None and settings.admin_port is None:
         raise SettingsError("admin_port: expected a port beside admin_host, got none")
     if settings.admin_port not in (None, 0) and settings.admin_port == settings.port:
@@ -284,6 +356,9 @@ class Keys(msgspec.Struct, frozen=True):
     secrets: list[str]
     public_keys: list[str]
 
+    def __repr__(self) -> str:
+        return f"<Keys: {len(self.secrets)} secrets, {len(self.public_keys)} public keys>"
+
 
 def read_keys(settings: Settings, *, create: bool = True) -> Keys:
     """The keys that the settings name, the development secret among them with `dev`.
@@ -300,7 +375,9 @@ def read_keys(settings: Settings, *, create: bool = True) -> Keys:
     if settings.secret is not None:
         found.append(settings.secret)
     if settings.secret_file is not None:
-        found.append(_read("secret_file", settings.secret_file))
+        found += [line.strip() for line in _read("secret_file", settings.secret_file).split("\n") if line.strip()]
+        if not found:
+            raise SettingsError(f"secret_file: expected a secret in {settings.secret_file}, got an empty file")
     if settings.dev and not settings.has_key:
         secret = dev_secret(Path(settings.data), create=create)
         if secret is not None:
@@ -329,33 +406,39 @@ def dev_secret(data: Path, *, create: bool) -> str | None:
             with contextlib.suppress(FileExistsError):
                 os.link(fresh, file)
             fresh.unlink()
-        return file.read_text(encoding="ascii").strip()
+        secret = file.read_text(encoding="ascii").strip()
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"data: cannot keep a development secret in {data}: {error}") from error
+        raise SettingsError(f"data: cannot keep a development secret in {data}: {_reason(error)}") from error
+    if not secret:
+        raise SettingsError(f"data: the development secret {file} is empty; remove the file, and a new one is made")
+    return secret
 
 
 def _read(name: str, path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise SettingsError(f"{name}: cannot read {path}: {reason}") from error
+        raise SettingsError(f"{name}: cannot read {path}: {_reason(error)}") from error
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    """Why a file could not be read, without the path and without what is in it."""
+    return error.strerror or type(error).__name__ if isinstance(error, OSError) else "it is not text in UTF-8"
 
 
 def _kind(hint: Any) -> str:
     if get_origin(hint) is Annotated:
         base, meta = get_args(hint)[0], get_args(hint)[1]
         low, high = meta.ge if meta.ge is not None else meta.gt, meta.le
-        above = "above " if meta.ge is None and meta.gt is not None else ""
         if high is None:
-            return f"{_kind(base)}{f' {above}{low}' if above else f' from {low}' if low is not None else ''}"
-        return f"{_kind(base)} from {low} to {high}"
+            return f"{_kind(base)} {'from' if meta.gt is None else 'above'} {low}"
+        return f"{_kind(base)} {f'from {low} to' if meta.gt is None else f'above {low} up to'} {high}"
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(get_args(hint))
     if get_origin(hint) is list:
-        return "a list"
+        return "a list of texts"
     parts = [part for part in get_args(hint) if part is not type(None)]
     if parts:
         return _kind(parts[0])
