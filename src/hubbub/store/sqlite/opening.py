@@ -125,13 +125,15 @@ def _lock(file: Path) -> int:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"store: cannot make the folder {file.parent}: {error.strerror}") from error
-    file = file.resolve()  # whatever name it is called by, it has one lock
-    if file.is_dir():
-        raise ValueError(f"store: expected a file at {file}, found a folder")
     try:
+        file = file.resolve()  # whatever name it is called by, it has one lock
+        if file.is_dir():
+            raise ValueError(f"store: expected a file at {file}, found a folder")
         lock = os.open(file.with_name(f"{file.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise ValueError(f"store: cannot write in {file.parent}: {error.strerror}") from error
+    except RuntimeError as error:
+        raise ValueError(f"store: {file} is a link that leads to itself") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -1,0 +1,92 @@
+"""The SQLite store finds everything by an index: what is asked costs what is answered."""
+
+from __future__ import annotations
+
+from hubbub.model import User
+from hubbub.store import SqliteStore
+from sqlitelab import rows, traced
+from storelab import ROOM, delete, edit, eventually, join, leave, make_room, react, say, say_many
+
+TABLES = ("entries", "rooms", "members", "reads", "reactions", "users", "leftovers", "e", "r", "m", "d", "u")
+"""What must not be gone through: the tables, by the names they have in statements."""
+
+
+async def every_call(store: SqliteStore) -> None:
+    """Every call of the port, in its variants."""
+    await make_room(store, "tea", "alice", "bob", exist_ok=True)
+    said = await say(store, room="tea", client_id="c1")
+    answer = await say(store, room="tea", reply_to=said.seq, thread=said.seq)
+    await edit(store, said.seq, "edited", room="tea")
+    await react(store, said.seq, room="tea")
+    await delete(store, answer.seq, room="tea")
+    await join(store, "carol", room="tea")
+    await leave(store, "carol", room="tea")
+    await store.mark_read("tea", "bob", said.seq)
+    for edges in ({}, {"before": 9}, {"after": 1}, {"around": said.seq}):
+        await store.page("tea", **edges)
+        await store.page("tea", thread=said.seq, **edges)
+    await store.entry("tea", said.seq)
+    for store_cache in (store._rooms, store._members, store._users):
+        store_cache._values.clear()
+    await store.room("tea")
+    await store.member("tea", "alice")
+    await store.members("tea", after="a")
+    await store.user("alice")
+    await store.put_user(User("alice"))
+    await store.rooms_of("alice", also=["tea", "other"])
+    await store.rooms(after="a")
+    await store.rooms(after="a", kind="public")
+    await store.delete_room("tea")
+    await store.ping()
+
+
+async def test_no_call_reads_more_than_it_needs(store):
+    """Every statement finds its rows by an index; none goes through a table, and no page has to be sorted."""
+    reading, writing = store._database.reading, store._database.writing
+    with traced(reading, writing) as statements:
+        await every_call(store)
+
+        async def clean() -> bool:
+            return (await rows(store, "leftovers")) == {"leftovers": 0}
+
+        await eventually(clean, "what the room left is removed")
+    asked = {statement for statement in statements if "count(*) FROM leftovers" not in statement}
+    planned = 0
+    for statement in asked:
+        if statement.split()[0] not in ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE"):
+            continue
+        planned += 1
+        plan = [row[3] for row in reading.execute(f"EXPLAIN QUERY PLAN {statement}")]
+        for step in plan:
+            what, name = step.split()[:2]
+            assert not (what == "SCAN" and name in TABLES), (statement, plan)
+            # Of all reactions to a page's messages the newest are found by sorting their keys.
+            assert "ORDER BY" not in step or "words = 0" in statement, (statement, plan)
+    assert planned > 40, "the statements of every call"
+
+
+async def test_a_page_costs_what_is_on_it(store):
+    """Not what the log or the thread holds: the database does as much for a page of a long one as of a short one."""
+    reading = store._database.reading
+    root = await say(store)
+    steps: dict[int, list[int]] = {}
+    for size in (200, 2_000):
+        await say_many(store, size, thread=root.seq)
+        head = (await store.room(ROOM)).head
+        counted: list[int] = []
+        for edges in ({}, {"before": head}, {"after": 1}, {"around": head // 2}):
+            for thread in (None, root.seq):
+                done = 0
+
+                def count() -> int:
+                    nonlocal done
+                    done += 1
+                    return 0
+
+                reading.set_progress_handler(count, 10)
+                await store.page(ROOM, thread=thread, limit=50, **edges)
+                reading.set_progress_handler(None, 10)
+                counted.append(done)
+        steps[size] = counted
+    for short, long in zip(steps[200], steps[2_000], strict=True):
+        assert long <= short * 1.5
