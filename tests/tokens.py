@@ -1,7 +1,11 @@
-"""Keys and tokens for tests, made without the code under test: with PyJWT, or byte by byte where PyJWT refuses."""
+"""Keys and tokens for tests, made without the code under test: with PyJWT, or byte by byte where PyJWT refuses.
+
+And a server for the keys' JWKS document, which answers as a test wishes.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import functools
 import hashlib
@@ -70,3 +74,60 @@ def forged(secret: str | bytes, claims: Any, **header: Any) -> str:
     signed = f"{base64url(head)}.{base64url(payload)}"
     key = secret.encode() if isinstance(secret, str) else secret
     return f"{signed}.{base64url(hmac.new(key, signed.encode(), hashlib.sha256).digest())}"
+
+
+class JwksServer:
+    """An HTTP server with a JWKS document.
+
+    Attributes:
+        document: what it answers with; bytes as they are.
+        status, headers: the rest of the answer.
+        fetches: how often it was asked.
+        gate: closed, it holds its answers back.
+        asked: set once somebody has asked.
+
+    """
+
+    def __init__(self) -> None:
+        self.document: Any = {"keys": []}
+        self.status = "200 OK"
+        self.headers = ""
+        self.fetches = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.asked = asyncio.Event()
+        self._port = 0
+        self._server: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/jwks.json"
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._answer, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        await self._server.wait_closed()
+
+    def publish(self, **keys: str) -> None:
+        """Have RS256 keys by their names; the value says which."""
+        self.document = {
+            "keys": [public_jwk("RS256", private_key("RS256", int(which)), kid=kid) for kid, which in keys.items()]
+        }
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            self.fetches += 1
+            self.asked.set()
+            await self.gate.wait()
+            body = self.document if isinstance(self.document, bytes) else json.dumps(self.document).encode()
+            writer.write(f"HTTP/1.1 {self.status}\r\n{self.headers}Connection: close\r\n\r\n".encode() + body)
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the other side went away
+        finally:
+            writer.close()

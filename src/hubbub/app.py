@@ -14,10 +14,12 @@ import importlib
 import ipaddress
 import logging
 import os
+import re
 import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -54,6 +56,8 @@ SHORT_DRAIN_S = 1.0
 HTTP_SHUTDOWN_S = 5
 """How long HTTP requests under way may take after a drain."""
 
+_ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
 WEB = Path(__file__).parent / "web"
 
 
@@ -82,26 +86,40 @@ def load_chat(path: str) -> Chat:
 
     Raises:
         SettingsError: there is none there.
+        CannotStart: the module raises; the message is its traceback.
 
     """
-    module_name, _, attribute = path.partition(":")
-    if not module_name or not attribute:
+    if re.fullmatch(r"[\w-]+(\.[\w-]+)*:\w+(\.\w+)*", path) is None:
         raise SettingsError(f"app: expected module:attribute such as myapp:chat, got {path!r}")
+    module_name, _, attribute = path.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        found: object = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and something that it imports is not: its own traceback says it best
-        raise SettingsError(f"app: there is no module {module_name!r} in {Path.cwd()} or on the Python path") from error
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+            where = f"in {Path.cwd()} or on the Python path"
+            hint = f"; write it without .py, as {module_name[:-3]}:{attribute}" if module_name.endswith(".py") else ""
+            raise SettingsError(f"app: there is no module {module_name!r} {where}{hint}") from error
+        raise CannotStart(f"app: the module {module_name!r} cannot be imported\n{_own_trace(error)}") from error
+    found: object = module
     for name in attribute.split("."):
         if not hasattr(found, name):
-            raise SettingsError(f"app: the module {module_name!r} has no {attribute!r}")
+            chats = [f"{module_name}:{key}" for key, value in vars(module).items() if isinstance(value, Chat)]
+            hint = f"; there is {' and '.join(chats)}" if chats else ""
+            raise SettingsError(f"app: the module {module_name!r} has no {attribute!r}{hint}")
         found = getattr(found, name)
     if not isinstance(found, Chat):
-        raise SettingsError(f"app: {path} is a {type(found).__name__}, expected a hubbub.Chat")
+        raise SettingsError(f"app: expected a hubbub.Chat at {path}, got a {type(found).__name__}")
     return found
+
+
+def _own_trace(error: Exception) -> str:
+    """The traceback of an import, from the imported module on."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith((__name__, "importlib")):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
 
 
 class Node:
@@ -188,6 +206,12 @@ class Node:
         self.admin_port = (admin_sockets or sockets)[0].getsockname()[1]
 
         self.chat = self._chat or (load_chat(settings.app) if settings.app else Chat())
+        if settings.dev and not all(_is_loopback(listener) for listener in sockets):
+            logger.warning(
+                "--dev on %s: other machines can connect, and only pages on this one get tokens by name."
+                " Not for the public, and not behind a proxy here, for which everybody seems to be on this machine",
+                settings.host,
+            )
         self.hub = Hub()
         try:
             self.store = await stack.enter_async_context(
@@ -404,30 +428,46 @@ def _http_only(app: ASGIApp) -> uvicorn.Config:
 
 
 def _bind(host: str, port: int) -> list[socket.socket]:
-    """Sockets bound to every address of `host`, not yet listening.
+    """Sockets bound to every address of `host`, not yet listening; those that this machine does not have are left out.
 
     Raises:
-        CannotStart: an address is taken, not ours, or not to be found.
+        CannotStart: an address is taken, none is ours, or there is none to be found.
 
     """
     try:
-        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        raise CannotStart(f"There is no address for the host {host!r}: {error.strerror}.") from error
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else "it is no host's name"
+        raise CannotStart(f"There is no address for the host {host!r}: {reason}.") from error
     bound: list[socket.socket] = []
-    for family, kind, protocol, _, address in dict.fromkeys(addresses):
-        listener = socket.socket(family, kind, protocol)
-        bound.append(listener)
+    absent: CannotStart | None = None
+    for family, _, _, _, address in dict.fromkeys(found):
+        # With port 0 the first address gets a free port, and the others of the same host the same one.
+        wanted = (address[0], bound[0].getsockname()[1] if bound else port, *address[2:])
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # With port 0 the first address gets a free port, and the others of the same host the same one.
-            listener.bind((address[0], port or bound[0].getsockname()[1], *address[2:]))
+            bound.append(_bound(family, wanted))
         except OSError as error:
-            _close_all(bound)
-            raise CannotStart(_address_trouble(error, str(address[0]), port)) from error
+            trouble = CannotStart(_address_trouble(error, str(address[0]), port))
+            if error.errno not in _ABSENT:
+                _close_all(bound)
+                raise trouble from error
+            absent = trouble  # such as localhost's ::1 on a machine without IPv6
+    if not bound and absent is not None:
+        raise absent
     return bound
+
+
+def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 def _address_trouble(error: OSError, host: str, port: int) -> str:
@@ -436,6 +476,10 @@ def _address_trouble(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EACCES:
         return f"The port {port} needs more rights than this process has; choose one above 1023 with --port."
     return f"Cannot listen on {host}, port {port}: {error.strerror or error}."
+
+
+def _is_loopback(listener: socket.socket) -> bool:
+    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def _close_all(sockets: list[socket.socket]) -> None:
@@ -454,11 +498,12 @@ def _reachable(host: str) -> str:
     return host if address.version == 4 else f"[{host}]"
 
 
-async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
+async def serve(settings: Settings, *, chat: Chat | None = None, announce: Callable[[str], None]) -> None:
     """Run a node until SIGTERM or SIGINT, then drain it; a second signal ends the process at once.
 
     Args:
         settings: what is to run.
+        chat: the chat; by default what `settings.app` names, or a plain one.
         announce: told the page's address as soon as it can be opened.
 
     Raises:
@@ -478,7 +523,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, received, number)
     try:
-        async with Node(settings) as node:
+        async with Node(settings, chat=chat) as node:
             gc.collect()
             gc.freeze()  # what is there now stays, and need not be looked at again and again
             announce(node.url)

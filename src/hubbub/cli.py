@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
@@ -16,7 +17,17 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 import typer
 
 from hubbub import __version__
-from hubbub.config import SETTINGS, Settings, SettingsError, is_list, kind_of, load, read_keys
+from hubbub.config import (
+    SETTINGS,
+    Settings,
+    SettingsError,
+    default_of,
+    is_list,
+    kind_of,
+    load,
+    placeholder_of,
+    read_keys,
+)
 
 if TYPE_CHECKING:
     from hubbub.doctor import Finding
@@ -32,11 +43,18 @@ app = typer.Typer(
 )
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_DEFAULT_DATA = default_of("data")
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    typer.secho(f"hubbub: {message}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
+    typer.secho(f"hubbub: {message}", err=True, fg=_colour(typer.colors.RED, err=True))
     raise typer.Exit(status)
+
+
+def _colour(name: str, *, err: bool = False) -> str | None:
+    from hubbub.telemetry import may_colour
+
+    return name if may_colour(sys.stderr if err else sys.stdout) else None
 
 
 def _load(flags: dict[str, Any], config: Path | None) -> Settings:
@@ -48,42 +66,61 @@ def _load(flags: dict[str, Any], config: Path | None) -> Settings:
 
 _Config = Annotated[
     Optional[Path],  # noqa: UP045  typer reads this form on every Python
-    typer.Option("--config", help="Settings file.", show_default="hubbub.toml if it is there", metavar="FILE"),
+    typer.Option("--config", help="Settings file. By default hubbub.toml, if it is there.", metavar="FILE"),
 ]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        _version()
+        raise typer.Exit
+
+
+@app.callback()
+def _hubbub(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", metavar="", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 def _serve(**given: Any) -> None:
     """Run the chat.
-
-    Every setting can also stand in hubbub.toml, or in the environment as HUBBUB_ and its name in capitals.
 
     [bold]hubbub serve --dev[/bold]  try it out: the page asks for a name, no token needed
 
     [bold]HUBBUB_SECRET=… hubbub serve --host 0.0.0.0[/bold]  your backend signs tokens with that secret
 
     [bold]hubbub serve myapp:chat[/bold]  with your own actions and hooks
+
+    Settings can also stand in hubbub.toml (port = 8000) or in the environment (HUBBUB_PORT=8000); a flag wins.
     """
-    settings = _load(given, given.pop("config"))
+    config = given.pop("config")
+    settings = _load(given, config)
     from hubbub.telemetry import configure_logging
 
     configure_logging(settings.log_level, settings.log_format)
     import uvloop
 
-    from hubbub.app import CannotStart, serve
+    from hubbub.app import CannotStart, load_chat, serve
 
     try:
-        uvloop.run(serve(settings, announce=lambda url: _announce(url, settings)))
+        # Before there is an event loop: a module may run one of its own, or be waited for and interrupted.
+        chat = load_chat(settings.app) if settings.app else None
+        uvloop.run(serve(settings, chat=chat, announce=lambda url: _announce(url, settings)))
     except SettingsError as error:
         _fail(str(error), 2)
-    except (CannotStart, ValueError) as error:
+    except CannotStart as error:
         _fail(str(error), 1)
 
 
 def _announce(url: str, settings: Settings) -> None:
     typer.secho(f"Hubbub {__version__} is running: {url}", bold=True)
     if settings.dev:
-        typer.echo("Open it in two tabs and be two people.")
-        typer.echo("A token for your own client: hubbub token --user alice   (Ctrl-C ends)")
+        folder = "" if settings.data == _DEFAULT_DATA else f" --data {shlex.quote(settings.data)}"
+        typer.echo("Open it in two tabs and be two people. Ctrl-C ends it.")
+        typer.echo(f"A token for your own client: hubbub token --user alice{folder}")
     sys.stdout.flush()
 
 
@@ -94,38 +131,45 @@ def _with_settings(function: Any) -> Any:
             "app",
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
             default=None,
-            annotation=Annotated[Optional[str], typer.Argument(help=SETTINGS["app"].help, metavar="[MODULE:CHAT]")],  # noqa: UP045
+            annotation=Annotated[
+                Optional[str],  # noqa: UP045
+                typer.Argument(help=SETTINGS["app"].help, metavar=placeholder_of("app"), show_default=False),
+            ],
         )
     ]
-    for name, about in SETTINGS.items():
-        if name == "app":
-            continue
-        kind = kind_of(name)
-        hint: Any = str
-        if kind == "true or false":
-            hint = bool
-        elif is_list(name):
-            hint = list[str]
-        flag = f"--{name.replace('_', '-')}"
-        option = typer.Option(
-            f"{flag}/--no-{flag[2:]}" if hint is bool else flag,
-            help=about.help,
-            rich_help_panel=about.panel,
-            show_default=False,
-            metavar=None if hint is bool else kind.upper().split(" FROM")[0].replace("A ", "").replace(" ", "-"),
-        )
-        parameters.append(
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=None,
-                annotation=Annotated[Optional[hint], option],  # noqa: UP045
+    for name in SETTINGS:
+        if name != "app":
+            hint: Any = bool if kind_of(name) == "true or false" else list[str] if is_list(name) else str
+            parameters.append(
+                inspect.Parameter(
+                    name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=None,
+                    annotation=Annotated[Optional[hint], _option(name)],  # noqa: UP045
+                )
             )
-        )
     parameters.append(inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_Config))
     function.__signature__ = inspect.Signature(parameters)
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return function
+
+
+def _option(name: str) -> Any:  # Any: typer types its parameters so
+    """The flag of a setting. What was not given stays None, so that the environment and the file are asked."""
+    about, default, flag = SETTINGS[name], default_of(name), name.replace("_", "-")
+    is_switch = isinstance(default, bool)
+    words = about.help
+    if is_list(name):
+        words += " Several with commas between."
+    elif default is not None and not is_switch:
+        words += f" [dim]\\[default: {f'{default:g}' if isinstance(default, float) else default}][/dim]"
+    return typer.Option(
+        f"--{flag}/--no-{flag}" if is_switch else f"--{flag}",
+        help=words,
+        rich_help_panel=about.panel,
+        show_default=False,
+        metavar="" if is_switch else placeholder_of(name),
+    )
 
 
 app.command("serve")(_with_settings(_serve))
@@ -133,18 +177,25 @@ app.command("serve")(_with_settings(_serve))
 
 @app.command("token")
 def _token(
-    user: Annotated[str, typer.Option(help="The user's id: the token's sub.")],
-    ttl: Annotated[str, typer.Option(help="How long it lasts: 90s, 15m, 1h, 7d.")] = "1h",
-    name: Annotated[Optional[str], typer.Option(help="Name shown to others.")] = None,  # noqa: UP045
-    avatar: Annotated[Optional[str], typer.Option(help="Address of a picture shown to others.")] = None,  # noqa: UP045
+    user: Annotated[str, typer.Option(help="The user's id: the token's sub.", metavar="ID")],
+    name: Annotated[Optional[str], typer.Option(help="Name shown to others.", metavar="TEXT")] = None,  # noqa: UP045
+    avatar: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Address of a picture shown to others.", metavar="URL"),
+    ] = None,
     room: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
-            help="A room that the token grants, as ROOM or ROOM=ROLE; several times for several.", metavar="ROOM[=ROLE]"
+            help="A room that the token grants, as a member unless a role is given. Repeat it for several.",
+            metavar="ROOM[=ROLE]",
         ),
     ] = None,
-    scope: Annotated[str, typer.Option(help="`server` for your backend's calls to /v1.")] = "",
-    data: Annotated[Optional[str], typer.Option(help="Data folder with the development secret.")] = None,  # noqa: UP045
+    scope: Annotated[str, typer.Option(help="`server` for your backend's calls to /v1.", metavar="SCOPE")] = "",
+    ttl: Annotated[str, typer.Option(help="How long it lasts: 90s, 15m, 1h, 7d.", metavar="TIME")] = "1h",
+    data: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help=f"Data folder with the development secret. By default {_DEFAULT_DATA}.", metavar="FOLDER"),
+    ] = None,
     config: _Config = None,
 ) -> None:
     """Issue a token, on the last line of standard output.
@@ -158,82 +209,111 @@ def _token(
     import time
 
     from hubbub.auth import issue
-    from hubbub.config import dev_secret
 
     settings = _load({"data": data}, config)
     try:
-        if settings.secret or settings.secret_file:
-            secret = read_keys(settings).secrets[0]
-        else:
-            secret = dev_secret(Path(settings.data), create=False) or ""
-    except SettingsError as error:
-        _fail(str(error), 2)
-    if not secret:
-        _fail(
-            f"there is no secret to sign with: no HUBBUB_SECRET, and no development secret in {settings.data};\n"
-            "run `hubbub serve --dev` here first, or set HUBBUB_SECRET",
-            2,
-        )
-    granted = dict(part.partition("=")[::2] for part in room or [])
-    try:
         token = issue(
-            secret,
+            _signing_secret(settings),
             user=user,
             ttl_s=_seconds(ttl),
             now_s=int(time.time()),
             name=name,
             avatar=avatar,
-            rooms={room_id: role or "member" for room_id, role in granted.items()},
+            rooms=_granted(room or []),
             scope=scope,
             audience=settings.audience,
             issuer=settings.issuer,
         )
-    except ValueError as error:
+    except (SettingsError, ValueError) as error:
         _fail(str(error), 2)
     typer.echo(f"A token for {user}, good for {ttl}:", err=True)
     typer.echo(token)
 
 
+def _signing_secret(settings: Settings) -> str:
+    """The secret that a server with these settings believes.
+
+    Raises:
+        SettingsError: there is none here.
+
+    """
+    from hubbub.config import dev_secret
+
+    if settings.secret or settings.secret_file:
+        return read_keys(settings).secrets[0]
+    if settings.has_key:
+        raise SettingsError(
+            "secret: there is none to sign with: with public keys, whoever has the private key issues the tokens"
+        )
+    secret = dev_secret(Path(settings.data), create=False)
+    if secret is None:
+        raise SettingsError(
+            f"secret: there is none to sign with: no HUBBUB_SECRET, and no development secret in {settings.data}.\n"
+            "Run `hubbub serve --dev` here first, name its folder with --data, or set HUBBUB_SECRET."
+        )
+    return secret
+
+
+def _granted(rooms: list[str]) -> dict[str, str]:
+    """Roles by room.
+
+    Raises:
+        ValueError: a room or role is not possible.
+
+    """
+    from hubbub.model import ROOM_ID_PATTERN, Role
+
+    granted: dict[str, str] = {}
+    for given in rooms:
+        room, separator, role = given.partition("=")
+        if re.match(ROOM_ID_PATTERN, room) is None:
+            raise ValueError(f"room: expected 1 to 64 characters of A-Z a-z 0-9 . _ : -, got {room!r}")
+        if separator and role not in set(Role):
+            raise ValueError(f"room: expected ROOM=ROLE with a role of {', '.join(Role)}, got {given!r}")
+        granted[room] = role or Role.MEMBER
+    return granted
+
+
 def _seconds(text: str) -> int:
-    match = re.fullmatch(r"([1-9]\d*)([smhd])", text)
+    match = re.fullmatch(r"([1-9][0-9]{0,9})([smhd])", text)
     if match is None:
         raise ValueError(f"ttl: expected a number with s, m, h or d such as 90s, 15m, 1h or 7d, got {text!r}")
     return int(match[1]) * _UNITS[match[2]]
 
 
-@app.command("doctor")
 def _doctor(**given: Any) -> None:
     """Look at settings, keys, store, port, clock and limits, and say what to do.
 
     Takes the same settings as `serve`. Ends with status 1 if something would keep the chat from working.
     """
     config = given.pop("config")
+    settings = _load(given, config)
     import asyncio
 
-    from hubbub.doctor import examine
+    from hubbub.app import CannotStart, load_chat
+    from hubbub.doctor import Finding, examine
 
-    settings = _load(given, config)
     findings = asyncio.run(examine(settings))
+    if settings.app is not None:
+        try:
+            load_chat(settings.app)
+            findings.append(Finding("ok", "app", f"{settings.app} is a Chat"))
+        except (SettingsError, CannotStart) as error:
+            findings.append(Finding("fail", "app", str(error)))
     _print(findings)
     if any(finding.state == "fail" for finding in findings):
         raise typer.Exit(1)
 
 
 def _print(findings: list[Finding]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    table.add_column("what")
-    table.add_column("finding", overflow="fold")
-    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+    """One finding a line, and further lines of its words below them."""
+    colours = {"ok": typer.colors.GREEN, "warn": typer.colors.YELLOW, "fail": typer.colors.RED}
     for finding in findings:
-        table.add_row(f"[{colours[finding.state]}]{finding.state}[/]", finding.what, finding.words)
-    Console().print(table)
+        state = typer.style(f"{finding.state:<4}", fg=_colour(colours[finding.state]))
+        typer.echo(f"{state}  {finding.what:<11}  {finding.words.replace(chr(10), chr(10) + ' ' * 19)}")
 
 
-app.registered_commands[-1].callback = _with_settings(_doctor)
+app.command("doctor")(_with_settings(_doctor))
 
 
 @app.command("version")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
 import socket
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import httpx
 import msgspec
 
 from hubbub.auth import JwtVerifier
-from hubbub.config import Settings, SettingsError, read_keys
-from hubbub.errors import HubbubError
+from hubbub.config import Settings, SettingsError, dev_secret, read_keys
+from hubbub.errors import HubbubError, Unavailable
 from hubbub.store import open_store
 
 FILES_OF_ITS_OWN = 100
@@ -22,6 +24,8 @@ FILES_OF_ITS_OWN = 100
 
 FEW_FILES = 4_096
 LITTLE_SPACE = 512 * 1024 * 1024
+SLOW_WRITE_MS = 50.0
+ANSWER_WITHIN_S = 2.0
 BUILT = 1_764_000_000
 """A time before which no clock of a running Hubbub can be, epoch seconds."""
 
@@ -35,79 +39,136 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Look at everything."""
-    return [
-        Finding("ok", "settings", "all known and possible"),
-        _keys(settings),
-        await _store(settings),
-        _space(settings),
-        _port("port", settings.host, settings.port),
-        *(
-            [_port("admin port", settings.admin_host or settings.host, settings.admin_port)]
-            if settings.admin_port
-            else []
-        ),
-        _clock(settings),
-        _files(settings),
-    ]
+    """Look at everything, and change nothing: what is not there yet is not made."""
+    findings = [Finding("ok", "settings", "all known and possible"), await _keys(settings), await _store(settings)]
+    findings += _folders(settings)
+    findings.append(await _port("port", settings.host, settings.port))
+    if settings.admin_port:
+        findings.append(await _port("admin port", settings.admin_host or settings.host, settings.admin_port))
+    return [*findings, _clock(settings), _files(settings)]
 
 
-def _keys(settings: Settings) -> Finding:
+async def _keys(settings: Settings) -> Finding:
     try:
-        keys = read_keys(settings, create=False)
-        JwtVerifier(secrets=keys.secrets, public_keys=keys.public_keys, algorithms=settings.algorithms)
-    except SettingsError as error:
-        if settings.dev:
+        if settings.dev and not settings.has_key and dev_secret(Path(settings.data), create=False) is None:
             return Finding("ok", "keys", "none yet: `serve --dev` makes a development secret")
+        keys = read_keys(settings, create=False)
+        async with JwtVerifier(
+            secrets=keys.secrets,
+            public_keys=keys.public_keys,
+            jwks_url=settings.jwks_url,
+            algorithms=settings.algorithms,
+        ) as verifier:
+            count = await verifier.count_keys()
+    except (SettingsError, ValueError) as error:
         return Finding("fail", "keys", str(error))
-    except ValueError as error:
-        return Finding("fail", "keys", str(error))
+    except Unavailable:
+        return Finding("fail", "keys", f"jwks_url: no keys come from {settings.jwks_url}; look at it with curl")
+    if count == 0:
+        return Finding("fail", "keys", f"jwks_url: there is no usable key at {settings.jwks_url}")
     if settings.dev:
-        return Finding("warn", "keys", "--dev: anybody who reaches the page gets a token; not for the public")
-    count = len(keys.secrets) + len(keys.public_keys) + bool(settings.jwks_url)
+        return Finding("warn", "keys", "--dev: everybody on this machine gets tokens by name; not for the public")
     return Finding("ok", "keys", f"{count} to verify tokens with")
 
 
+def _store_file(settings: Settings) -> Path | None:
+    path = settings.store_url.removeprefix("sqlite://")
+    return None if path == ":memory:" else Path(path.removeprefix("/"))
+
+
 async def _store(settings: Settings) -> Finding:
+    file = _store_file(settings)
+    if file is None:
+        return Finding("warn", "store", "in memory: what is said is gone when the server ends; set --store to keep it")
     try:
+        if not file.exists():
+            return Finding("ok", "store", f"none yet: `serve` makes {file}")
         async with open_store(settings.store_url) as store:
             started = time.perf_counter()
             await store.ping()
             took_ms = (time.perf_counter() - started) * 1_000
+    except OSError as error:
+        return Finding("fail", "store", f"cannot look at {file}: {error.strerror}; set another --store")
     except (ValueError, HubbubError) as error:
-        words = str(error)
+        words = str(error).removeprefix("store: ")
         if "in use by process" in words:
-            return Finding("warn", "store", f"{words}: is a Hubbub running here already?")
+            return Finding("warn", "store", f"{words}; is a Hubbub running here already?")
         return Finding("fail", "store", words)
-    if took_ms > 50:
-        return Finding("warn", "store", f"opens and writes, but a write takes {took_ms:.0f} ms: a slow disk")
+    if took_ms > SLOW_WRITE_MS:
+        return Finding("warn", "store", f"opens and writes, but a write takes {took_ms:.0f} ms: try a quicker disk")
     return Finding("ok", "store", f"opens and writes, {took_ms:.1f} ms a write")
 
 
-def _space(settings: Settings) -> Finding:
-    folder = Path(settings.data)
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if not os.access(folder, os.W_OK):
-        return Finding(
-            "fail", "data folder", f"{settings.data} cannot be written: change its owner, or set another --data"
-        )
-    if free < LITTLE_SPACE:
-        return Finding("warn", "data folder", f"only {free // 2**20} MB are free where {settings.data} is")
-    return Finding("ok", "data folder", f"{settings.data}, {free / 2**30:.0f} GB free")
+def _folders(settings: Settings) -> list[Finding]:
+    data, file = Path(settings.data), _store_file(settings)
+    found = [_folder("data folder", data)]
+    if file is not None and file.parent.absolute() != data.absolute():
+        found.append(_folder("log folder", file.parent))
+    return found
 
 
-def _port(what: str, host: str, port: int) -> Finding:
+def _folder(what: str, path: Path) -> Finding:
+    there = path
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
+        while not there.exists() and there != there.parent:
+            there = there.parent
+        is_folder, free = there.is_dir(), shutil.disk_usage(there).free
+    except OSError as error:
+        return Finding("fail", what, f"cannot look at {path}: {error.strerror}; set another --data")
+    if not is_folder:
+        return Finding("fail", what, f"{there} is a file, not a folder; set another --data")
+    if not os.access(there, os.W_OK | os.X_OK):
+        return Finding("fail", what, f"{there} cannot be written: change its owner, or set another --data")
+    if free < LITTLE_SPACE:
+        return Finding("warn", what, f"only {free // 2**20} MB are free where {path} is; make room")
+    return Finding("ok", what, f"{path}, {free / 2**30:.0f} GB free{'' if there == path else '; not made yet'}")
+
+
+async def _port(what: str, host: str, port: int) -> Finding:
+    if port == 0:
+        return Finding("ok", what, "a free one is taken at the start")
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError):
+        return Finding("fail", what, f"there is no address for the host {host!r}; set --host to one of this machine")
+    troubles = [trouble for family, _, _, _, address in addresses if (trouble := _bind_trouble(family, address))]
+    serious = [trouble for trouble in troubles if trouble.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)]
+    if serious or len(troubles) == len(addresses):  # localhost may have one address less on this machine
+        return await _port_trouble((serious or troubles)[0], what, host, port)
+    return Finding("ok", what, f"{host}:{port} is free")
+
+
+def _bind_trouble(family: int, address: tuple[Any, ...]) -> OSError | None:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             probe.bind(address)
     except OSError as error:
-        words = f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port, or stop what uses it"
-        return Finding("fail", what, words)
-    return Finding("ok", what, f"{host}:{port} is free")
+        return error
+    return None
+
+
+async def _port_trouble(error: OSError, what: str, host: str, port: int) -> Finding:
+    flag = f"--{what.replace(' ', '-')}"
+    if error.errno == errno.EADDRINUSE:
+        if await _is_hubbub(host, port):
+            return Finding("warn", what, f"a Hubbub runs on {host}:{port} already; a second one needs another {flag}")
+        return Finding("fail", what, f"{host}:{port} is in use; choose another with {flag}, or stop what uses it")
+    if error.errno == errno.EACCES:
+        return Finding("fail", what, f"{port} needs more rights than you have; choose one above 1023 with {flag}")
+    return Finding("fail", what, f"cannot listen on {host}:{port}: {error.strerror}; choose another --host")
+
+
+async def _is_hubbub(host: str, port: int) -> bool:
+    there = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  only compared with
+    try:
+        async with httpx.AsyncClient(trust_env=False, timeout=ANSWER_WITHIN_S) as client:
+            answer = await client.get(httpx.URL(scheme="http", host=there, port=port, path="/healthz"))
+        return bool(answer.json() == {"status": "ok"})
+    except (httpx.HTTPError, ValueError):
+        return False
 
 
 def _clock(settings: Settings) -> Finding:
@@ -125,13 +186,14 @@ def _clock(settings: Settings) -> Finding:
 
 def _files(settings: Settings) -> Finding:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return Finding("ok", "open files", "no limit")
     room = max(0, soft - FILES_OF_ITS_OWN)
     words = f"{soft} allowed: room for about {room} connections"
+    possible = "unlimited" if hard == resource.RLIM_INFINITY else str(hard)
+    more = f"`ulimit -n {possible}` is possible" if hard != soft else "LimitNOFILE= in systemd raises it"
     if settings.max_connections is not None and settings.max_connections > room:
-        return Finding(
-            "fail", "open files", f"{words}, max_connections is {settings.max_connections}; raise `ulimit -n`"
-        )
+        return Finding("fail", "open files", f"{words}, and max_connections is {settings.max_connections}; {more}")
     if soft < FEW_FILES:
-        more = f"`ulimit -n {hard}` is possible" if hard > soft else "LimitNOFILE= in systemd raises it"
         return Finding("warn", "open files", f"{words}; {more}")
     return Finding("ok", "open files", words)

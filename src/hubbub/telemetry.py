@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, TextIO
 
-import msgspec
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -103,6 +105,11 @@ def _metrics_by(
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
+_UNSEEN = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What would begin a line, move a terminal's cursor or turn the direction of writing, and what is no character."""
+
+_PLAIN = re.compile(r"[^\s=\"]+")
+
 
 def configure_logging(level: str = "info", style: str = "auto") -> None:
     """Send the log to standard error, readable on a terminal and as JSON lines elsewhere.
@@ -117,18 +124,27 @@ def configure_logging(level: str = "info", style: str = "auto") -> None:
     if style == "auto":
         style = "text" if sys.stderr.isatty() else "json"
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(TextLines(colour=sys.stderr.isatty()) if style == "text" else JsonLines())
+    handler.setFormatter(TextLines(colour=may_colour(sys.stderr)) if style == "text" else JsonLines())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx", "httpcore", "uvicorn.access", "websockets"):
+    logging.captureWarnings(True)
+    for noisy in ("httpx", "httpcore", "uvicorn", "uvicorn.access", "uvicorn.error", "websockets"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
-    for name in ("uvicorn", "uvicorn.error"):
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def may_colour(stream: TextIO) -> bool:
+    """Whether colours are welcome there: it is a terminal, and `NO_COLOR` is not set (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 def _extras(record: logging.LogRecord) -> dict[str, object]:
     return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+
+
+def _visible(text: str) -> str:
+    """`text` on one line, as it was written: names come from clients, and must not forge lines."""
+    return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 class JsonLines(logging.Formatter):
@@ -141,11 +157,13 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **_extras(record),
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        if record.stack_info:
+            line["stack"] = record.stack_info
+        line |= {key: value for key, value in _extras(record).items() if key not in line}
+        return json.dumps(line, default=str)
 
 
 class TextLines(logging.Formatter):
@@ -158,11 +176,21 @@ class TextLines(logging.Formatter):
         self._colour = colour
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as a line, with its traceback below."""
-        extras = " ".join(f"{key}={value}" for key, value in _extras(record).items())
+        """The record as a line, with its traceback below, indented so that no line of it looks like another record."""
         line = f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {record.levelname.lower():<7} "
-        line += record.getMessage() + (f"  {extras}" if extras else "")
+        line += _visible(record.getMessage())
+        extras = [f"{key}={self._value(value)}" for key, value in _extras(record).items()]
+        if extras:
+            line += f"  {' '.join(extras)}"
         code = self._COLOURS.get(record.levelname) if self._colour else None
         if code:
             line = f"\033[{code}m{line}\033[0m"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        below = [self.formatException(record.exc_info)] if record.exc_info else []
+        if record.stack_info:
+            below.append(record.stack_info)
+        return "\n    ".join([line, *(_visible(each) for text in below for each in text.split("\n"))])
+
+    @staticmethod
+    def _value(value: object) -> str:
+        text = _visible(str(value))
+        return text if _PLAIN.fullmatch(text) else '"' + text.replace('"', '\\"') + '"'

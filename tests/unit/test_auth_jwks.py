@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,7 +14,7 @@ from doubles import FakeClock
 from hubbub import auth
 from hubbub.auth import MAX_JWKS_BYTES, JwtVerifier
 from hubbub.errors import Unauthorized, Unavailable
-from tokens import ASYMMETRIC, base64url, forged, private_key, public_jwk, public_pem
+from tokens import ASYMMETRIC, JwksServer, base64url, forged, private_key, public_jwk, public_pem
 
 NOW = 1_700_000_000
 CLAIMS: dict[str, Any] = {"sub": "alice", "iat": NOW, "exp": NOW + 86_400}
@@ -23,67 +22,11 @@ SECRET = "a-secret-for-tests-only-0123456789abcdef"
 AGE_S, PAUSE_S = 600, 10
 
 
-class Jwks:
-    """An HTTP server with a JWKS document.
-
-    Attributes:
-        document: what it answers with; bytes as they are.
-        status, headers: the rest of the answer.
-        fetches: how often it was asked.
-        gate: closed, it holds its answers back.
-
-    """
-
-    def __init__(self) -> None:
-        self.document: Any = {"keys": []}
-        self.status = "200 OK"
-        self.headers = ""
-        self.fetches = 0
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.asked = asyncio.Event()
-        self._port = 0
-        self._server: asyncio.Server | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}/jwks.json"
-
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._answer, "127.0.0.1", self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
-
-    async def stop(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        await self._server.wait_closed()
-
-    def publish(self, **keys: str) -> None:
-        """Have RS256 keys by their names; the value says which."""
-        self.document = {
-            "keys": [public_jwk("RS256", private_key("RS256", int(which)), kid=kid) for kid, which in keys.items()]
-        }
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            self.fetches += 1
-            self.asked.set()
-            await self.gate.wait()
-            body = self.document if isinstance(self.document, bytes) else json.dumps(self.document).encode()
-            writer.write(f"HTTP/1.1 {self.status}\r\n{self.headers}Connection: close\r\n\r\n".encode() + body)
-            await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the other side went away
-        finally:
-            writer.close()
-
-
 @pytest.fixture
-async def jwks(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Jwks]:
+async def jwks(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[JwksServer]:
     for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(variable, raising=False)
-    server = Jwks()
+    server = JwksServer()
     await server.start()
     yield server
     await server.stop()
@@ -95,12 +38,12 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def verifier(jwks: Jwks, clock: FakeClock) -> AsyncIterator[JwtVerifier]:
+async def verifier(jwks: JwksServer, clock: FakeClock) -> AsyncIterator[JwtVerifier]:
     async with make(jwks, clock) as made:
         yield made
 
 
-def make(jwks: Jwks, clock: FakeClock, **options: Any) -> JwtVerifier:
+def make(jwks: JwksServer, clock: FakeClock, **options: Any) -> JwtVerifier:
     return JwtVerifier(
         jwks_url=jwks.url,
         now=lambda: clock.now_ms() / 1_000,
@@ -116,7 +59,7 @@ def token(kid: str | None = "k0", which: int = 0, algorithm: str = "RS256", **cl
     return jwt.encode({**CLAIMS, **claims}, private_key(algorithm, which), algorithm, headers=headers)
 
 
-async def test_keys_of_every_kind_are_found_by_their_names(jwks: Jwks, verifier: JwtVerifier):
+async def test_keys_of_every_kind_are_found_by_their_names(jwks: JwksServer, verifier: JwtVerifier):
     """RS256, ES256 and EdDSA tokens verify with the keys of one document, fetched once."""
     kinds = [(algorithm, which) for algorithm in ASYMMETRIC for which in (0, 1)]
     jwks.document = {
@@ -135,14 +78,14 @@ async def test_keys_of_every_kind_are_found_by_their_names(jwks: Jwks, verifier:
     assert await verifier.count_keys() == 6
 
 
-async def test_keys_without_names_are_tried_for_tokens_with_one(jwks: Jwks, verifier: JwtVerifier):
+async def test_keys_without_names_are_tried_for_tokens_with_one(jwks: JwksServer, verifier: JwtVerifier):
     """A document whose keys have no `kid` works too."""
     jwks.document = {"keys": [public_jwk("RS256", private_key("RS256", which)) for which in (0, 1)]}
     for which in (0, 1):
         assert (await verifier.verify(token("any", which))).user == "alice"
 
 
-async def test_keys_are_kept_until_they_are_old(jwks: Jwks, verifier: JwtVerifier, clock: FakeClock):
+async def test_keys_are_kept_until_they_are_old(jwks: JwksServer, verifier: JwtVerifier, clock: FakeClock):
     """Within their age nothing is fetched again, and after it they are."""
     jwks.publish(k0="0")
     for seconds, fetches in ((0, 1), (AGE_S - 1, 1), (2, 2), (AGE_S - 1, 2)):
@@ -151,7 +94,7 @@ async def test_keys_are_kept_until_they_are_old(jwks: Jwks, verifier: JwtVerifie
         assert jwks.fetches == fetches
 
 
-async def test_an_unknown_key_has_the_document_fetched_again(jwks: Jwks, verifier: JwtVerifier, clock: FakeClock):
+async def test_an_unknown_key_has_the_document_fetched_again(jwks: JwksServer, verifier: JwtVerifier, clock: FakeClock):
     """A provider that has taken a new key into use is believed at once."""
     jwks.publish(k0="0")
     await verifier.verify(token())
@@ -161,7 +104,7 @@ async def test_an_unknown_key_has_the_document_fetched_again(jwks: Jwks, verifie
     assert jwks.fetches == 2
 
 
-async def test_forged_key_names_cause_one_fetch_in_a_pause(jwks: Jwks, verifier: JwtVerifier, clock: FakeClock):
+async def test_forged_key_names_cause_one_fetch_in_a_pause(jwks: JwksServer, verifier: JwtVerifier, clock: FakeClock):
     """However many tokens name keys that do not exist, the provider hears of it once in a while."""
     jwks.publish(k0="0")
     for n in range(50):
@@ -176,7 +119,7 @@ async def test_forged_key_names_cause_one_fetch_in_a_pause(jwks: Jwks, verifier:
     assert jwks.fetches == 2
 
 
-async def test_a_withdrawn_key_counts_no_more(jwks: Jwks, verifier: JwtVerifier, clock: FakeClock):
+async def test_a_withdrawn_key_counts_no_more(jwks: JwksServer, verifier: JwtVerifier, clock: FakeClock):
     """A token that was verified before its key was withdrawn is not believed from memory, nor believed again."""
     jwks.publish(k0="0", k1="1")
     made = token()
@@ -191,7 +134,7 @@ async def test_a_withdrawn_key_counts_no_more(jwks: Jwks, verifier: JwtVerifier,
 
 
 async def test_another_key_under_the_same_name_replaces_the_old_one(
-    jwks: Jwks, verifier: JwtVerifier, clock: FakeClock
+    jwks: JwksServer, verifier: JwtVerifier, clock: FakeClock
 ):
     """Tokens of the old key are not believed from memory."""
     jwks.publish(k0="0")
@@ -204,7 +147,9 @@ async def test_another_key_under_the_same_name_replaces_the_old_one(
     assert (await verifier.verify(token("k0", 1))).user == "alice"
 
 
-async def test_an_unchanged_document_leaves_what_is_remembered(jwks: Jwks, verifier: JwtVerifier, clock: FakeClock):
+async def test_an_unchanged_document_leaves_what_is_remembered(
+    jwks: JwksServer, verifier: JwtVerifier, clock: FakeClock
+):
     """Fetching the same keys again verifies nothing anew."""
     jwks.publish(k0="0")
     made = token()
@@ -214,7 +159,7 @@ async def test_an_unchanged_document_leaves_what_is_remembered(jwks: Jwks, verif
     assert jwks.fetches == 2
 
 
-async def test_all_keys_withdrawn_is_an_answer(jwks: Jwks, verifier: JwtVerifier, clock: FakeClock):
+async def test_all_keys_withdrawn_is_an_answer(jwks: JwksServer, verifier: JwtVerifier, clock: FakeClock):
     """An empty document means that nobody is believed, and not that something failed."""
     jwks.publish(k0="0")
     await verifier.verify(token())
@@ -225,7 +170,7 @@ async def test_all_keys_withdrawn_is_an_answer(jwks: Jwks, verifier: JwtVerifier
 
 
 async def test_without_a_first_answer_tokens_are_neither_good_nor_bad(
-    jwks: Jwks, verifier: JwtVerifier, clock: FakeClock
+    jwks: JwksServer, verifier: JwtVerifier, clock: FakeClock
 ):
     """A server that is down at first makes verification unavailable, asked once in a pause, until it is up."""
     jwks.publish(k0="0")
@@ -241,7 +186,7 @@ async def test_without_a_first_answer_tokens_are_neither_good_nor_bad(
 
 
 async def test_a_server_that_is_down_later_changes_nothing(
-    jwks: Jwks, verifier: JwtVerifier, clock: FakeClock, caplog: pytest.LogCaptureFixture
+    jwks: JwksServer, verifier: JwtVerifier, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ):
     """Known keys go on to count, remembered tokens too; the log names the address, once in a pause."""
     jwks.publish(k0="0")
@@ -278,7 +223,7 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("name", GARBAGE)
-async def test_garbage_is_no_answer(jwks: Jwks, verifier: JwtVerifier, clock: FakeClock, name: str):
+async def test_garbage_is_no_answer(jwks: JwksServer, verifier: JwtVerifier, clock: FakeClock, name: str):
     """At first it leaves verification unavailable, later it leaves the old keys."""
     jwks.document = GARBAGE[name]
     with pytest.raises(Unavailable):
@@ -292,7 +237,7 @@ async def test_garbage_is_no_answer(jwks: Jwks, verifier: JwtVerifier, clock: Fa
     assert jwks.fetches == 3
 
 
-async def test_an_endless_document_is_cut_off(jwks: Jwks, verifier: JwtVerifier):
+async def test_an_endless_document_is_cut_off(jwks: JwksServer, verifier: JwtVerifier):
     """Reading stops at the limit, however much more there is."""
     jwks.document = b" " * (64 * MAX_JWKS_BYTES)
     with pytest.raises(Unavailable):
@@ -300,7 +245,7 @@ async def test_an_endless_document_is_cut_off(jwks: Jwks, verifier: JwtVerifier)
 
 
 @pytest.mark.parametrize("status", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Moved"])
-async def test_a_redirect_is_not_followed(jwks: Jwks, verifier: JwtVerifier, status: str):
+async def test_a_redirect_is_not_followed(jwks: JwksServer, verifier: JwtVerifier, status: str):
     """Keys come from the configured address and from nowhere else, whatever it says."""
     jwks.publish(k0="0")
     jwks.status, jwks.headers = status, f"Location: {jwks.url}\r\n"
@@ -310,7 +255,7 @@ async def test_a_redirect_is_not_followed(jwks: Jwks, verifier: JwtVerifier, sta
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "500 Internal Server Error", "503 Service Unavailable"])
-async def test_an_error_is_no_answer(jwks: Jwks, verifier: JwtVerifier, status: str):
+async def test_an_error_is_no_answer(jwks: JwksServer, verifier: JwtVerifier, status: str):
     """A document that comes with an error's status is not looked at."""
     jwks.publish(k0="0")
     jwks.status = status
@@ -319,7 +264,7 @@ async def test_an_error_is_no_answer(jwks: Jwks, verifier: JwtVerifier, status: 
 
 
 async def test_a_server_that_does_not_answer_is_waited_for_so_long(
-    jwks: Jwks, verifier: JwtVerifier, monkeypatch: pytest.MonkeyPatch
+    jwks: JwksServer, verifier: JwtVerifier, monkeypatch: pytest.MonkeyPatch
 ):
     """A fetch has a time limit of its own, also against a server that trickles."""
     monkeypatch.setattr(auth, "FETCH_TIMEOUT_S", 0.05)
@@ -329,7 +274,7 @@ async def test_a_server_that_does_not_answer_is_waited_for_so_long(
     jwks.gate.set()
 
 
-async def test_all_who_ask_at_once_wait_for_one_fetch(jwks: Jwks, verifier: JwtVerifier):
+async def test_all_who_ask_at_once_wait_for_one_fetch(jwks: JwksServer, verifier: JwtVerifier):
     """After a restart thousands come at the same time: the provider is asked once, and nobody is turned away."""
     jwks.publish(k0="0")
     jwks.gate.clear()
@@ -342,7 +287,9 @@ async def test_all_who_ask_at_once_wait_for_one_fetch(jwks: Jwks, verifier: JwtV
     assert jwks.fetches == 1
 
 
-async def test_tokens_of_a_new_key_wait_for_the_fetch_under_way(jwks: Jwks, verifier: JwtVerifier, clock: FakeClock):
+async def test_tokens_of_a_new_key_wait_for_the_fetch_under_way(
+    jwks: JwksServer, verifier: JwtVerifier, clock: FakeClock
+):
     """All tokens of a key that is just being learnt are believed, and known keys do not wait for it."""
     jwks.publish(k0="0")
     await verifier.verify(token())
@@ -360,7 +307,7 @@ async def test_tokens_of_a_new_key_wait_for_the_fetch_under_way(jwks: Jwks, veri
     assert jwks.fetches == 2
 
 
-async def test_who_goes_away_does_not_end_the_fetch(jwks: Jwks, verifier: JwtVerifier):
+async def test_who_goes_away_does_not_end_the_fetch(jwks: JwksServer, verifier: JwtVerifier):
     """A client that breaks off its handshake spoils nothing for the others, and starts no second fetch."""
     jwks.publish(k0="0")
     jwks.gate.clear()
@@ -375,7 +322,7 @@ async def test_who_goes_away_does_not_end_the_fetch(jwks: Jwks, verifier: JwtVer
     assert jwks.fetches == 1
 
 
-async def test_closing_does_not_wait_for_a_server_that_does_not_answer(jwks: Jwks, clock: FakeClock):
+async def test_closing_does_not_wait_for_a_server_that_does_not_answer(jwks: JwksServer, clock: FakeClock):
     """The fetch under way ends with the verifier, and whoever waits is told that it is unavailable, or cancelled."""
     jwks.gate.clear()
     async with asyncio.timeout(5), make(jwks, clock) as verifier:
@@ -405,7 +352,7 @@ UNUSABLE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", UNUSABLE)
-async def test_keys_that_are_of_no_use_are_passed_over(jwks: Jwks, clock: FakeClock, name: str):
+async def test_keys_that_are_of_no_use_are_passed_over(jwks: JwksServer, clock: FakeClock, name: str):
     """One strange key in the document neither verifies anything nor spoils the others."""
     jwks.document = {"keys": [UNUSABLE[name], public_jwk("RS256", private_key("RS256", 1), kid="k1")]}
     async with make(jwks, clock, secrets=["another-secret-so-that-hs256-is-accepted"]) as verifier:
@@ -415,7 +362,7 @@ async def test_keys_that_are_of_no_use_are_passed_over(jwks: Jwks, clock: FakeCl
                 await verifier.verify(bad)
 
 
-async def test_a_public_key_of_the_document_does_not_pass_for_a_secret(jwks: Jwks, verifier: JwtVerifier):
+async def test_a_public_key_of_the_document_does_not_pass_for_a_secret(jwks: JwksServer, verifier: JwtVerifier):
     """HS256 is not even accepted where there are only public keys."""
     jwks.publish(k0="0")
     confused = forged(public_pem(private_key("RS256")), CLAIMS, kid="k0")
@@ -424,9 +371,9 @@ async def test_a_public_key_of_the_document_does_not_pass_for_a_secret(jwks: Jwk
     assert jwks.fetches == 0
 
 
-async def test_a_header_does_not_choose_the_address(jwks: Jwks, verifier: JwtVerifier):
+async def test_a_header_does_not_choose_the_address(jwks: JwksServer, verifier: JwtVerifier):
     """`jku` and `x5u` of a token are not fetched from."""
-    other = Jwks()
+    other = JwksServer()
     await other.start()
     other.publish(k0="1")
     jwks.publish(k0="0")
@@ -437,7 +384,7 @@ async def test_a_header_does_not_choose_the_address(jwks: Jwks, verifier: JwtVer
     await other.stop()
 
 
-async def test_own_keys_do_not_depend_on_the_address(jwks: Jwks, clock: FakeClock):
+async def test_own_keys_do_not_depend_on_the_address(jwks: JwksServer, clock: FakeClock):
     """Tokens of a secret or a public key from the settings verify without the document, also while it is away."""
     await jwks.stop()
     own = public_pem(private_key("RS256"))
