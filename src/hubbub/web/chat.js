@@ -9,22 +9,22 @@ import { Members } from "./members.js";
 import { Banner, tellFailure, toast } from "./notices.js";
 import { People } from "./people.js";
 import { Rooms } from "./rooms.js";
-import { claimsOf, signOut, start } from "./start.js";
+import { address, claimsOf, signOut, start } from "./start.js";
 import { useTheme } from "./theme.js";
-import { excerpt } from "./words.js";
+import { excerpt, isolate } from "./words.js";
 
 useTheme("theme", "start-theme");
 const way = await start();
 
-const chat = connect(`${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}/ws`, { token: way.token });
+const chat = connect(address(), { token: way.token });
 const banner = new Banner(signOut);
 let page = null; // the parts, once it is known who one is
 let wasLive = false;
 let leaving = null; // the room one leaves on purpose
 
 chat.on("state", (state) => {
-  banner.show(state, !wasLive && !way.isDevelopment && state.state === "waiting");
-  byId("me-state").textContent = { live: "online", connecting: "connecting…", waiting: "not connected", closed: "signed out" }[state.state];
+  banner.show(state, doubt());
+  byId("me-state").textContent = { live: "online", connecting: "connecting…", waiting: "not connected", closed: "not connected" }[state.state];
   byId("me-state").classList.toggle("live", state.state === "live");
   if (state.state === "live") {
     wasLive = true;
@@ -41,6 +41,22 @@ byId("sign-out").addEventListener("click", () => {
   chat.close();
   signOut();
 });
+
+/** Whether a pasted token may be why there is no connection: a browser does not tell that a handshake was refused. */
+function doubt() {
+  if (way.isDevelopment) return false;
+  const { exp } = claimsOf(way.token);
+  return exp !== undefined && exp * 1000 < Date.now() ? "expired" : !wasLive;
+}
+
+/** The room that the address names. */
+function addressed() {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return ""; // somebody has written half an escape there
+  }
+}
 
 function build(me) {
   let waiting = null; // the timer of the next showing
@@ -94,7 +110,7 @@ function build(me) {
   /** See to it that the open room is one there is. */
   function settle() {
     rooms.meet();
-    const wanted = decodeURIComponent(location.hash.slice(1));
+    const wanted = addressed();
     const { room } = conversation;
     if (chat.rooms.has(wanted)) {
       if (wanted !== room) open(wanted);
@@ -174,13 +190,13 @@ function build(me) {
 
   async function kick(user, name) {
     const { room } = conversation;
-    if (!(await askWhether("Remove a member", `Remove ${name} from the room?`, "Remove"))) return;
+    if (!(await askWhether("Remove a member", `Remove ${isolate(name)} from the room?`, "Remove"))) return;
     await attempt("The member was not removed", () => chat.kick(room, user));
   }
 
   async function remove(message) {
     const { room } = conversation;
-    const words = message.text === undefined ? "This message" : `“${excerpt(message.text, 80)}”`;
+    const words = message.text === undefined ? "This message" : `“${isolate(excerpt(message.text, 80))}”`;
     if (await askWhether("Delete the message?", words, "Delete")) {
       await attempt("The message was not deleted", () => chat.delete(room, message.seq));
     }
@@ -198,6 +214,7 @@ function build(me) {
     }
   }
 
+  for (const id of ["create", "browse", "direct"]) byId(id).disabled = false;
   byId("create").addEventListener("click", async () => {
     const asked = await askForRoom();
     if (asked === undefined) return;
@@ -219,17 +236,17 @@ function build(me) {
   });
   byId("invite").addEventListener("click", async () => {
     const { room } = conversation;
-    const user = await askForPerson(`Invite to ${rooms.label(room)}`, "Invite", people, people.all(me));
+    const user = await askForPerson(`Invite to ${isolate(rooms.label(room))}`, "Invite", people, people.all(me));
     if (user === undefined) return;
     const done = await attempt("Nobody was invited", async () => {
       await chat.invite(room, user);
       return true;
     });
-    if (done) toast(`${people.name(user)} is in the room now.`, "info");
+    if (done) toast(`${isolate(people.name(user))} is in the room now.`, "info");
   });
   byId("leave").addEventListener("click", async () => {
     const { room } = conversation;
-    if (!(await askWhether("Leave the room?", `You will no longer get what is said in ${rooms.label(room)}.`, "Leave"))) return;
+    if (!(await askWhether("Leave the room?", `You will no longer get what is said in ${isolate(rooms.label(room))}.`, "Leave"))) return;
     leaving = room;
     await attempt("You are still in the room", () => chat.leave(room));
   });

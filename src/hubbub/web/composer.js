@@ -8,7 +8,7 @@ const TYPING_EVERY_MS = 3000;
 const TYPING_ENDS_MS = 5000;
 const MOST_HEIGHT = 200;
 
-/** The form below the messages. `does`: send(text, replyTo), edit(seq, text), lastOwn(), focusMessages(). */
+/** The form below the messages. `does`: send(text, replyTo), edit(message, text), lastOwn(). */
 export class Composer {
   #text = byId("composer-text");
   #form = byId("composer");
@@ -17,9 +17,10 @@ export class Composer {
   #chat;
   #people;
   #room = null;
-  #drafts = new Map(); // room -> {text, replying, editing}
+  #drafts = new Map(); // room -> {text, replying, editing, aside}
   #replying = null; // the message one replies to
   #editing = null; // the message one changes
+  #aside = ""; // what one was writing before
   #typingSentAt = 0; // when `typing` was last told to be on; 0 when it is off
   #typingEnds = null;
 
@@ -40,12 +41,13 @@ export class Composer {
   open(room, label, mayWrite) {
     if (room !== this.#room) {
       this.#stopTyping();
-      if (this.#room !== null) this.#drafts.set(this.#room, { text: this.#text.value, replying: this.#replying, editing: this.#editing });
+      if (this.#room !== null) this.#drafts.set(this.#room, { text: this.#text.value, replying: this.#replying, editing: this.#editing, aside: this.#aside });
       this.#room = room;
       const draft = this.#drafts.get(room);
       this.#text.value = draft?.text ?? "";
       this.#replying = draft?.replying ?? null;
       this.#editing = draft?.editing ?? null;
+      this.#aside = draft?.aside ?? "";
       this.#showContext();
       this.#fit();
     }
@@ -70,7 +72,7 @@ export class Composer {
 
   /** Change this message. */
   edit(message) {
-    if (this.#editing === null) this.#drafts.set("", { text: this.#text.value });
+    if (this.#editing === null) this.#aside = this.#text.value;
     this.#replying = null;
     this.#editing = message;
     this.#text.value = message.text;
@@ -83,8 +85,8 @@ export class Composer {
   #endEdit() {
     if (this.#editing === null) return;
     this.#editing = null;
-    this.#text.value = this.#drafts.get("")?.text ?? "";
-    this.#drafts.delete("");
+    this.#text.value = this.#aside;
+    this.#aside = "";
     this.#fit();
   }
 

@@ -56,8 +56,16 @@ export class Conversation {
         canModerate: () => this.role === "owner" || this.role === "moderator",
       },
     });
-    byId("jump").addEventListener("click", () => this.toNewest());
-    byId("unread-above").addEventListener("click", () => this.jumpTo(this.#newAfter + 1, false));
+    // The buttons go when one is there, and the focus must not go with them.
+    byId("jump").addEventListener("click", async ({ detail }) => {
+      await this.toNewest();
+      this.#timeline.focus(null, detail > 0);
+    });
+    byId("unread-above").addEventListener("click", async ({ detail }) => {
+      const first = this.#newAfter + 1;
+      await this.jumpTo(first, false);
+      this.#timeline.focus(this.#timeline.keyOf(first) ?? "new", detail > 0);
+    });
     for (const event of ["focus", "visibilitychange", "blur"]) {
       (event === "visibilitychange" ? document : globalThis).addEventListener(event, () => this.#attention());
     }
@@ -157,11 +165,6 @@ export class Conversation {
     if (!this.log.atHead) await this.#loadLatest(false);
     this.#timeline.toBottom();
     this.#scrolled();
-  }
-
-  /** Give the focus to the newest message. */
-  focusMessages() {
-    this.#timeline.focusLast();
   }
 
   /** Bring a message into view, loading what is around it if need be. */
@@ -274,13 +277,13 @@ export class Conversation {
   }
 
   /** A page of the open room, or null if it could not be had; what went wrong has been told then. */
-  async #ask(where) {
+  async #ask(where, quietly = false) {
     try {
       const page = await this.#chat.history(this.room, where);
       for (const entry of page.entries) this.#people.hear(entry);
       return page;
     } catch (error) {
-      tellFailure("Messages could not be loaded")(error);
+      if (!quietly) tellFailure("Messages could not be loaded")(error);
       return null;
     }
   }
@@ -312,6 +315,7 @@ export class Conversation {
   /** Where one begins to read: at what is new, else at the newest. */
   #begin() {
     this.#timeline.toBottom();
+    // When more is new than is loaded, one begins at the newest; a button leads to the first of them.
     if (this.#newAfter !== null) this.#timeline.show("new");
     this.#fillView();
     this.#scrolled();
@@ -349,7 +353,7 @@ export class Conversation {
       const what = `quote-${message.reply_to}`;
       if (this.#loads.has(what)) continue;
       this.#loads.add(what); // and stays: what cannot be found is not asked for again
-      this.#ask({ around: message.reply_to, limit: 1 }).then((page) => {
+      this.#ask({ around: message.reply_to, limit: 1 }, true).then((page) => {
         if (page === null) return;
         log.remember(page);
         if (room === this.room) this.render();

@@ -1,6 +1,7 @@
 // Questions the page asks: a new room, which public room, which person, and whether one is sure.
 
 import { el, icon, iconButton } from "./elements.js";
+import { focusWriting } from "./notices.js";
 
 /** A modal question. `fill(close)` gives its content; resolves with what `close` was called with, or undefined. */
 function ask(title, fill) {
@@ -21,6 +22,7 @@ function ask(title, fill) {
     dialog.addEventListener("close", () => {
       dialog.remove();
       if (before?.isConnected) before.focus();
+      if (document.activeElement === document.body) focusWriting(); // what asked is not there any more
       resolve(answer);
     });
     document.body.append(dialog);

@@ -17,6 +17,7 @@ export function layout({ log, me, newAfter, nameOf, now }) {
   let day = null;
   let previous = null; // the message item just above, or null
   let divided = newAfter === null;
+  const begins = !log.hasOlder || log.from <= newAfter + 1; // else what is new begins further up, and is not loaded
 
   const begin = (at) => {
     const today = dayOf(at);
@@ -36,7 +37,7 @@ export function layout({ log, me, newAfter, nameOf, now }) {
 
   for (const entry of log.entries) {
     begin(entry.at);
-    if (!divided && entry.seq > newAfter && entry.type === "message.created" && entry.by !== me) {
+    if (!divided && entry.seq > newAfter && begins && entry.type === "message.created" && entry.by !== me) {
       divided = true;
       previous = null;
       items.push({ kind: "new", key: "new", parts: [] });
@@ -74,7 +75,8 @@ function addLine(items, entry) {
 
 function finish(item, nameOf) {
   if (item.kind === "line") {
-    item.text = sentence(item.entries, nameOf);
+    item.words = sentence(item.entries, nameOf);
+    item.text = item.words.map((word) => word.name ?? word).join("");
     item.parts = [item.text];
   } else if (item.kind === "message") {
     item.author = nameOf(item.by, item.message?.name);
@@ -83,34 +85,39 @@ function finish(item, nameOf) {
   }
 }
 
+/** What happened, as texts and names, which stay apart: a name may be written in the other direction. */
 function sentence(entries, nameOf) {
   const [entry] = entries;
-  const by = nameOf(entry.by, entry.name);
-  const user = entry.user === undefined ? "" : nameOf(entry.user, entry.user_name);
+  const by = { name: nameOf(entry.by, entry.name) };
+  const user = { name: entry.user === undefined ? "" : nameOf(entry.user, entry.user_name) };
   const self = entry.by === entry.user;
   switch (entry.type) {
     case "member.joined":
-      if (!self) return `${by} added ${user}`;
-      return `${list(entries.map((each) => nameOf(each.user, each.user_name ?? each.name)))} joined`;
+      if (!self) return [by, " added ", user];
+      return [...enumerate(entries.map((each) => nameOf(each.user, each.user_name ?? each.name)), (name) => ({ name })), " joined"];
     case "member.left":
-      return self ? `${user} left` : `${by} removed ${user}`;
+      return self ? [user, " left"] : [by, " removed ", user];
     case "member.updated":
-      return `${by} made ${user} ${entry.role === "owner" ? "an" : "a"} ${entry.role}`;
+      return [by, " made ", user, ` ${entry.role === "owner" ? "an" : "a"} ${entry.role}`];
     case "room.updated":
-      if (entry.seq === 1) return entry.by === "system" ? "The room was created" : `${by} created the room`;
-      if (entry.room_name !== undefined) return `${by} named the room “${entry.room_name}”`;
-      return `${by} made the room ${entry.kind}`;
+      if (entry.seq === 1) return entry.by === "system" ? ["The room was created"] : [by, " created the room"];
+      if (entry.room_name !== undefined) return [by, " named the room “", { name: entry.room_name }, "”"];
+      return [by, ` made the room ${entry.kind}`];
     default:
-      return `${by}: ${entry.type}`; // of a newer server
+      return [by, `: ${entry.type}`]; // of a newer server
   }
 }
 
 /** "Ada", "Ada and Grace", "Ada, Grace and 3 others". */
 export function list(names) {
-  const distinct = [...new Set(names)];
-  if (distinct.length <= 2) return distinct.join(" and ");
-  if (distinct.length === 3) return `${distinct[0]}, ${distinct[1]} and ${distinct[2]}`;
-  return `${distinct[0]}, ${distinct[1]} and ${distinct.length - 2} others`;
+  return enumerate(names, (name) => name).join("");
+}
+
+function enumerate(names, show) {
+  const [first, second, ...rest] = [...new Set(names)];
+  if (second === undefined) return [show(first)];
+  if (rest.length === 0) return [show(first), " and ", show(second)];
+  return [show(first), ", ", show(second), " and ", rest.length === 1 ? show(rest[0]) : `${rest.length} others`];
 }
 
 /** A name for the local day of `at`, epoch milliseconds. */

@@ -16,6 +16,7 @@ export class Members {
   #members = new Map(); // user -> Member, of the open room as far as loaded
   #count = 0;
   #hasMore = false;
+  #signature = "";
 
   constructor({ chat, people, me, does }) {
     this.#chat = chat;
@@ -93,6 +94,10 @@ export class Members {
     const members = [...this.#members.values()].sort((a, b) => (
       Number(online(b.user)) - Number(online(a.user)) || this.#people.name(a.user).localeCompare(this.#people.name(b.user))
     ));
+    const mine = [this.#room, this.#does.role(), this.#chat.rooms.get(this.#room)?.kind];
+    const signature = JSON.stringify([mine, members.map(({ user, role }) => [user, role, this.#people.name(user), this.#people.face(user), online(user)])]);
+    if (signature === this.#signature) return;
+    this.#signature = signature;
     const list = byId("member-list");
     const focused = list.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
     list.replaceChildren(...members.map((member) => this.#item(member, online(member.user))));

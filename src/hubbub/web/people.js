@@ -40,13 +40,18 @@ export class People {
       .sort((a, b) => this.name(a).localeCompare(this.name(b)));
   }
 
+  /** The address of a user's picture; undefined without one that the page's policy allows: from https or its own server. */
+  face(user) {
+    const address = this.#known.get(user)?.avatar;
+    return typeof address === "string" && /^(https:\/\/|\/(?![/\\]))/u.test(address) ? address : undefined;
+  }
+
   /** A picture of the user, or his initials on a colour of his own. */
   avatar(user, className = "") {
     const name = this.name(user);
     const initials = () => el("span", { class: `avatar hue-${hueOf(user)} ${className}`, "aria-hidden": "true" }, initialsOf(name));
-    const address = this.#known.get(user)?.avatar;
-    // The page's policy allows pictures from https and from its own server only.
-    if (typeof address !== "string" || !/^(https:\/\/|\/(?!\/))/u.test(address)) return initials();
+    const address = this.face(user);
+    if (address === undefined) return initials();
     const image = el("img", { class: `avatar ${className}`, src: address, alt: "", loading: "lazy", referrerpolicy: "no-referrer" });
     image.addEventListener("error", () => image.replaceWith(initials()), { once: true });
     return image;

@@ -1,6 +1,7 @@
 // The list of rooms with what is unread in them, also in the page's title; on a narrow page it is a drawer.
 
 import { byId, el, icon } from "./elements.js";
+import { plain } from "./words.js";
 
 const MOST_LOOKUPS = 30; // direct rooms whose people are asked for at once
 
@@ -69,12 +70,13 @@ export class Rooms {
       label: this.label(state.room),
       unread: state.room === quiet ? 0 : state.unread,
       online: state.kind === "direct" && this.#people.isOnline(state.room, this.#partners.get(state.room)),
+      face: state.kind === "direct" ? this.#people.face(this.#partners.get(state.room)) : undefined,
     }));
     states.sort((a, b) => a.label.localeCompare(b.label));
     const unread = states.reduce((sum, state) => sum + state.unread, 0);
-    document.title = `${unread > 0 ? `(${unread}) ` : ""}${open === null ? "" : `${this.label(open)} · `}Hubbub`;
+    document.title = `${unread > 0 ? `(${unread}) ` : ""}${open === null ? "" : `${plain(this.label(open))} · `}Hubbub`;
     byId("drawer-badge").hidden = !states.some((state) => state.unread > 0 && state.room !== open);
-    const signature = JSON.stringify([open, states.map((state) => [state.room, state.label, state.kind, state.unread, state.online])]);
+    const signature = JSON.stringify([open, states.map((state) => [state.room, state.label, state.kind, state.unread, state.online, state.face])]);
     if (signature === this.#signature) return;
     this.#signature = signature;
     this.#fill(byId("rooms"), states.filter(({ kind }) => kind !== "direct"), open, "No rooms yet. Find one, or make one.");

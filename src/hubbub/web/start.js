@@ -1,8 +1,18 @@
 // Who one is: asked once per tab, kept in the tab's session and in `?user=`, so that two tabs can be two people.
 
 import { byId } from "./elements.js";
+import { tab } from "./kept.js";
+import { isolate } from "./words.js";
 
-const IDENTITY = "hubbub.identity"; // {user, name} or {token}
+const IDENTITY = "hubbub.identity"; // {user, name, shared} or {token}; `shared`: on purpose in several tabs
+const RELOAD_MS = 400; // how long a page that is being reloaded may need to let go of its name
+const SYSTEM = "system"; // the author of what nobody has written
+const claimed = new Set(); // users that this tab is, or tried to be
+
+/** Where the chat is. */
+export function address() {
+  return `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}/ws`;
+}
 const FIRST = ["Amber", "Bold", "Breezy", "Bright", "Clever", "Cosy", "Gentle", "Jolly", "Lucky", "Merry", "Mellow", "Quiet", "Rapid", "Sunny", "Swift", "Witty"];
 const SECOND = ["Badger", "Beaver", "Falcon", "Finch", "Fox", "Hare", "Heron", "Ibis", "Lark", "Lynx", "Marten", "Otter", "Panda", "Raven", "Robin", "Swan"];
 
@@ -31,35 +41,71 @@ export function claimsOf(token) {
 }
 
 async function developmentToken({ user, name }) {
-  const response = await fetch("/dev/token", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ user, name }),
-  });
-  const answer = await response.json();
+  let response;
+  let answer;
+  try {
+    response = await fetch("/dev/token", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ user, name }),
+    });
+    answer = await response.json();
+  } catch (error) {
+    throw new Error("The server does not answer. Is it running?", { cause: error });
+  }
   if (response.status === 404 || response.status === 403) throw new TokenNeeded(answer.error.message);
   if (!response.ok) throw new Error(answer.error.message);
   return answer.token;
 }
 
+/** Whether another tab of this browser is this person already; if not, this one is from now on. */
+async function isElsewhere(user) {
+  if (navigator.locks === undefined || claimed.has(user)) return false;
+  return new Promise((resolve) => {
+    const forever = new Promise(() => {});
+    navigator.locks.request(`hubbub.user.${user}`, { signal: AbortSignal.timeout(RELOAD_MS) }, () => {
+      claimed.add(user);
+      resolve(false);
+      return forever;
+    }).catch((error) => resolve(error.name === "TimeoutError"));
+  });
+}
+
 function remembered() {
-  const user = new URLSearchParams(location.search).get("user");
-  const kept = JSON.parse(sessionStorage.getItem(IDENTITY) ?? "null");
-  if (new URLSearchParams(location.search).has("new")) return null;
+  const query = new URLSearchParams(location.search);
+  if (query.has("new")) return null;
+  const user = query.get("user");
+  const kept = JSON.parse(tab.get(IDENTITY) ?? "null");
   if (user === null || user === kept?.user) return kept;
   return { user, name: user.replace(/(^|[-_. ])(\p{L})/gu, (_, gap, letter) => (gap ? " " : "") + letter.toLocaleUpperCase()) };
 }
 
 function keep(identity) {
-  sessionStorage.setItem(IDENTITY, JSON.stringify(identity));
+  tab.set(IDENTITY, JSON.stringify(identity));
   const query = identity.user === undefined ? "" : `?user=${encodeURIComponent(identity.user)}`;
   history.replaceState(null, "", `${location.pathname}${query}${location.hash}`);
 }
 
 /** Forget who one is and begin anew. */
 export function signOut() {
-  sessionStorage.removeItem(IDENTITY);
+  tab.remove(IDENTITY);
   location.assign(location.pathname);
+}
+
+/** See whether a token opens a connection: here it can still be mended. A browser does not tell why it did not. */
+async function knock(token) {
+  let socket;
+  try {
+    socket = new WebSocket(address(), ["hubbub.v1", `jwt.${token}`]);
+  } catch (error) {
+    throw new TokenNeeded("This is no token.", { cause: error });
+  }
+  await new Promise((resolve, reject) => {
+    socket.onopen = resolve;
+    socket.onclose = () => reject(new TokenNeeded("The server does not accept this token, or does not answer."));
+  });
+  socket.onclose = null;
+  socket.close();
 }
 
 /** The way in: {token: string or function, isDevelopment}. A pasted token stays as it is, others are got anew. */
@@ -67,6 +113,7 @@ async function enter(identity) {
   if (identity.token !== undefined) {
     const { exp } = claimsOf(identity.token);
     if (exp !== undefined && exp * 1000 < Date.now()) throw new TokenNeeded("This token has expired.");
+    await knock(identity.token);
     return { token: identity.token, isDevelopment: false };
   }
   const first = await developmentToken(identity); // so that what is wrong is said here, where it can be mended
@@ -112,11 +159,17 @@ export async function start() {
   };
 
   const known = remembered();
-  if (known !== null) {
+  const elsewhere = known?.user !== undefined && !known.shared && (await isElsewhere(known.user));
+  if (known !== null && !elsewhere) {
     const way = await attempt(known);
     if (way !== null) return way;
   }
-  name.value = known?.name ?? suggestion();
+  // The same address opened twice, or a tab that was duplicated: most likely to see both sides.
+  byId("start-notice").hidden = !elsewhere;
+  byId("start-notice-words").textContent = elsewhere ? `${isolate(known.name)} is here already, in another tab. Here you can be somebody else.` : "";
+  byId("start-same").textContent = elsewhere ? `Be ${isolate(known.name)} here too` : "";
+  name.value = elsewhere ? suggestion() : known?.name ?? suggestion();
+  token.value = known?.token ?? "";
   byId("start").hidden = false;
   if (!tokenPart.open) name.select();
   byId("start-other").addEventListener("click", () => {
@@ -124,15 +177,20 @@ export async function start() {
     name.select();
   });
   return new Promise((resolve) => {
+    const comeIn = async (identity) => {
+      problem.hidden = true;
+      const way = await attempt(identity);
+      if (way !== null) resolve(way);
+    };
+    byId("start-same").addEventListener("click", () => comeIn({ ...known, shared: true }));
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
-      problem.hidden = true;
       const pasted = token.value.trim();
       const user = userId(name.value);
-      if (pasted === "" && user === "") return tell(new Error("Please write a name with at least one letter."));
-      const way = await attempt(pasted === "" ? { user, name: name.value.trim() } : { token: pasted });
-      if (way !== null) resolve(way);
-      return undefined;
+      if (pasted !== "") return comeIn({ token: pasted });
+      if (user === "") return tell(new Error("Please write a name with at least one letter."));
+      if (user === SYSTEM) return tell(new Error("That is what the server calls itself. Please write another name."));
+      return comeIn({ user, name: name.value.trim(), shared: await isElsewhere(user) });
     });
   });
 }

@@ -1,6 +1,7 @@
 // Light or dark: as the system has it, until somebody chooses.
 
 import { byId, icon } from "./elements.js";
+import { browser } from "./kept.js";
 
 const KEY = "hubbub.theme";
 
@@ -8,7 +9,7 @@ const KEY = "hubbub.theme";
 export function useTheme(...buttons) {
   const system = matchMedia("(prefers-color-scheme: dark)");
   const show = () => {
-    const chosen = localStorage.getItem(KEY);
+    const chosen = browser.get(KEY);
     if (chosen === "light" || chosen === "dark") document.documentElement.dataset.theme = chosen;
     const dark = (chosen ?? (system.matches ? "dark" : "light")) === "dark";
     for (const id of buttons) {
@@ -21,7 +22,7 @@ export function useTheme(...buttons) {
   for (const id of buttons) {
     byId(id).addEventListener("click", () => {
       const dark = (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
-      localStorage.setItem(KEY, dark ? "light" : "dark");
+      browser.set(KEY, dark ? "light" : "dark");
       show();
     });
   }

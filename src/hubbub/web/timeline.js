@@ -71,8 +71,9 @@ export class Timeline {
     const shown = this.#shown.get(key);
     if (shown === undefined) return false;
     this.#sticky = false;
-    shown.node.scrollIntoView({ block: flash ? "center" : "start" });
-    if (!flash) this.#scroller.scrollTop -= 16;
+    const frame = this.#scroller.getBoundingClientRect();
+    const box = shown.node.getBoundingClientRect();
+    this.#scroller.scrollTop += box.top - frame.top - Math.max(16, flash ? (frame.height - box.height) / 2 : 0);
     if (flash) {
       shown.node.classList.remove("flash");
       void shown.node.offsetWidth; // so that the animation begins again
@@ -99,10 +100,12 @@ export class Timeline {
     this.#sticky = true;
   }
 
-  /** Give the focus to the newest message. */
-  focusLast() {
-    const messages = this.#messages();
-    messages.at(-1)?.focus();
+  /** Give the focus to the first message from this key on, else to the newest. `pointed`: keys are meant for writing. */
+  focus(key, pointed = false) {
+    let node = this.#shown.get(key)?.node ?? null;
+    while (node !== null && !node.classList.contains("message")) node = node.nextElementSibling;
+    this.#pointed = pointed;
+    (node ?? this.#messages().at(-1))?.focus({ preventScroll: true });
   }
 
   /** Show these items. `history`: they are old, so nobody needs to be told of them. */
@@ -150,7 +153,8 @@ export class Timeline {
   #place(item) {
     const shown = this.#shown.get(item.key);
     if (shown === undefined) {
-      const node = el("div", { data: { key: item.key } });
+      // What oneself has said needs not be read out.
+      const node = el("div", { data: { key: item.key }, "aria-live": item.own && "off" });
       this.#shown.set(item.key, { node, item });
       this.#fill(node, item);
       return node;
@@ -163,6 +167,7 @@ export class Timeline {
 
   /** Fill anew without losing the focus to nowhere. */
   #refill(node, item) {
+    quieten(node);
     const focused = node.contains(document.activeElement) ? document.activeElement : null;
     const hadToolbar = this.#toolbar.parentNode === node;
     const mark = focused?.dataset.focus;
@@ -185,7 +190,8 @@ export class Timeline {
       node.replaceChildren(el("span", {}, "New messages"));
     } else if (item.kind === "line") {
       node.className = "line";
-      node.replaceChildren(el("bdi", {}, item.text), " ", clock(item.entries.at(-1).at));
+      const sentence = item.words.map((word) => (typeof word === "string" ? word : el("bdi", {}, word.name)));
+      node.replaceChildren(el("span", {}, sentence), " ", clock(item.entries.at(-1).at));
     } else this.#fillMessage(node, item);
   }
 
@@ -327,7 +333,10 @@ export class Timeline {
     for (const button of this.#toolbar.querySelectorAll("[data-for]")) button.hidden = !allowed[button.dataset.for];
     // On a wide page the row stands beside the bubble, whose width only the browser knows.
     this.#toolbar.style.setProperty("--body-width", `${node.querySelector(".body").offsetWidth}px`);
-    if (this.#toolbar.parentNode !== node) node.append(this.#toolbar);
+    if (this.#toolbar.parentNode !== node) {
+      quieten(node);
+      node.append(this.#toolbar);
+    }
     return undefined;
   }
 
@@ -427,6 +436,11 @@ export class Timeline {
     if (scrollHeight - scrollTop - clientHeight < EARLY) this.#does.nearBottom();
     this.#does.scrolled();
   }
+}
+
+/** A message is read out when it comes; what changes in it afterwards is not, or each change would read it again. */
+function quieten(node) {
+  node.setAttribute("aria-live", "off");
 }
 
 /** Let Tab reach a message and what is in it, or pass it by: hundreds of them would be in the way. */

@@ -67,6 +67,16 @@ export function isEmoji(text) {
   return EMOJI.test(text.trim());
 }
 
+/** A name to stand inside a sentence: whatever marks of direction it has, the words around it stay where they are. */
+export function isolate(name) {
+  return `\u2068${plain(name)}\u2069`;
+}
+
+/** A name without marks that would turn the words beside it around, for where nothing can contain them. */
+export function plain(name) {
+  return name.replace(/[\u202a-\u202e\u2066-\u2069]/gu, "");
+}
+
 /** The nodes of a text. */
 export function words(text) {
   return parse(text).map((part) => {
