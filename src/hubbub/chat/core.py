@@ -492,7 +492,7 @@ class Chat(Registry):
     async def _shut_out(self, room: RoomId) -> None:
         """Let nobody listen to a room on who is not in it: it was public until now."""
         audience = await self.directory.audience(room)
-        members = set(await self._members(room))
+        members = set(await self._members(room))  # by the page: there may be 100,000 who listened and few members
         for connection, principal in audience:
             if not (principal.user in members or room in principal.rooms or principal.is_server):
                 await self.fanout.unlisten(connection, room)
