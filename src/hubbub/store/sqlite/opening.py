@@ -38,6 +38,8 @@ class Database:
         self._lock = None if self.in_memory else _lock(Path(path))
         connections: list[sqlite3.Connection] = []
         try:
+            if not self.in_memory:
+                _require_writable(Path(path).resolve())
             self.writing = _connect(path)
             connections.append(self.writing)
             self.epoch = _prepare(self.writing, path)
@@ -114,6 +116,22 @@ def _prepare(db: sqlite3.Connection, path: str) -> str:
     return epoch
 
 
+def _require_writable(file: Path) -> None:
+    """Refuse what may not be written before SQLite makes files beside it that nobody may write either.
+
+    Raises:
+        ValueError: the file, or its write-ahead log, is there and may not be written.
+
+    """
+    for name in (file.name, f"{file.name}-wal", f"{file.name}-shm"):
+        try:
+            os.close(os.open(file.with_name(name), os.O_RDWR | os.O_CLOEXEC))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ValueError(f"store: {file.with_name(name)} cannot be written: {error.strerror}") from error
+
+
 def _lock(file: Path) -> int:
     """Hold `file` for this process; the kernel lets go of it however the process ends.
 
@@ -158,6 +176,7 @@ _WHY_NOT = {
     sqlite3.SQLITE_READONLY: "cannot be written: make the file and its folder writable",
     sqlite3.SQLITE_CANTOPEN: "cannot be opened: look at its path and permissions",
     sqlite3.SQLITE_FULL: "cannot be written: the disk is full",
+    sqlite3.SQLITE_IOERR: "cannot be read and written: the disk is full or fails",
     sqlite3.SQLITE_CORRUPT: "is damaged: restore it from a backup",
     sqlite3.SQLITE_BUSY: "is in use by another program",
     sqlite3.SQLITE_PERM: "cannot be opened: look at its permissions",
