@@ -123,10 +123,11 @@ def token(user: str) -> str:
 
 
 class Client(WSListener):
-    """A client that counts frames and hands them to `on_frame` if there is one."""
+    """A client that counts text frames of at least `least` bytes, and hands all to `on_frame` if there is one."""
 
     def __init__(self) -> None:
         self.frames = 0
+        self.least = 0
         self.on_frame: Callable[[bytes], None] | None = None
         self.transport: WSTransport | None = None
 
@@ -137,7 +138,7 @@ class Client(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Count a text frame, answer a ping."""
         if frame.msg_type == WSMsgType.TEXT:
-            self.frames += 1
+            self.frames += frame.payload_size >= self.least
             if self.on_frame is not None:
                 self.on_frame(frame.get_payload_as_bytes())
         elif frame.msg_type == WSMsgType.PING:
