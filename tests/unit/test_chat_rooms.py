@@ -426,3 +426,33 @@ async def test_the_backend_is_told_of_a_room_that_is_not_there(at):
     for action in ("history", "members", "presence", "subscribe", "typing"):
         assert await backend.refused(action, room="nowhere") == "not_found"
     assert await backend.refused("read", room="nowhere", seq=1) == "not_found"
+
+
+async def test_a_role_that_was_lowered_counts_from_the_next_action_on(at, alice):
+    """On all connections that are open; the reader still hears."""
+    await alice.ok("create", kind="private", room="den", members=["bob"])
+    tabs = [await at.tab("bob"), await at.tab("bob")]
+    await tabs[0].ok("send", room="den", text="x")
+    await alice.ok("role", room="den", user="bob", role="reader")
+    for tab in tabs:
+        for action, fields in (("send", {"text": "x"}), ("typing", {}), ("invite", {"user": "carol"})):
+            assert await tab.refused(action, room="den", **fields) == "forbidden"
+    await alice.ok("send", room="den", text="y")
+    assert [tab.entries[-1]["text"] for tab in tabs] == ["y", "y"]
+
+
+async def test_a_granted_role_counts_like_a_membership_while_the_token_holds(at, alice):
+    """Who has it invites up to his rank, may stay by joining, and cannot be removed before he has."""
+    await alice.ok("create", kind="private", room="den")
+    bob = await at.tab("bob", rooms={"den": "moderator"}, ttl_s=100)
+    assert await bob.refused("invite", room="den", user="carol", role="owner") == "forbidden"
+    await bob.ok("invite", room="den", user="carol")
+    await bob.ok("kick", room="den", user="carol")
+    await alice.ok("kick", room="den", user="bob")
+    await bob.ok("send", room="den", text="still here")
+    assert (await alice.ok("members", room="den"))["count"] == 1
+    assert (await bob.ok("join", room="den"))["role"] == "moderator"
+    await bob.ok("auth", token=at.token("bob"))
+    await bob.ok("send", room="den", text="here to stay")
+    await alice.ok("kick", room="den", user="bob")
+    assert await bob.refused("send", room="den", text="gone") == "not_found"

@@ -66,3 +66,16 @@ def test_no_stretch_of_time_sees_more_than_burst_and_rate_allow(times: list[floa
     for start, first in enumerate(taken):
         for end in range(start, len(taken)):
             assert end - start + 1 <= burst + rate * (taken[end] - first) + 1e-6
+
+
+@given(rate=st.floats(0.1, 1_000), burst=st.integers(1, 20), start=st.floats(0, 1e6), later=st.floats(0, 1))
+def test_who_waits_as_long_as_he_is_told_is_taken(rate: float, burst: int, start: float, later: float):
+    """`retry_after_ms` is never a moment too short."""
+    throttle = Throttle(rate, burst)
+    for _ in range(burst):
+        throttle.take("a", start)
+    try:
+        throttle.take("a", start + later)
+    except RateLimited as refused:
+        assert refused.retry_after_ms is not None
+        assert take(throttle, "a", start + later + refused.retry_after_ms / 1_000)

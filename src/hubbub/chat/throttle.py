@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hubbub.errors import RateLimited
 
 
@@ -34,7 +36,7 @@ class Throttle:
         full_at = max(self._full_at.get(key, now), now) + self._cost_s
         wait_s = full_at - now - self._burst_s
         if wait_s > 1e-9:
-            raise RateLimited(retry_after_ms=max(1, round(wait_s * 1_000)))
+            raise RateLimited(retry_after_ms=max(1, math.ceil(wait_s * 1_000 - 1e-6)))
         self._full_at[key] = full_at
         if len(self._full_at) > self._prune_at:
             self._full_at = {known: at for known, at in self._full_at.items() if at > now}
