@@ -33,23 +33,25 @@ class _Stream:
         "joiners",
         "listeners",
         "recent",
-        "recent_from",
         "repairing",
         "waiting",
     )
 
     def __init__(self) -> None:
         self.cursor: int | None = None  # the last seq delivered; None until the first listener said where he stands
-        self.head = 0  # the highest end of the log that was announced; beyond the cursor, something was lost
+        self.head = 0  # the highest end of the log that was announced or not held; beyond the cursor, something is lost
         self.held: dict[int, bytes] = {}  # entries beyond a hole, by seq
-        self.recent: dict[int, bytes] = {}  # published while somebody is joining, by seq
-        self.recent_from = 0  # what `recent` had to forget: seqs up to this one
+        self.recent: dict[int, bytes] = {}  # delivered, or published before anybody listened, while somebody is joining
         self.joiners = 0  # how many `Listening`s are open on this room
         self.listeners: set[str] = set()  # connections that listen, those in `waiting` included
         self.waiting: list[
             tuple[int, str]
         ] = []  # (seq, connection): knows more than the stream, joins when it is there
         self.repairing: asyncio.Task[None] | None = None  # reads the hole from the store; None while there is no hole
+
+    def lacks_something(self) -> bool:
+        """Whether something that is known to be there was not delivered."""
+        return bool(self.held or self.waiting) or (self.cursor is not None and self.head > self.cursor)
 
 
 class Streams:
@@ -78,19 +80,19 @@ class Streams:
         stream = self._streams.get(room)
         if stream is None:
             return
-        if stream.joiners and seq > stream.recent_from:
-            self._remember(stream, seq, frame)
         cursor = stream.cursor
-        if cursor is None or seq <= cursor:
-            return
-        if seq == cursor + 1:
+        if cursor is not None and seq == cursor + 1:
             self._deliver(room, stream, seq, frame)
             if stream.held:
                 self._advance(room, stream)
-            return
-        if len(stream.held) < MAX_HELD:
-            stream.held[seq] = frame
-        self._repair_soon(room, stream)
+        elif cursor is None:
+            self._remember(stream, seq, frame)
+        elif seq > cursor:
+            if len(stream.held) < MAX_HELD:
+                stream.held[seq] = frame
+            else:
+                stream.head = max(stream.head, seq)
+            self._repair_soon(room, stream)
 
     def announce(self, room: RoomId, head: int) -> bool:
         """The room's log ends at `head`: what was lost of it is read from the store, without waiting for a next entry.
@@ -98,9 +100,11 @@ class Streams:
         True when listeners are to be told: they have had everything up to it, and were not told before.
         """
         stream = self._streams.get(room)
-        if stream is None or stream.cursor is None or head <= stream.head:
+        if stream is None or head <= stream.head:
             return False
         stream.head = head
+        if stream.cursor is None:
+            return False  # who is about to listen will say where he stands
         if stream.cursor < head:
             self._repair_soon(room, stream)
             return False
@@ -141,16 +145,18 @@ class Streams:
         For a room whose stream has passed `after` this needs an open `Listening`, which knows what came between.
         """
         stream = self._streams.setdefault(room, _Stream())
-        if stream.cursor is None:
-            stream.cursor = after
-        if connection not in stream.listeners:
-            if after > stream.cursor:
-                stream.waiting.append((after, connection))
-                self._repair_soon(room, stream)
-            elif not self._sink.join(room, connection):
-                self._forget_if_idle(room, stream)
-                return False
-            stream.listeners.add(connection)
+        if connection in stream.listeners:
+            return True
+        cursor = self._begin(stream, after)
+        if after > cursor:
+            stream.waiting.append((after, connection))
+        elif not self._sink.join(room, connection):
+            self._forget_if_idle(room, stream)
+            return False
+        stream.listeners.add(connection)
+        self._advance(room, stream)
+        if stream.lacks_something():
+            self._repair_soon(room, stream)
         return True
 
     def _open(self, room: RoomId) -> None:
@@ -163,23 +169,18 @@ class Streams:
         stream.joiners -= 1
         if not stream.joiners:
             stream.recent.clear()
-            stream.recent_from = 0
         self._forget_if_idle(room, stream)
 
     def _start(self, room: RoomId, connection: str, after: int) -> list[bytes] | None:
-        """Join and return what came after `after`; None when there is no such connection."""
-        stream = self._streams[room]
-        if stream.cursor is None:
-            stream.cursor = after
-            # Nobody listened, so nothing was delivered: what was published meanwhile still has to pass through.
-            for seq in sorted(stream.recent):
-                if seq == stream.cursor + 1:
-                    stream.cursor = seq
-                elif seq > stream.cursor:
-                    stream.held[seq] = stream.recent[seq]
-            if stream.held:
-                self._repair_soon(room, stream)
-        missed = range(after + 1, stream.cursor + 1)
+        """Join and return what came after `after`; None when there is no such connection, or no more listening."""
+        stream = self._streams.get(room)
+        if stream is None:
+            return None
+        cursor = self._begin(stream, after)
+        while stream.held.pop(cursor + 1, None) is not None:  # nobody listened yet but the one who starts
+            cursor += 1
+        stream.cursor = cursor
+        missed = range(after + 1, cursor + 1)
         if connection in stream.listeners:
             return []
         frames = [stream.recent[seq] for seq in missed if seq in stream.recent]
@@ -188,22 +189,37 @@ class Streams:
         return frames if self.join(room, connection, after) else None
 
     @staticmethod
+    def _begin(stream: _Stream, after: int) -> int:
+        """Where the stream stands; the first listener says so, and what was published before he did is yet to pass."""
+        if stream.cursor is None:
+            stream.cursor = after
+            stream.held = {seq: frame for seq, frame in stream.recent.items() if seq > after}
+        return stream.cursor
+
+    @staticmethod
     def _remember(stream: _Stream, seq: int, frame: bytes) -> None:
-        stream.recent[seq] = frame
-        if len(stream.recent) > MAX_RECENT:
-            oldest = min(stream.recent)
-            del stream.recent[oldest]
-            stream.recent_from = oldest
+        if stream.joiners:
+            stream.recent[seq] = frame
+            if len(stream.recent) > MAX_RECENT:
+                del stream.recent[min(stream.recent)]
 
     def _deliver(self, room: RoomId, stream: _Stream, seq: int, frame: bytes) -> None:
-        """Deliver an entry, and let in who was waiting for it."""
+        """Deliver an entry, and let in who was waiting: for it, or for one that there is no more."""
+        if stream.waiting:
+            self._let_in(room, stream, seq - 1)
+        self._remember(stream, seq, frame)
         stream.cursor = seq
         self._sink.publish(room, frame)
         if stream.waiting:
-            for known, connection in stream.waiting:
-                if known <= seq:
-                    self._sink.join(room, connection)
-            stream.waiting = [(known, connection) for known, connection in stream.waiting if known > seq]
+            self._let_in(room, stream, seq)
+
+    def _let_in(self, room: RoomId, stream: _Stream, seq: int) -> None:
+        """Let in who knows no more than what was delivered up to `seq`."""
+        for known, connection in stream.waiting:
+            if known <= seq and not self._sink.join(room, connection):
+                stream.listeners.discard(connection)  # it is gone
+        stream.waiting = [(known, connection) for known, connection in stream.waiting if known > seq]
+        self._forget_if_idle(room, stream)
 
     def _advance(self, room: RoomId, stream: _Stream) -> None:
         """Deliver what was held and now follows."""
@@ -221,10 +237,9 @@ class Streams:
             while True:
                 await self._clock.sleep(delay)
                 delay = self._patience_s
-                assert stream.cursor is not None  # noqa: S101  who lacks something has a cursor
-                lacking = stream.held or stream.waiting or stream.head > stream.cursor
-                if self._streams.get(room) is not stream or not lacking:
+                if self._streams.get(room) is not stream or not stream.lacks_something():
                     return
+                assert stream.cursor is not None  # noqa: S101  who lacks something has a cursor
                 try:
                     entries = await self._read(room, stream.cursor)
                 except HubbubError as error:

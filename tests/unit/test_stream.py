@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from doubles import FakeClock, FakeSink, settle
+from hubbub import stream as stream_module
 from hubbub.errors import Unavailable
-from hubbub.stream import MAX_RECENT, Streams
+from hubbub.stream import MAX_HELD, MAX_RECENT, StreamListening, Streams
 
 
 class Log:
@@ -21,12 +25,13 @@ class Log:
         self.reads = 0
         self.fail = False
         self.length = 0
+        self.page = 1_000_000  # how many entries one read brings
 
     async def read(self, room: str, after: int) -> list[tuple[int, bytes]]:
         self.reads += 1
         if self.fail:
             raise Unavailable
-        return [(seq, frame(seq)) for seq in range(after + 1, self.length + 1)]
+        return [(seq, frame(seq)) for seq in range(after + 1, min(self.length, after + self.page) + 1)]
 
 
 def frame(seq: int) -> bytes:
@@ -186,6 +191,153 @@ async def test_a_connection_that_is_gone_cannot_join(streams, sink, log):
     assert repr(streams) == "<Streams of 0 rooms>"
 
 
+async def test_more_early_entries_than_are_held_are_read_from_the_store(streams, sink, log, clock):
+    """What does not fit behind a hole is delivered too, without waiting for another entry."""
+    log.page = 200
+    got = sink.open("a")
+    listen(streams, "a", 0)
+    publish(streams, log, *range(2, MAX_HELD + 100))
+    await clock.advance(1)
+    assert numbers(got) == list(range(1, MAX_HELD + 100))
+
+
+async def test_what_is_published_while_the_store_is_read_is_delivered_once(streams, sink, log, clock, monkeypatch):
+    """A hole that fills itself meanwhile is filled once."""
+    got = sink.open("a")
+    listen(streams, "a", 0)
+
+    async def slow(room: str, after: int) -> list[tuple[int, bytes]]:
+        entries = await log.read(room, after)
+        await clock.sleep(1)
+        return entries
+
+    monkeypatch.setattr(streams, "_read", slow)
+    publish(streams, log, 2)
+    await clock.advance(0.1)
+    assert log.reads == 1
+    publish(streams, log, 1, 3)
+    await clock.advance(5)
+    assert numbers(got) == [1, 2, 3]
+
+
+async def test_what_is_held_is_not_read_again(streams, sink, log, clock):
+    """When the hole is filled, the entries behind it follow at once."""
+    log.page = 1
+    got = sink.open("a")
+    listen(streams, "a", 0)
+    publish(streams, log, 2, 3, 4)
+    await clock.advance(1)
+    assert numbers(got) == [1, 2, 3, 4]
+    assert log.reads == 1
+
+
+async def test_who_listens_already_gets_nothing_twice(streams, sink, log):
+    """A second start on the same connection changes nothing."""
+    got = sink.open("a")
+    listen(streams, "a", 0)
+    with streams.listening("a", ["r"]) as listening:
+        publish(streams, log, 1)
+        assert listening.start("r", 0) == []
+    publish(streams, log, 2)
+    assert numbers(got) == [1, 2]
+
+
+async def test_a_room_that_somebody_is_about_to_listen_to_is_kept(streams, sink, log):
+    """Also when its last listener leaves meanwhile; afterwards nothing is remembered for joiners."""
+    sink.open("first")
+    listen(streams, "first", 0)
+    sink.open("a")
+    with streams.listening("a", ["r"]) as listening:
+        publish(streams, log, 1)
+        assert streams.leave("r", "first")
+        publish(streams, log, 2)
+        assert numbers(listening.start("r", 0)) == [1, 2]
+    assert streams.listeners("r") == 1
+    assert not streams._streams["r"].recent
+
+
+async def test_who_left_before_it_was_let_in_gets_nothing(streams, sink, log):
+    """A connection that waits for the stream and leaves is not let in."""
+    sink.open("first")
+    listen(streams, "first", 0)
+    got = sink.open("a")
+    listen(streams, "a", 1)
+    assert streams.leave("r", "a")
+    publish(streams, log, 1, 2)
+    assert got == []
+
+
+async def test_a_joiner_gets_what_was_repaired_while_it_read(streams, sink, log, clock):
+    """An entry that came from the store meanwhile is returned like one that was published."""
+    sink.open("other")
+    listen(streams, "other", 0)
+    sink.open("a")
+    with streams.listening("a", ["r"]) as listening:
+        publish(streams, log, 2)
+        await clock.advance(1)
+        assert numbers(listening.start("r", 0)) == [1, 2]
+
+
+async def test_who_waits_for_an_entry_that_is_no_more_misses_nothing_after_it(streams, sink, clock, monkeypatch, log):
+    """Where the store has forgotten what a listener knows, it gets the first entry that is left."""
+    sink.open("first")
+    listen(streams, "first", 0)
+    got = sink.open("a")
+    listen(streams, "a", 3)
+
+    async def forgetful(room: str, after: int) -> list[tuple[int, bytes]]:
+        return [(7, frame(7))] if after < 7 else []
+
+    monkeypatch.setattr(streams, "_read", forgetful)
+    await clock.advance(1)
+    assert numbers(got) == numbers(sink.frames["first"]) == [7]
+
+
+async def test_who_is_gone_before_it_was_let_in_leaves_nothing_behind(streams, sink, log, clock):
+    """A connection that waits for the stream and goes is no listener."""
+    sink.open("first")
+    listen(streams, "first", 0)
+    sink.open("a")
+    listen(streams, "a", 2)
+    sink.gone("a")
+    assert streams.leave("r", "first")
+    publish(streams, log, 1, 2)
+    assert streams.listeners("r") == 0
+    assert repr(streams) == "<Streams of 0 rooms>"
+    await clock.advance(1)
+
+
+async def test_a_head_that_is_announced_before_anybody_stands_anywhere_is_remembered(streams, sink, log, clock):
+    """The first listener gets the end of the log that was lost while it read."""
+    got = sink.open("a")
+    with streams.listening("a", ["r"]) as listening:
+        log.length = 2  # written, and the publishing lost
+        assert not streams.announce("r", 2)
+        assert listening.start("r", 1) == []
+    await clock.advance(1)
+    assert numbers(got) == [2]
+
+
+async def test_who_follows_gets_what_was_published_while_others_read(streams, sink, log):
+    """A room that somebody is about to listen to delivers to a follower at once what it knows."""
+    got = sink.open("a")
+    sink.open("b")
+    with streams.listening("b", ["r"]) as listening:
+        publish(streams, log, 1, 2)
+        assert streams.join("r", "a", 0)
+        publish(streams, log, 3)
+        assert numbers(got) == [1, 2, 3]
+        assert numbers(listening.start("r", 1)) == [2, 3]
+
+
+async def test_nobody_starts_where_everything_has_ended(streams, sink, log):
+    """A start after the streams were closed says that there is no listening."""
+    sink.open("a")
+    with streams.listening("a", ["r"]) as listening:
+        await streams.aclose()
+        assert not listening.start("r", 0)
+
+
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32), length=st.integers(1, 60))
 def test_whatever_the_order_of_publishing_every_listener_sees_the_log(seed: int, length: int):
@@ -221,3 +373,207 @@ def test_whatever_the_order_of_publishing_every_listener_sees_the_log(seed: int,
         await settle()
 
     asyncio.run(run())
+
+
+PAGE = 3
+"""How many entries one read of the store brings in the test below."""
+
+CONNECTIONS = st.sampled_from(["a", "b", "c"])
+
+
+class Listener:
+    """A connection as the test below knows it.
+
+    Attributes:
+        id: its own, and no other's after it.
+        got: the live frames it was given, as its sink has them.
+        opened: its `Listening`; None while it is not about to listen.
+        known: how far the store was read for it since; None while it was not.
+        after: from which entry on it listens; None while it does not.
+        caught_up: what its start returned.
+
+    """
+
+    def __init__(self, connection: str, sink: FakeSink) -> None:
+        self.id = connection
+        self.got = sink.open(connection)
+        self.opened: StreamListening | None = None
+        self.known: int | None = None
+        self.after: int | None = None
+        self.caught_up: list[int] = []
+        self.begins = 0  # how many live frames it had got before it listened
+
+    @property
+    def entries(self) -> list[int]:
+        """Everything it was given since it listens."""
+        return self.caught_up + numbers(self.got[self.begins :])
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Entries lost, late and doubled, listeners that come, start over and go, a store that fails, forgets and recovers.
+
+    Bounds are made small, so that they are met.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        stream_module.MAX_HELD, stream_module.MAX_RECENT = 4, 5
+        self.loop = asyncio.new_event_loop()
+        self.clock, self.sink = FakeClock(), FakeSink()
+        self.length, self.first, self.fails, self.takes_s = 0, 1, False, 0.0
+        self.ids = itertools.count()
+        self.listeners = {name: self.newcomer() for name in "abc"}
+        self.run(self.make)
+
+    def run(self, function, *arguments):
+        """Call it as the loop would, and let what it began go on."""
+
+        async def call():
+            result = function(*arguments)
+            await settle()
+            return result
+
+        return self.loop.run_until_complete(call())
+
+    def newcomer(self) -> Listener:
+        return Listener(f"connection {next(self.ids)}", self.sink)
+
+    def make(self) -> None:
+        self.streams = Streams(self.sink, self.read, self.clock)
+
+    async def read(self, room: str, after: int) -> list[tuple[int, bytes]]:
+        if self.fails:
+            raise Unavailable
+        seqs = range(max(after + 1, self.first), self.length + 1)
+        await self.clock.sleep(self.takes_s)
+        return [(seq, frame(seq)) for seq in seqs[:PAGE]]
+
+    @rule(count=st.integers(1, 7), published=st.sets(st.integers(0, 6)))
+    def write(self, count: int, published: set[int]) -> None:
+        """Entries are written, and some of them published in order."""
+        for n in range(count):
+            self.length += 1
+            if n in published:
+                self.run(self.streams.publish, "r", self.length, frame(self.length))
+
+    @rule(back=st.integers(0, 9))
+    def publish(self, back: int) -> None:
+        """An entry is published late, or again."""
+        if self.length:
+            seq = max(self.length - back, 1)
+            self.run(self.streams.publish, "r", seq, frame(seq))
+
+    @rule()
+    def announce(self) -> None:
+        """The head is announced; if the listeners are to be told, they have everything."""
+        told = self.run(self.streams.announce, "r", self.length)
+        for listener in self.listeners.values():
+            if told and listener.after is not None:
+                self.has_everything(listener)
+
+    @rule(name=CONNECTIONS)
+    def listen(self, name: str) -> None:
+        """A connection goes one step on its way to listening: it opens, the store is read, it starts or starts over."""
+        listener = self.listeners[name]
+        if listener.after is not None:
+            return
+        if listener.opened is None:
+            listener.opened = self.run(self.streams.listening, listener.id, ["r"])
+        elif listener.known is None:
+            listener.known = None if self.fails else self.length
+        else:
+            with contextlib.suppress(Unavailable):
+                listener.caught_up = numbers(self.run(listener.opened.start, "r", listener.known))
+                listener.after = listener.known
+            self.run(listener.opened.__exit__)
+            listener.opened = listener.known = None
+
+    @rule(name=CONNECTIONS, back=st.integers(0, 3))
+    def follow(self, name: str, back: int) -> None:
+        """It listens from near the end of the log on, without having been about to."""
+        listener = self.listeners[name]
+        stream = self.streams._streams.get("r")
+        after = max(self.length - back, 0)
+        has_passed = stream is not None and stream.cursor is not None and stream.cursor > after
+        if listener.opened is None and listener.after is None and not has_passed:
+            listener.after, listener.caught_up = after, []
+            assert self.run(self.streams.join, "r", listener.id, after)
+
+    @rule(name=CONNECTIONS)
+    def leave(self, name: str) -> None:
+        """It stops listening, and gets nothing more."""
+        listener = self.listeners[name]
+        assert self.run(self.streams.leave, "r", listener.id) == (listener.after is not None)
+        listener.after, listener.begins = None, len(listener.got)
+
+    @rule(name=CONNECTIONS, starts=st.booleans())
+    def go(self, name: str, starts: bool) -> None:
+        """It is gone, wherever it was; somebody else comes."""
+        listener = self.listeners[name]
+        self.sink.gone(listener.id)
+        self.run(self.streams.leave, "r", listener.id)
+        if listener.opened is not None:
+            if starts and listener.known == self.length:
+                self.run(listener.opened.start, "r", self.length)
+            self.run(listener.opened.__exit__)
+        self.listeners[name] = self.newcomer()
+
+    @rule(fails=st.booleans(), takes_s=st.sampled_from([0.0, 0.5]))
+    def store(self, fails: bool, takes_s: float) -> None:
+        """The store fails, or is back; it answers at once, or with what was there half a second ago."""
+        self.fails, self.takes_s = fails, takes_s
+
+    @rule(kept=st.integers(1, 5))
+    def forget(self, kept: int) -> None:
+        """The store forgets the oldest entries."""
+        self.first = max(self.first, self.length - kept + 1)
+
+    @rule(seconds=st.sampled_from([0.01, 0.06, 1.5]))
+    def time(self, seconds: float) -> None:
+        """Time passes."""
+        self.loop.run_until_complete(self.clock.advance(seconds))
+
+    @invariant()
+    def in_order(self) -> None:
+        """Nobody ever gets an entry twice, out of order, around one that is still there, or without listening."""
+        for listener in self.listeners.values():
+            if listener.after is not None:
+                self.follows(listener, listener.entries)
+            else:
+                assert len(listener.got) == listener.begins
+
+    def follows(self, listener: Listener, entries: list[int]) -> None:
+        before = listener.after
+        for seq in entries:
+            assert seq > before
+            assert all(lacking < self.first for lacking in range(before + 1, seq))
+            before = seq
+
+    def has_everything(self, listener: Listener) -> None:
+        self.follows(listener, [*listener.entries, self.length + 1])
+
+    def teardown(self) -> None:
+        """When the store answers again and the head is announced, every listener has everything."""
+        try:
+            self.fails = False
+            for listener in self.listeners.values():
+                if listener.opened is not None:
+                    self.run(listener.opened.__exit__)
+            self.announce()
+            self.loop.run_until_complete(self.clock.advance(30))
+            for listener in self.listeners.values():
+                if listener.after is not None:
+                    self.has_everything(listener)
+            assert not [stream for stream in self.streams._streams.values() if stream.repairing]
+            for listener in self.listeners.values():
+                self.run(self.streams.leave, "r", listener.id)
+            assert repr(self.streams) == "<Streams of 0 rooms>"
+        finally:
+            stream_module.MAX_HELD, stream_module.MAX_RECENT = MAX_HELD, MAX_RECENT
+            self.loop.run_until_complete(self.streams.aclose())
+            self.loop.run_until_complete(settle())
+            self.loop.close()
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
