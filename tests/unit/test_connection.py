@@ -302,7 +302,6 @@ def test_closing_begins_once():
     line = Line()
     assert line.close(4401, "token expired") is not None
     assert line.close(1012, "Service restart") is None
-    line.life.failed(1002, "rubbish", line.now, line.rules)
     assert line.life.lost() == (4401, "token expired")
 
 
@@ -311,16 +310,6 @@ def test_a_reason_is_as_long_as_a_close_frame_has_room_for():
     act = Line().close(4400, "a" + "ü" * 200)
     assert act.reason == "a" + "ü" * 61
     assert len(act.reason.encode()) == MAX_REASON_BYTES
-
-
-def test_what_the_parser_refuses_is_reported():
-    """`failed` sends nothing, for the parser has sent CLOSE; the connection is gone within `close_within_s`."""
-    line = Line()
-    line.part(TEXT, b"one ")
-    line.life.failed(1002, "un-masked", line.now, line.rules)
-    assert line.text() is None
-    assert line.after(5) == Drop(abort=True)
-    assert line.life.lost() == (1002, "un-masked")
 
 
 def test_a_socket_that_is_simply_gone_is_reported_as_1006():
@@ -509,14 +498,6 @@ class AnyLife(RuleBasedStateMachine):
             self.closed_with(act, code, drop=False)
         else:
             assert act is None
-
-    @rule(code=st.sampled_from([1002, 1007, 1009]))
-    def parser_refuses(self, code: int) -> None:
-        """The parser in front gives up."""
-        self.line.life.failed(code, "refused", self.line.now, self.line.rules)
-        if self.is_open:
-            self.code, self.parts = code, None
-            self.closes += 1
 
     @rule()
     def message_goes_out(self) -> None:

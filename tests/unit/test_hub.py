@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from hubbub.gateway.connection import CLOSE, PING, PONG, TEXT, Life, Rules
+from hubbub.gateway.connection import CLOSE, PING, PONG, TEXT, Close, Life, Rules
 from hubbub.gateway.hub import LATE_AFTER_S, Hub, Peer, control_frame, text_frame
 
 OUTBOX_BYTES = 100
@@ -507,20 +507,6 @@ async def test_a_clients_close_is_answered_and_the_socket_closed(node):
     assert (a.texts, a.closed, a.dropped) == (["1"], (4000, ""), False)
 
 
-async def test_what_the_parser_refuses_ends_without_another_close(node):
-    """The parser sends CLOSE itself: what was published before goes out, and nothing after."""
-    a = node.add("a", "g")
-    node.add("b", "g")
-    node.hub.publish("g", b"1")
-    node.hub.parser_failed(node.peer("a"), 1002, "un-masked")
-    node.hub.publish("g", b"2")
-    await turn()
-    assert (a.texts, a.closed) == (["1"], None)
-    node.sweep(7)
-    assert a.dropped is True
-    assert node.hub.remove(node.peer("a")) == (1002, "un-masked")
-
-
 async def test_a_connection_that_is_gone_leaves_nothing(node):
     """Its groups, its place in the sweep and its socket are let go of at once; removing it again is nothing."""
     socket = node.add("a", "g", "h")
@@ -528,7 +514,7 @@ async def test_a_connection_that_is_gone_leaves_nothing(node):
     node.hub.send("a", b"1")
     peer = node.peer("a")
     assert node.hub.remove(peer) == node.hub.remove(peer) == (1006, "Connection closed abnormally")
-    node.hub.parser_failed(peer, 1002, "too late")
+    node.hub.act(peer, Close(1000, "too late", drop=False))
     assert repr(node.hub) == "<Hub 0 connections in 0 groups>"
     await turn()
     assert socket.writes == []

@@ -152,10 +152,6 @@ class Life:
         self._end(Phase.CLOSING, code, _fitting(reason), now, rules)
         return Close(code, self.reason, drop=False)
 
-    def failed(self, code: int, reason: str, now: float, rules: Rules) -> None:
-        """The parser in front has refused a frame and is closing with this code."""
-        self.close(code, reason, now, rules)
-
     def passed(self, now: float, message_out_at: float, rules: Rules) -> Act | None:
         """Time has passed; what is to be done.
 

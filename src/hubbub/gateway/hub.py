@@ -321,13 +321,6 @@ class Hub:
         else:
             assert act is None or isinstance(act, Message)  # noqa: S101  there are no other acts
 
-    def parser_failed(self, peer: Peer, code: int, reason: str) -> None:
-        """The parser refuses what came and closes the connection; nothing may be written after its CLOSE."""
-        peer.life.failed(code, reason, self.now(), self.rules)
-        self._flush()
-        self._let_go(peer)
-        self._look_at(peer, peer.life.next_look(self.now(), 0.0, self.rules))
-
     def congested(self, peer: Peer, yes: bool) -> None:
         """The socket asks for a pause, or has room again."""
         peer.congested = yes
