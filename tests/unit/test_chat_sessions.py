@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from unittest.mock import AsyncMock
 
 import msgspec
 import pytest
@@ -12,7 +13,10 @@ import pytest
 from chatlab import Tab, lab
 from doubles import settle
 from hubbub.errors import Unavailable
+from hubbub.model import Principal
 from hubbub.protocol import ACTIONS
+
+TOKEN = "a.b.c"
 
 
 @pytest.fixture
@@ -43,6 +47,16 @@ async def test_the_subprotocol_is_selected_if_it_was_offered(at):
     event.request_context.authorizer = {"principal": '{"user":"alice","expires_at":9999999999}'}
     response = await at.chat.handle(event)
     assert response.headers == {"Sec-WebSocket-Protocol": "hubbub.v1"}
+
+
+async def test_a_token_is_found_in_any_line_of_its_header(at):
+    """Subprotocols may come in one line or in several, in any order."""
+    for lines in (["hubbub.v1", f"jwt.{TOKEN}"], [f"jwt.{TOKEN}", "hubbub.v1"], [f"hubbub.v1,jwt.{TOKEN}"]):
+        event = at.event("CONNECT", "c=", None, headers={}, multi_value_headers={"Sec-WebSocket-Protocol": lines})
+        at.chat.tokens.verify = verified = AsyncMock(return_value=Principal("alice", 2**40))
+        event.request_context.authorizer = await at.chat.authorize(event)
+        verified.assert_awaited_once_with(TOKEN)
+        assert (await at.chat.handle(event)).headers == {"Sec-WebSocket-Protocol": "hubbub.v1"}
 
 
 @pytest.mark.parametrize(

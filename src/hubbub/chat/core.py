@@ -245,7 +245,7 @@ class Chat(Registry):
             hubbub.apigateway.Unauthorized: with a body that says what is wrong with it.
 
         """
-        token = find_token(event.headers or {}, event.query_string_parameters or {})
+        token = find_token(_headers(event), event.query_string_parameters or {})
         try:
             if token is None:
                 raise Unauthorized("There is no token in Sec-WebSocket-Protocol, Authorization or ?token=.")
@@ -309,7 +309,7 @@ class Chat(Registry):
         except HubbubError as error:
             self.stats.errors[error.code] += 1
             return Response(status_code=error.status, body=encode(error_reply(error)))
-        offered = next((v for k, v in (event.headers or {}).items() if k.lower() == "sec-websocket-protocol"), "")
+        offered = next((v for k, v in _headers(event).items() if k.lower() == "sec-websocket-protocol"), "")
         if SUBPROTOCOL in [part.strip() for part in offered.split(",")]:
             return Response(headers={"Sec-WebSocket-Protocol": SUBPROTOCOL})
         return Response()
@@ -550,6 +550,13 @@ def _from_authorizer(context: RequestContext) -> Principal:
     if not isinstance(claims, str):
         raise Unauthorized
     return _principals.decode(claims)
+
+
+def _headers(event: Event) -> dict[str, str]:
+    """A handshake's headers; one that came in several lines is one list (RFC 9110, section 5.3)."""
+    if event.multi_value_headers is None:
+        return event.headers or {}
+    return {name: ", ".join(values) for name, values in event.multi_value_headers.items()}
 
 
 def _ids(context: RequestContext) -> dict[str, str]:
