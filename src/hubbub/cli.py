@@ -12,7 +12,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional, TextIO
 
 import typer
 
@@ -47,14 +47,14 @@ _DEFAULT_DATA = default_of("data")
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    typer.secho(f"hubbub: {message}", err=True, fg=_colour(typer.colors.RED, err=True))
+    typer.echo(_coloured(f"hubbub: {message}", typer.colors.RED, sys.stderr), err=True)
     raise typer.Exit(status)
 
 
-def _colour(name: str, *, err: bool = False) -> str | None:
+def _coloured(text: str, colour: str, stream: TextIO) -> str:
     from hubbub.telemetry import may_colour
 
-    return name if may_colour(sys.stderr if err else sys.stdout) else None
+    return typer.style(text, fg=colour) if may_colour(stream) else text
 
 
 def _load(flags: dict[str, Any], config: Path | None) -> Settings:
@@ -299,7 +299,7 @@ def _doctor(**given: Any) -> None:
             load_chat(settings.app)
             findings.append(Finding("ok", "app", f"{settings.app} is a Chat"))
         except (SettingsError, CannotStart) as error:
-            findings.append(Finding("fail", "app", str(error)))
+            findings.append(Finding("fail", "app", str(error).removeprefix("app: ")))
     _print(findings)
     if any(finding.state == "fail" for finding in findings):
         raise typer.Exit(1)
@@ -309,7 +309,7 @@ def _print(findings: list[Finding]) -> None:
     """One finding a line, and further lines of its words below them."""
     colours = {"ok": typer.colors.GREEN, "warn": typer.colors.YELLOW, "fail": typer.colors.RED}
     for finding in findings:
-        state = typer.style(f"{finding.state:<4}", fg=_colour(colours[finding.state]))
+        state = _coloured(f"{finding.state:<4}", colours[finding.state], sys.stdout)
         typer.echo(f"{state}  {finding.what:<11}  {finding.words.replace(chr(10), chr(10) + ' ' * 19)}")
 
 
