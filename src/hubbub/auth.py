@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -162,7 +163,7 @@ class JwtVerifier(TokenVerifier):
         known = self._verified.get(token)
         if known is not None:
             principal, key = known
-            if principal.expires_at + self._leeway_s > self._now() and await self._still_counts(key):
+            if principal.expires_at > self._now() and await self._still_counts(key):
                 return principal
             self._verified.pop(token, None)
         claims, key = await self._claims(token)
@@ -216,7 +217,7 @@ class JwtVerifier(TokenVerifier):
             raise Unauthorized("The token's `aud` does not name this service.")
         return Principal(
             user=UserId(claims.sub),
-            expires_at=int(claims.exp),
+            expires_at=math.ceil(claims.exp + self._leeway_s),  # so that whoever is let in is also listened to
             issued_at=int(claims.iat),
             name=claims.name,
             avatar=claims.avatar,

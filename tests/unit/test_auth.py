@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubles import FakeClock
-from hubbub.auth import MAX_TOKEN_BYTES, JwtVerifier, issue
+from hubbub.auth import DEFAULT_LEEWAY_S, MAX_TOKEN_BYTES, JwtVerifier, issue
 from hubbub.errors import TokenExpired, Unauthorized
 from hubbub.model import Principal, Role
 from tokens import ASYMMETRIC, base64url, forged, private_key, private_pem, public_pem
@@ -59,7 +59,7 @@ async def test_the_claims_of_a_token_become_the_principal():
     }
     assert await verifier().verify(jwt.encode(claims, SECRET, "HS256")) == Principal(
         user="alice",
-        expires_at=NOW + 60,
+        expires_at=NOW + 60 + DEFAULT_LEEWAY_S,
         issued_at=NOW,
         name="Alice",
         avatar="https://example.com/a.png",
@@ -71,7 +71,7 @@ async def test_the_claims_of_a_token_become_the_principal():
 async def test_a_token_needs_no_more_than_sub_and_exp():
     """All other claims have defaults."""
     made = jwt.encode({"sub": "alice", "exp": NOW + 1}, SECRET, "HS256")
-    assert await verifier().verify(made) == Principal("alice", NOW + 1)
+    assert await verifier().verify(made) == Principal("alice", NOW + 1 + DEFAULT_LEEWAY_S)
 
 
 @pytest.mark.parametrize("algorithm", ASYMMETRIC)
@@ -585,7 +585,7 @@ async def test_an_issued_token_says_what_it_was_given():
     )
     assert await verifier(audience="chat", issuer="me").verify(made) == Principal(
         user="alice",
-        expires_at=NOW + 60,
+        expires_at=NOW + 60 + DEFAULT_LEEWAY_S,
         issued_at=NOW,
         name="Älice 🙂",
         avatar="/a.png",
