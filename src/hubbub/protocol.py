@@ -489,10 +489,10 @@ def decode_envelope(body: str | bytes) -> Envelope:
 
     """
     try:
-        return _envelope.decode(body)
+        return _envelope.decode(_text(body))
     except msgspec.ValidationError as error:
         raise BadRequest(f"A frame is a JSON object with a string `action`: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeError) as error:
         raise BadRequest(f"The frame is not JSON: {error}") from error
     except RecursionError as error:
         raise BadRequest("The frame is nested too deeply.") from error
@@ -506,11 +506,21 @@ def decode_ask(decoder: msgspec.json.Decoder[AskT], body: str | bytes) -> AskT:
 
     """
     try:
-        return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return decoder.decode(_text(body))
+    except (msgspec.DecodeError, UnicodeError) as error:
         raise BadRequest(str(error)) from error
     except RecursionError as error:
         raise BadRequest("The frame is nested too deeply.") from error
+
+
+def _text(body: str | bytes) -> str:
+    """The frame as text, if it is one: the decoder does not look at the UTF-8 of what it passes over.
+
+    Raises:
+        UnicodeDecodeError: it is not UTF-8.
+
+    """
+    return body if isinstance(body, str) else body.decode()
 
 
 def error_reply(error: HubbubError, ref: str | None = None, request_id: str | None = None) -> ErrorReply:
