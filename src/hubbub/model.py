@@ -336,5 +336,6 @@ def new_ulid(at_ms: int) -> str:
 
 def direct_room_id(one: UserId, other: UserId) -> RoomId:
     """The id of the direct room of two users: the same whoever asks, and safe whatever their ids contain."""
-    digest = hashlib.sha256("\0".join(sorted((one, other))).encode()).hexdigest()
+    first, second = sorted((one, other))
+    digest = hashlib.sha256(f"{len(first)}\0{first}{second}".encode()).hexdigest()
     return RoomId(f"direct:{digest[:32]}")
