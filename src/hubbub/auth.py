@@ -141,7 +141,7 @@ class JwtVerifier(TokenVerifier):
         self._issuer = issuer
         self._leeway_s = leeway_s
         self._now = now
-        self._verified: dict[str, tuple[Principal, _Key]] = {}  # by token, with the key that it was signed with
+        self._verified: dict[str, tuple[Principal, _Key, float]] = {}  # by token; with its key, and until when it holds
 
     async def __aenter__(self) -> JwtVerifier:
         return self
@@ -162,15 +162,15 @@ class JwtVerifier(TokenVerifier):
         """
         known = self._verified.get(token)
         if known is not None:
-            principal, key = known
-            if principal.expires_at > self._now() and await self._still_counts(key):
+            principal, key, ends_at = known
+            if ends_at > self._now() and await self._still_counts(key):
                 return principal
             self._verified.pop(token, None)
         claims, key = await self._claims(token)
         principal = self._principal(claims)
         if len(self._verified) >= _CACHED:
             self._verified.clear()
-        self._verified[token] = principal, key
+        self._verified[token] = principal, key, claims.exp + self._leeway_s
         return principal
 
     async def count_keys(self) -> int:
