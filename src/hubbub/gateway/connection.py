@@ -184,7 +184,10 @@ class Life:
         """When `passed` will have something to say at the earliest, as far as is known now; monotonic seconds."""
         if self.phase is not Phase.OPEN:
             return now if self.close_by is None else max(self.close_by, now)
-        times = [self.heard_at + rules.ping_after_s if self.pinged_at is None else self.pinged_at + rules.pong_within_s]
+        if self.pinged_at is None:
+            times = [self.heard_at + rules.ping_after_s]
+        else:  # until when there may be no answer, and when the next ping is due if there is one
+            times = [self.pinged_at + min(rules.pong_within_s, rules.ping_after_s)]
         if rules.lifetime_s is not None:
             times.append(self.opened_at + rules.lifetime_s)
         if rules.idle_s is not None:

@@ -81,7 +81,7 @@ def what_is_wrong(request: Request, path: str) -> Refusal | None:
         return Refusal(404, said("There is no WebSocket at this path."))
     if request.method != "GET":
         return Refusal(405, said("A WebSocket is asked for with GET."), {"Allow": "GET"})
-    if len(request.values("host")) != 1:
+    if len(request.values("host")) != 1 or not request.value("host"):
         return Refusal(400, said("Host: expected one."))
     if request.values("sec-websocket-version") != ["13"]:
         return Refusal(426, said("The version of WebSocket here is 13."), {"Sec-WebSocket-Version": "13"})

@@ -540,7 +540,7 @@ class RequestHead(HttpToolsProtocol):
         super().on_message_begin()
         if not self._in_head:
             self._in_head = True
-            self._head_bytes = 0
+            self._head_bytes = 1  # or more, but no other than what came last
             self._gateway.watch(self, self._gateway.limits.handshake_timeout_s)
         self._field_bytes = 0
         self._fields = []

@@ -1,0 +1,34 @@
+"""A gateway for each test, on either kind of event loop, and a witness: a connection that must notice nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import uvloop
+from gatewaylab import Lab, running, still_works
+from rawpeer import Peer
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, LoopFactory]:
+    """Both kinds of loop: `hubbub serve` runs on uvloop, and who mounts the gateway in a server of his own may not."""
+    return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+
+
+@pytest.fixture
+async def lab() -> AsyncIterator[Lab]:
+    """A gateway with the default limits."""
+    async with running() as made:
+        yield made
+
+
+@pytest.fixture
+async def witness(lab: Lab) -> AsyncIterator[Peer]:
+    """A connection to the same gateway that works before the test and after it, and gets nothing in between."""
+    async with await lab.open() as peer:
+        await still_works(peer)
+        yield peer
+        await still_works(peer)
