@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from hubbub.apigateway import Event, Handler, Response, server_error_document
 
@@ -21,10 +22,10 @@ Answer = Callable[[bytes], None]
 class _Call:
     """A function under way."""
 
-    __slots__ = ("answer", "context", "overdue", "overdue_at")
+    __slots__ = ("answer", "event", "overdue", "overdue_at")
 
     def __init__(self, event: Event, answer: Answer, overdue_at: float) -> None:
-        self.context = event.request_context
+        self.event = event
         self.answer = answer
         self.overdue_at = overdue_at  # monotonic seconds
         self.overdue = False  # whether it was answered for already
@@ -43,9 +44,10 @@ class InProcess:
         self._timeout_s = timeout_s
         self._on_failure = on_failure
         self._calls: dict[asyncio.Task[None], _Call] = {}
+        self._asked: set[asyncio.Task[Response]] = set()  # functions of `call` that have not ended
 
     def __len__(self) -> int:
-        return len(self._calls)
+        return len(self._calls) + len(self._asked)
 
     def start(self, handler: Handler, event: Event, answer: Answer, two_way: bool, done: Callable[[], None]) -> None:
         """Begin `handler` with `event`.
@@ -77,35 +79,64 @@ class InProcess:
             Exception: whatever it raised.
 
         """
-        loop = asyncio.get_running_loop()
-        inner: asyncio.Task[Response] = loop.create_task(handler(event))  # type: ignore[arg-type]  # it is async
-        return await asyncio.wait_for(asyncio.shield(inner), self._timeout_s)
+        task = asyncio.get_running_loop().create_task(_respond(handler, event))
+        self._asked.add(task)
+        task.add_done_callback(self._asked.discard)
+        try:
+            return await asyncio.wait_for(asyncio.shield(task), self._timeout_s)
+        finally:
+            if not task.done():
+                task.add_done_callback(partial(_say_how_it_ended, event))
 
     def sweep(self, now: float) -> None:
         """Answer for the functions that are overdue; to be called about once a second."""
         for call in [call for call in self._calls.values() if call.overdue_at <= now and not call.overdue]:
             call.overdue = True
             self._on_failure()
-            logger.error("a function took longer than %g s", self._timeout_s, extra=_ids(call))
-            call.answer(server_error_document(call.context.connection_id, call.context.request_id))
+            logger.error("a function took longer than %g s", self._timeout_s, extra=_ids(call.event))
+            context = call.event.request_context
+            call.answer(server_error_document(context.connection_id, context.request_id))
 
     async def finish(self, within_s: float) -> None:
         """Wait for the functions under way, at most `within_s` seconds."""
-        if self._calls:
-            await asyncio.wait(list(self._calls), timeout=within_s)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + within_s
+        while (tasks := {*self._calls, *self._asked}) and loop.time() < until:
+            await asyncio.wait(tasks, timeout=until - loop.time())
 
     async def _run(self, handler: Handler, event: Event, call: _Call, two_way: bool) -> None:
         try:
-            response = await handler(event)
-        except Exception:
-            self._on_failure()
-            logger.exception("a function failed", extra=_ids(call))
-            body: str | bytes | None = server_error_document(call.context.connection_id, call.context.request_id)
-        else:
+            response = await _respond(handler, event)
             body = response.body if two_way else None
-        if body and not call.overdue:
-            call.answer(body.encode() if isinstance(body, str) else body)
+            answer = body.encode() if isinstance(body, str) else body
+        except Exception:
+            logger.exception("a function failed", extra=_ids(event))
+            answer = server_error_document(event.request_context.connection_id, event.request_context.request_id)
+            if not call.overdue:
+                self._on_failure()
+        if answer and not call.overdue:
+            call.answer(answer)
 
 
-def _ids(call: _Call) -> dict[str, str]:
-    return {"connection_id": call.context.connection_id, "request_id": call.context.request_id}
+async def _respond(handler: Handler, event: Event) -> Response:
+    """A function's response; whatever else becomes of it is an error, also that it was cancelled from within."""
+    try:
+        response = await handler(event)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("the function was cancelled from within") from error
+    if not isinstance(response, Response):
+        raise TypeError(f"expected a Response from the function, got {type(response).__name__}")
+    return response
+
+
+def _say_how_it_ended(event: Event, task: asyncio.Task[Response]) -> None:
+    """A function that nobody waits for any more has ended."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("a function failed after it was given up", exc_info=error, extra=_ids(event))
+
+
+def _ids(event: Event) -> dict[str, str]:
+    return {"connection_id": event.request_context.connection_id, "request_id": event.request_context.request_id}
