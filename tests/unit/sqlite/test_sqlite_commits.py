@@ -239,13 +239,15 @@ async def test_closing_that_is_cancelled_goes_on(path):
     """What was accepted is written and the file is let go of all the same."""
     store = await SqliteStore(str(path)).__aenter__()
     await make_room(store)
-    async with held(store):
-        waiting = started(*(say(store) for _ in range(10)))
-        await asyncio.sleep(0)
-        closing = asyncio.create_task(store.__aexit__(None, None, None))
-        await asyncio.sleep(0)
-        closing.cancel()
-        await asyncio.gather(closing, return_exceptions=True)
+    released = threading.Event()
+    store._reader.submit(released.wait, BOUND_S)
+    waiting = started(*(say(store) for _ in range(10)))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(store.__aexit__(None, None, None))
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    released.set()
     await asyncio.gather(*waiting)
 
     async def free() -> bool:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from hubbub.model import User
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hubbub.model import RoomKind, User
 from hubbub.store import SqliteStore
 from sqlitelab import rows, traced
 from storelab import ROOM, delete, edit, eventually, join, leave, make_room, react, say, say_many
@@ -65,28 +70,44 @@ async def test_no_call_reads_more_than_it_needs(store):
     assert planned > 40, "the statements of every call"
 
 
+@contextmanager
+def counted(db: sqlite3.Connection) -> Iterator[list[int]]:
+    """How much work the database does meanwhile, in tens of its instructions; the only element is the count."""
+    count = [0]
+
+    def step() -> int:
+        count[0] += 1
+        return 0
+
+    db.set_progress_handler(step, 10)
+    yield count
+    db.set_progress_handler(None, 10)
+
+
 async def test_a_page_costs_what_is_on_it(store):
     """Not what the log or the thread holds: the database does as much for a page of a long one as of a short one."""
-    reading = store._database.reading
     root = await say(store)
-    steps: dict[int, list[int]] = {}
+    costs: list[list[int]] = []
     for size in (200, 2_000):
         await say_many(store, size, thread=root.seq)
         head = (await store.room(ROOM)).head
-        counted: list[int] = []
+        costs.append([])
         for edges in ({}, {"before": head}, {"after": 1}, {"around": head // 2}):
             for thread in (None, root.seq):
-                done = 0
+                with counted(store._database.reading) as count:
+                    await store.page(ROOM, thread=thread, limit=50, **edges)
+                costs[-1] += count
+    for short, long in zip(*costs, strict=True):
+        assert 0 < long <= short * 1.5
 
-                def count() -> int:
-                    nonlocal done
-                    done += 1
-                    return 0
 
-                reading.set_progress_handler(count, 10)
-                await store.page(ROOM, thread=thread, limit=50, **edges)
-                reading.set_progress_handler(None, 10)
-                counted.append(done)
-        steps[size] = counted
-    for short, long in zip(steps[200], steps[2_000], strict=True):
-        assert long <= short * 1.5
+async def test_public_rooms_are_listed_without_reading_past_private_ones(store):
+    """However many those are."""
+    costs = []
+    for count in (10, 300):
+        await asyncio.gather(*(make_room(store, f"a{n}", kind=RoomKind.PRIVATE, exist_ok=True) for n in range(count)))
+        with counted(store._database.reading) as cost:
+            rooms, _ = await store.rooms(kind=RoomKind.PUBLIC)
+        assert [room.id for room in rooms] == [ROOM]
+        costs += cost
+    assert 0 < costs[1] <= costs[0] * 1.5
