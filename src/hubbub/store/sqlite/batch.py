@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from hubbub.errors import NotFound
@@ -35,6 +36,8 @@ CHUNKS = (128, 32, 8, 1)
 
 ROOM = "no, id, kind, name, created_at, head, first, messages, dropped, members, deleted"
 """The columns of a `RoomRow`."""
+
+_row_of: Callable[[RoomRow], tuple[Any, ...]] = attrgetter(*ROOM.split(", "))
 
 
 class RoomRow:
@@ -90,8 +93,7 @@ class Batch:
         self.users: dict[str, User] = {}
         self.litter = False
         self._rooms = rooms
-        self._grown: dict[str, RoomRow] = {}  # rooms with a new head
-        self._changed: dict[str, RoomRow] = {}  # rooms that changed otherwise
+        self._changed: dict[str, RoomRow] = {}  # rooms whose row is to be written
         self._rows: dict[int, tuple[Any, ...]] = {}  # entries not yet written, by key
         self._marks: dict[tuple[int, str], tuple[int, int]] = {}  # read marks: (seq, messages up to it)
 
@@ -129,12 +131,12 @@ class Batch:
         return made
 
     def changed(self, room: RoomRow) -> None:
-        """Note that its row is to be written, apart from the head."""
+        """Note that its row is to be written."""
         self._changed[room.id] = room
 
     def news_of_rooms(self) -> dict[str, Room | None]:
         """The rooms that this batch has changed, as others see them."""
-        return {room.id: room.seen() for room in (self._grown | self._changed).values()}
+        return {room.id: room.seen() for room in self._changed.values()}
 
     # Entries
 
@@ -153,7 +155,7 @@ class Batch:
         else:
             target = getattr(entry, "target", None)
             words = isinstance(entry, MessageEdited | MessageDeleted)
-        self._grown[room.id] = room
+        self._changed[room.id] = room
         key = room.no << SEQ_BITS | room.head
         body = encode(entry)
         self._rows[key] = (key, room.no, entry.by, client_id, target, thread, words, room.messages, entry.at, body)
@@ -222,24 +224,16 @@ class Batch:
         """Write what is noted, so that statements see it."""
         rows, self._rows = list(self._rows.values()), {}
         run_many(self.db, "INSERT INTO entries VALUES ", "(?,?,?,?,?,?,?,?,?,?)", "", rows)
-        # A batch touches few rooms; one statement each would still be one too many when it touches a thousand.
+        # An upsert that never inserts. UPDATE … FROM would do, but its join costs more than all the rest of an append.
         run_many(
             self.db,
-            "WITH new(no, head, messages) AS (VALUES ",
-            "(?,?,?)",
-            ") UPDATE rooms SET head = new.head, messages = new.messages FROM new WHERE rooms.no = new.no",
-            [(room.no, room.head, room.messages) for room in self._grown.values()],
-        )
-        run_many(
-            self.db,
-            "WITH new(no, kind, name, created_at, first, dropped, members, deleted) AS (VALUES ",
-            "(?,?,?,?,?,?,?,?)",
-            ") UPDATE rooms SET kind = new.kind, name = new.name, created_at = new.created_at, first = new.first,"
-            " dropped = new.dropped, members = new.members, deleted = new.deleted FROM new WHERE rooms.no = new.no",
-            [
-                (r.no, r.kind, r.name, r.created_at, r.first, r.dropped, r.members, r.deleted)
-                for r in self._changed.values()
-            ],
+            f"INSERT INTO rooms ({ROOM}) VALUES ",  # noqa: S608
+            "(?,?,?,?,?,?,?,?,?,?,?)",
+            " ON CONFLICT (no) DO UPDATE SET kind = excluded.kind, name = excluded.name,"
+            " created_at = excluded.created_at, head = excluded.head, first = excluded.first,"
+            " messages = excluded.messages, dropped = excluded.dropped, members = excluded.members,"
+            " deleted = excluded.deleted",
+            [_row_of(room) for room in self._changed.values()],
         )
         run_many(
             self.db,
