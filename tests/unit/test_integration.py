@@ -320,11 +320,13 @@ async def test_finish_waits_for_all_that_is_under_way(lab):
     await steps()
     second = await lab.start()
     first.returns(Response(body="1"))
-    called.returns(Response())
-    await caller
     await steps()
     assert not finishing.done()
     second.returns(Response(body="2"))
+    await steps()
+    assert not finishing.done()
+    called.returns(Response())
+    await caller
     await steps()
     assert finishing.done()
     assert lab.said == [b"1", "done", b"2", "done"]
