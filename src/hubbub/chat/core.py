@@ -90,6 +90,8 @@ MAX_HOOK_DEPTH = 10
 """How long a chain of hooks may be in which each writes the entry that the next one hears of."""
 
 _depth: ContextVar[int] = ContextVar("hubbub hook depth", default=0)
+_answering: ContextVar[RequestContext | None] = ContextVar("hubbub event", default=None)
+"""The event that is being answered, also in hooks that it set off: what the log names in each of their lines."""
 
 
 class ChatLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -258,6 +260,7 @@ class Chat(Registry):
     async def handle(self, event: Event) -> Response:
         """Answer one event: the function behind every route."""
         context = event.request_context
+        _answering.set(context)
         if context.event_type == "MESSAGE":
             return await self._message(event, context)
         if context.event_type == "CONNECT":
@@ -290,16 +293,20 @@ class Chat(Registry):
         except HubbubError as error:
             return self._refused(error, ref, context, name)
         except Exception:
-            logger.exception("action %s failed", name[:64], extra=_ids(context))
+            logger.exception("action %s failed", self._shown(name), extra=_ids())
             return self._refused(Internal(), ref, context, name)
         self.stats.actions[name] += 1
         return Response(body=answer)
 
     def _refused(self, error: HubbubError, ref: str | None, context: RequestContext, name: str) -> Response:
         self.stats.errors[error.code] += 1
-        logger.info("%s refused: %s", name[:64], error.code, extra=_ids(context))
+        logger.info("%s refused: %s", self._shown(name), error.code, extra=_ids())
         reply = error_reply(error, ref, context.request_id if isinstance(error, Internal) else None)
         return Response(body=encode(reply))
+
+    def _shown(self, name: str) -> str:
+        """An action's name for the log, which has no words of a client's own."""
+        return name if name in self.actions else "an unknown action"
 
     async def _connect(self, event: Event, context: RequestContext) -> Response:
         try:
@@ -344,7 +351,7 @@ class Chat(Registry):
             try:
                 known = await self._change_user(principal.user, name=principal.name, avatar=principal.avatar)
             except Unavailable as error:  # the name can wait, the user need not
-                logger.warning("cannot remember the name of a user: %s", error)
+                logger.warning("cannot remember the name of a user: %s", error, extra=_ids())
             else:
                 self._require_welcome(principal, known)  # he may have been banned meanwhile
 
@@ -421,7 +428,7 @@ class Chat(Registry):
         try:
             await self.fanout.publish(stored.room, stored.seq, encode(stored))
         except HubbubError as error:  # it is stored, and will be missed
-            logger.warning("cannot hand out room %s seq %d just now: %s", stored.room, stored.seq, error)
+            logger.warning("cannot hand out room %s seq %d just now: %s", stored.room, stored.seq, error, extra=_ids())
         if stored.id == entry.id:  # else it is the first result of the same client_id, and was handed out then
             kind = type_of(stored)
             self.stats.entries[kind] += 1
@@ -438,7 +445,8 @@ class Chat(Registry):
         if depth > MAX_HOOK_DEPTH or len(self._tasks) >= MAX_HOOKS:
             why = f"they have called each other {MAX_HOOK_DEPTH} times" if depth > MAX_HOOK_DEPTH else "too many run"
             self.stats.hook_failures += 1
-            logger.error("a hook on %s was left out, room %s seq %d: %s", type_of(entry), entry.room, entry.seq, why)
+            words = "a hook on %s was left out, room %s seq %d: %s"
+            logger.error(words, type_of(entry), entry.room, entry.seq, why, extra=_ids())
             return
 
         async def run() -> None:
@@ -447,7 +455,8 @@ class Chat(Registry):
                 await hook(self, entry)
             except Exception:
                 self.stats.hook_failures += 1
-                logger.exception("a hook on %s failed, room %s seq %d", type_of(entry), entry.room, entry.seq)
+                words = "a hook on %s failed, room %s seq %d"
+                logger.exception(words, type_of(entry), entry.room, entry.seq, extra=_ids())
 
         task = asyncio.get_running_loop().create_task(run())
         self._tasks.add(task)
@@ -559,5 +568,7 @@ def _headers(event: Event) -> dict[str, str]:
     return {name: ", ".join(values) for name, values in event.multi_value_headers.items()}
 
 
-def _ids(context: RequestContext) -> dict[str, str]:
-    return {"connection_id": context.connection_id, "request_id": context.request_id}
+def _ids() -> dict[str, str]:
+    """For the log: which connection and request this is about; nothing for what no event set off."""
+    context = _answering.get()
+    return {} if context is None else {"connection_id": context.connection_id, "request_id": context.request_id}
