@@ -15,6 +15,7 @@ import ipaddress
 import logging
 import os
 import re
+import resource
 import signal
 import socket
 import sys
@@ -498,6 +499,15 @@ def _reachable(host: str) -> str:
     return host if address.version == 4 else f"[{host}]"
 
 
+def _raise_file_limit() -> None:
+    """Allow this process as many open files as it may have: each connection is one, and the usual limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:
+        logger.warning("the limit of %d open files stays: %s", soft, error)
+
+
 async def serve(settings: Settings, *, chat: Chat | None = None, announce: Callable[[str], None]) -> None:
     """Run a node until SIGTERM or SIGINT, then drain it; a second signal ends the process at once.
 
@@ -510,6 +520,7 @@ async def serve(settings: Settings, *, chat: Chat | None = None, announce: Calla
         SettingsError, CannotStart: it could not begin.
 
     """
+    _raise_file_limit()
     loop = asyncio.get_running_loop()
     asked: asyncio.Future[signal.Signals] = loop.create_future()
 

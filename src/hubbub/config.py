@@ -399,7 +399,7 @@ def dev_secret(data: Path, *, create: bool) -> str | None:
     file = data / _DEV_SECRET
     try:
         if create and not file.exists():
-            data.mkdir(parents=True, exist_ok=True)
+            data.mkdir(mode=0o700, parents=True, exist_ok=True)
             fresh = data / f".{_DEV_SECRET}-{secrets.token_hex(4)}"
             fresh.touch(mode=0o600)
             fresh.write_text(secrets.token_hex(32) + "\n", encoding="ascii")

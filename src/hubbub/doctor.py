@@ -185,15 +185,14 @@ def _clock(settings: Settings) -> Finding:
 
 
 def _files(settings: Settings) -> Finding:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # `serve` raises the soft limit to the hard one
+    if hard == resource.RLIM_INFINITY:
         return Finding("ok", "open files", "no limit")
-    room = max(0, soft - FILES_OF_ITS_OWN)
-    words = f"{soft} allowed: room for about {room} connections"
-    possible = "unlimited" if hard == resource.RLIM_INFINITY else str(hard)
-    more = f"`ulimit -n {possible}` is possible" if hard != soft else "LimitNOFILE= in systemd raises it"
+    room = max(0, hard - FILES_OF_ITS_OWN)
+    words = f"{hard} allowed: room for about {room} connections"
+    more = "LimitNOFILE= in systemd raises it, or `ulimit -Hn` as root"
     if settings.max_connections is not None and settings.max_connections > room:
         return Finding("fail", "open files", f"{words}, and max_connections is {settings.max_connections}; {more}")
-    if soft < FEW_FILES:
+    if hard < FEW_FILES:
         return Finding("warn", "open files", f"{words}; {more}")
     return Finding("ok", "open files", words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -539,3 +540,18 @@ def test_a_token_can_be_taken_from_a_terminals_last_line(tmp_path: Path):
         words, token = terminal.text.splitlines()
         assert words == "A token for alice, good for 1h:"
         assert token.count(".") == 2
+
+
+async def test_a_server_takes_as_many_open_files_as_it_may_have(tmp_path: Path):
+    """The soft limit that a shell sets does not bound the connections; the hard one does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    server = ServerProcess(tmp_path)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
+    try:
+        await server.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        await server.stop()

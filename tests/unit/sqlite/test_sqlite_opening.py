@@ -66,6 +66,16 @@ async def test_an_empty_file_becomes_a_database_of_the_newest_version(path):
         assert tables(file) >= {"entries", "rooms"}
 
 
+async def test_only_its_owner_reads_it(tmp_path):
+    """The folder and every file that a new store makes are closed to other users of the machine."""
+    folder = tmp_path / "data"
+    async with SqliteStore(str(folder / "hubbub.db")) as store:
+        await store.ping()
+        modes = {each.name: each.stat().st_mode & 0o777 for each in (folder, *folder.iterdir())}
+    assert modes.pop("data") == 0o700
+    assert modes == dict.fromkeys(("hubbub.db", "hubbub.db-wal", "hubbub.db-shm", "hubbub.db.lock"), 0o600)
+
+
 async def test_migrations_are_numbered_from_one_without_gaps():
     """Each leads from the version before."""
     numbers = [number for number, _ in opening.migrations()]

@@ -119,13 +119,15 @@ def _prepare(db: sqlite3.Connection, path: str) -> str:
 def _require_writable(file: Path) -> None:
     """Refuse what may not be written before SQLite makes files beside it that nobody may write either.
 
+    A missing file is made here, so that only its owner can read what people say; SQLite's files beside it take after it.
+
     Raises:
-        ValueError: the file, or its write-ahead log, is there and may not be written.
+        ValueError: the file, or its write-ahead log, may not be written.
 
     """
-    for name in (file.name, f"{file.name}-wal", f"{file.name}-shm"):
+    for name, making in ((file.name, os.O_CREAT), (f"{file.name}-wal", 0), (f"{file.name}-shm", 0)):
         try:
-            os.close(os.open(file.with_name(name), os.O_RDWR | os.O_CLOEXEC))
+            os.close(os.open(file.with_name(name), os.O_RDWR | os.O_CLOEXEC | making, 0o600))
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -140,14 +142,14 @@ def _lock(file: Path) -> int:
 
     """
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"store: cannot make the folder {file.parent}: {error.strerror}") from error
     try:
         file = file.resolve()  # whatever name it is called by, it has one lock
         if file.is_dir():
             raise ValueError(f"store: expected a file at {file}, found a folder")
-        lock = os.open(file.with_name(f"{file.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = os.open(file.with_name(f"{file.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ValueError(f"store: cannot write in {file.parent}: {error.strerror}") from error
     except RuntimeError as error:
