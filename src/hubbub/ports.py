@@ -62,7 +62,7 @@ class Store(Protocol):
     Promises:
         - Entries of a room get seq 1, 2, 3, … without gaps and without reuse, also with many writers at once.
         - An append returns after it is durable.
-        - An append with a client_id that the same user has used in the same room returns the first entry, for as long as
+        - An append with a client_id that the same user has used in the same room returns the first entry, as long as
           that one is kept.
         - Appends of one caller that are started in order get their seq in that order.
         - A write that is refused has changed nothing.
@@ -144,8 +144,8 @@ class Store(Protocol):
         write nothing and are returned with `seq` 0.
 
         Raises:
-            NotFound: no such room, a `target`, `reply_to` or `thread` that is not a message in it, or a member.updated of
-                somebody who is no member.
+            NotFound: no such room, a `target`, `reply_to` or `thread` that is not a message in it, or a member.updated
+                of somebody who is no member.
             Conflict: member.joined would exceed the store's limits, or the message at `target` is deleted.
             Unavailable: it could not be written; it is not there.
 
@@ -214,11 +214,12 @@ class Sink(Protocol):
         - Frames reach a connection in the order of the calls.
         - A connection that joins gets exactly the frames published after, one that leaves gets none published after.
         - A connection that does not read loses signals first and is then closed with 4408; others notice nothing.
-        - Unknown connections are ignored.
+        - A connection that is closed gets what was for it before, and nothing after.
+        - Unknown connections are ignored, and so are those that are being closed.
     """
 
     def join(self, group: str, connection: str) -> bool:
-        """Add the connection to the group; False when there is no such connection."""
+        """Add the connection to the group; False when there is no such open connection."""
         ...
 
     def leave(self, group: str, connection: str) -> None:
@@ -230,11 +231,11 @@ class Sink(Protocol):
         ...
 
     def send(self, connection: str, frame: bytes) -> bool:
-        """Send it to one connection; False when there is no such connection."""
+        """Send it to one connection; False when there is no such open connection."""
         ...
 
     def close(self, connection: str, code: int, reason: str) -> bool:
-        """Begin the closing handshake; False when there is no such connection."""
+        """Begin the closing handshake, if it has not begun; False when there is no such connection."""
         ...
 
 

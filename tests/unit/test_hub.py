@@ -14,87 +14,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from doubles import FakeSocket
 from hubbub.gateway.connection import CLOSE, PING, PONG, TEXT, Close, Life, Rules
 from hubbub.gateway.hub import LATE_AFTER_S, Hub, Peer, control_frame, text_frame
 
 OUTBOX_BYTES = 100
 
 
-wrongs: list[str] = []
-"""What the hub did and must not; written down, for what a socket raises the hub takes for the socket's failure."""
-
-
 @pytest.fixture(autouse=True)
 def nothing_wrong():
-    """No test passes in which the hub did such a thing."""
-    wrongs.clear()
+    """No test passes in which the hub did to a socket what it must not."""
+    FakeSocket.wrongs.clear()
     yield
-    assert not wrongs
-
-
-class Socket:
-    """The far end of a connection: what was written to it, and how it was closed.
-
-    Attributes:
-        writes: each call's bytes.
-        closed: the code and reason of CLOSE; None while none was sent.
-        dropped: whether the socket was closed at once (True) or after what waits (False); None while it is open.
-        stuck: whether the client reads nothing, so that what is written waits.
-        broken: whether writing raises.
-
-    """
-
-    def __init__(self) -> None:
-        self.writes: list[bytes] = []
-        self.closed: tuple[int, str] | None = None
-        self.dropped: bool | None = None
-        self.stuck = False
-        self.broken = False
-        self.waits = 0
-        self.on_close: Callable[[], None] = lambda: None
-
-    def write(self, data: bytes) -> None:
-        if self.closed is not None or self.dropped is not None:
-            wrongs.append("written to after it was closed")
-        if self.broken:
-            raise OSError("the socket is broken")
-        self.writes.append(data)
-        if self.stuck:
-            self.waits += len(data)
-
-    def waiting(self) -> int:
-        return self.waits
-
-    def send_close(self, code: int, reason: str) -> None:
-        if self.closed is not None or self.dropped is not None:
-            wrongs.append("closed twice")
-        if self.broken:
-            raise OSError("the socket is broken")
-        self.on_close()
-        self.closed = (code, reason)
-
-    def drop(self, abort: bool) -> None:
-        self.dropped = abort
-
-    @property
-    def texts(self) -> list[str]:
-        """The text frames that were written."""
-        return [payload.decode() for opcode, payload in parsed(b"".join(self.writes)) if opcode == TEXT]
-
-
-def parsed(data: bytes) -> list[tuple[int, bytes]]:
-    """The unmasked, unfragmented frames that `data` is made of."""
-    frames = []
-    while data:
-        assert data[0] & 0x80, "not the last fragment"
-        size, begin = data[1], 2
-        if size > 125:
-            begin = 4 if size == 126 else 10
-            size = int.from_bytes(data[2:begin], "big")
-        frames.append((data[0] & 0x0F, data[begin : begin + size]))
-        assert len(frames[-1][1]) == size, "cut off"
-        data = data[begin + size :]
-    return frames
+    assert not FakeSocket.wrongs
 
 
 class WatchedLife(Life):
@@ -117,10 +49,10 @@ class Node:
     def __init__(self, **rules: Any) -> None:
         self.now = 1_000.0
         self.hub = Hub(Rules(**rules), outbox_bytes=OUTBOX_BYTES, clock=lambda: self.now)
-        self.sockets: dict[str, Socket] = {}
+        self.sockets: dict[str, FakeSocket] = {}
 
-    def add(self, connection: str, *groups: str) -> Socket:
-        socket = self.sockets[connection] = Socket()
+    def add(self, connection: str, *groups: str) -> FakeSocket:
+        socket = self.sockets[connection] = FakeSocket()
         self.hub.add(Peer(connection, WatchedLife(self.now), socket, socket.write))
         for group in groups:
             assert self.hub.join(group, connection)
@@ -297,7 +229,9 @@ async def test_unknown_connections_are_ignored(node):
 def test_text_frames_are_those_of_rfc_6455(size):
     """With the shortest form of each length."""
     encoded = text_frame(b"x" * size)
-    assert parsed(encoded) == [(TEXT, b"x" * size)]
+    socket = FakeSocket()
+    socket.write(encoded)
+    assert socket.frames == [(TEXT, b"x" * size)]
     assert len(encoded) - size == (2 if size < 126 else 4 if size < 65_536 else 10)
 
 
@@ -545,7 +479,7 @@ async def test_the_silent_are_pinged_and_the_dead_cut_off(node):
     """A ping after 25 s, the end after 20 more, within a sweep or two."""
     a, b = node.add("a", "g"), node.add("b", "g")
     node.sweep(27)
-    assert parsed(b"".join(a.writes)) == [(PING, b"")]
+    assert a.frames == [(PING, b"")]
     node.receive("b", PONG)
     node.hub.send("a", b"1")
     node.sweep(22)
@@ -560,7 +494,7 @@ async def test_pings_are_answered(node):
     """With their own payload."""
     a = node.add("a")
     node.receive("a", PING, b"hello")
-    assert parsed(b"".join(a.writes)) == [(PONG, b"hello")]
+    assert a.frames == [(PONG, b"hello")]
     assert control_frame(PONG, b"hello") == a.writes[0]
 
 
@@ -884,7 +818,7 @@ class AnyCalls(RuleBasedStateMachine):
     @invariant()
     def consistent(self) -> None:
         """No connection is ahead of the calls, no outbox over its bound, and nothing is kept that nobody is in."""
-        assert not wrongs
+        assert not FakeSocket.wrongs
         self.look_for_the_slow()
         groups = {group for its in self.expected.values() for group in its.groups}
         assert repr(self.node.hub) == f"<Hub {len(self.expected)} connections in {len(groups)} groups>"
