@@ -119,7 +119,7 @@ def _prepare(db: sqlite3.Connection, path: str) -> str:
 def _require_writable(file: Path) -> None:
     """Refuse what may not be written before SQLite makes files beside it that nobody may write either.
 
-    A missing file is made here, so that only its owner can read what people say; SQLite's files beside it take after it.
+    A missing file is made here, so that only its owner can read what people say; SQLite's others take after it.
 
     Raises:
         ValueError: the file, or its write-ahead log, may not be written.
