@@ -314,8 +314,9 @@ class Page(msgspec.Struct, frozen=True):
         entries: ascending by `seq`, without holes (with a `thread`, only that thread's).
         head: the room's last `seq` at the time of reading.
         has_more: whether there is more in the direction that was asked (either one, for `around`).
-        changes: later edits, deletions and reactions whose targets are in `entries` but which are not themselves, in
-            `seq` order and at most 1,000: with them a client shows the messages as they are now.
+        changes: what has become of the messages in `entries` by entries that are not in it themselves: of each the last
+            edit or the deletion, and the reactions. In `seq` order and at most 1,000, the oldest reactions left out
+            first: with them a client shows the messages as they are now.
 
     """
 
