@@ -233,7 +233,7 @@ async def test_a_silent_client_is_pinged_and_stays_if_it_answers() -> None:
 )
 async def test_any_frame_is_a_sign_of_life(sign: bytes) -> None:
     """A client that sends anything at all after a ping is not taken for dead."""
-    async with running(ping_after_s=0.2, pong_within_s=0.2) as lab, await lab.open() as peer:
+    async with running(ping_after_s=0.2, pong_within_s=3.0) as lab, await lab.open() as peer:
         assert (await peer.receive()).opcode == PING
         await peer.send(sign)
         while (await peer.receive()).opcode != PING:
@@ -251,7 +251,7 @@ async def test_a_client_that_does_not_answer_pings_is_dropped() -> None:
 
 async def test_a_connection_without_messages_is_closed_with_1001() -> None:
     """With `idle_s` a connection ends after so long without a message, pings and pongs notwithstanding."""
-    async with running(idle_s=0.3) as lab, await lab.open() as peer:
+    async with running(idle_s=1.0) as lab, await lab.open() as peer:
         await peer.send(frame(PING), frame(PONG))
         assert (await peer.receive()).opcode == PONG
         close = await peer.receive()

@@ -11,6 +11,7 @@ from gatewaylab import Functions, Lab, running, still_works
 from rawpeer import PING, PONG, TEXT, Frame, closing, frame, request
 
 from hubbub.apigateway import Event, Response, Route
+from hubbub.gateway import server
 from live import until
 
 
@@ -139,7 +140,7 @@ async def test_a_function_that_takes_too_long_is_answered_for_and_ends() -> None
         return Response(body="too late")
 
     api = functions.api(slow=Route(slow, two_way=True))
-    async with running(functions, api, handler_timeout_s=0.2) as lab, await lab.open() as peer:
+    async with running(functions, api, handler_timeout_s=1.0) as lab, await lab.open() as peer:
         await peer.send(said("slow"))
         assert is_error_of(await peer.text(), await functions.wait_for("MESSAGE"))
         release.set()
@@ -252,3 +253,37 @@ async def test_a_disconnect_that_fails_troubles_nobody() -> None:
         assert (await lab.end(peer))[0] == 1006
         await until(lambda: lab.hub.stats.failures == 1, "it is counted")
         await still_works(witness)
+
+
+async def test_a_defect_of_the_gateways_own_ends_one_connection(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where taking a message goes wrong in the gateway itself, that connection closes with 1011 and no other."""
+    peer, witness = await lab.open(), await lab.open()
+
+    def fail(*_: object) -> None:
+        raise LookupError("a defect")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(lab.gateway, "message", fail)
+        await peer.send(frame(TEXT, b"hi"), frame(TEXT, b"again"))
+        assert (await peer.receive()).code == 1011
+    await peer.send(closing(1011))
+    await peer.ended()
+    assert (await lab.end(peer))[0] == 1011
+    await still_works(witness)
+
+
+async def test_a_socket_that_cannot_be_handed_over_is_disconnected(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `$connect` has agreed and the socket then fails, `$disconnect` is told, and other connections go on."""
+    witness = await lab.open()
+
+    def fail(*_: object) -> None:
+        raise OSError("the socket is of no use")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(server, "_Framing", fail)
+        peer = await lab.dial(request())
+        connect = await lab.functions.wait_for("CONNECT", count=2)
+        await peer.ended()
+    peer.id = connect["requestContext"]["connectionId"]
+    assert await lab.end(peer) == (1006, "Connection closed abnormally")
+    await still_works(witness)

@@ -28,7 +28,7 @@ async def test_a_handshake_that_trickles_in_works() -> None:
 )
 async def test_a_handshake_that_takes_too_long_is_cut_with_408(begin: bytes) -> None:
     """A head that has begun and is not here in time is answered with 408, and others notice nothing."""
-    async with running(handshake_timeout_s=0.2) as lab, await lab.open() as witness, await lab.dial(begin) as peer:
+    async with running(handshake_timeout_s=1.0) as lab, await lab.open() as witness, await lab.dial(begin) as peer:
         answer = await peer.answer()
         assert (answer.status, answer.message) == (408, "The request took too long to arrive.")
         await peer.ended()
@@ -37,7 +37,7 @@ async def test_a_handshake_that_takes_too_long_is_cut_with_408(begin: bytes) -> 
 
 async def test_a_head_that_goes_on_and_on_is_cut_too() -> None:
     """Bytes that keep coming do not win time: a head has its whole time and no more."""
-    async with running(handshake_timeout_s=0.5) as lab, await lab.dial(request()[:-2]) as peer:
+    async with running(handshake_timeout_s=1.0) as lab, await lab.dial(request()[:-2]) as peer:
 
         async def drip() -> None:
             while True:
@@ -52,13 +52,13 @@ async def test_a_head_that_goes_on_and_on_is_cut_too() -> None:
 
 async def test_who_says_nothing_is_hung_up_on() -> None:
     """A connection on which nothing comes is closed without a word."""
-    async with running(handshake_timeout_s=0.2) as lab, await lab.dial() as peer:
+    async with running(handshake_timeout_s=1.0) as lab, await lab.dial() as peer:
         await peer.ended()
 
 
 async def test_time_for_the_head_begins_anew_with_each_request() -> None:
     """A request on a connection that is kept alive has its own time; what its first byte begins must end."""
-    async with running(handshake_timeout_s=0.2) as lab, await lab.dial(GET + b"\r\n") as peer:
+    async with running(handshake_timeout_s=1.0) as lab, await lab.dial(GET + b"\r\n") as peer:
         assert (await peer.answer()).body == b"/page"
         await peer.send(request()[:20])
         assert (await peer.answer()).status == 408

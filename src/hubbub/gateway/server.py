@@ -297,9 +297,19 @@ class Gateway:
             self._refuse(upgrade, outcome)
         elif upgrade.gone or self.draining:
             self._refuse(upgrade, _FULL)
-            await self.disconnected(connection, ABNORMAL, "Connection closed abnormally")
+            await self._never_was(connection)
         else:
-            upgrade.switch(connection, outcome)
+            try:
+                upgrade.switch(connection, outcome)
+            except Exception:
+                logger.exception("a socket could not be handed over", extra=connection.ids())
+                upgrade.transport.abort()
+                await self._never_was(connection)
+
+    async def _never_was(self, connection: _Connection) -> None:
+        """`$connect` has agreed, and then nothing came of it."""
+        if self.hub.get(connection.id) is None:
+            await self.disconnected(connection, ABNORMAL, "Connection closed abnormally")
 
     def _look_over(self, request: Request) -> Refusal | None:
         """What speaks against it without asking anybody; None if nothing does."""
@@ -490,9 +500,6 @@ class RequestHead(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse what came; hand over an upgrade with what follows it."""
         self._unset_keepalive_if_required()
-        if self._tail is not None:
-            self._tail += data
-            return
         self._head_bytes += len(data)
         try:
             self.parser.feed_data(data)
