@@ -56,6 +56,23 @@ async def test_who_says_nothing_is_hung_up_on() -> None:
         await peer.ended()
 
 
+async def test_a_sweep_that_fails_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong in one look at the clock, the next one comes, and who is too slow is found."""
+    async with running(handshake_timeout_s=1.0) as lab:
+        failed = asyncio.Event()
+
+        def fail() -> None:
+            failed.set()
+            monkeypatch.undo()
+            raise LookupError("a defect")
+
+        monkeypatch.setattr(lab.hub, "sweep", fail)
+        peer = await lab.dial(b"G")
+        await failed.wait()
+        assert (await peer.answer()).status == 408
+        await (await lab.dial()).ended()
+
+
 async def test_time_for_the_head_begins_anew_with_each_request() -> None:
     """A request on a connection that is kept alive has its own time; what its first byte begins must end."""
     async with running(handshake_timeout_s=1.0) as lab, await lab.dial(GET + b"\r\n") as peer:

@@ -248,11 +248,16 @@ class Gateway:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(1.0)
-            now = loop.time()
-            for slow in [slow for slow, until in self._watched.items() if until <= now]:
-                slow.too_slow()
-            self._integration.sweep(now)
-            self.hub.sweep()
+            try:
+                self._look_around(loop.time())
+            except Exception:
+                logger.exception("a sweep failed; the next one comes")
+
+    def _look_around(self, now: float) -> None:
+        for slow in [slow for slow, until in self._watched.items() if until <= now]:
+            slow.too_slow()
+        self._integration.sweep(now)
+        self.hub.sweep()
 
     def watch(self, who: RequestHead | _Farewell, within_s: float) -> None:
         """Tell it that it is too slow, unless it is unwatched before."""
@@ -589,6 +594,8 @@ class RequestHead(HttpToolsProtocol):
     def too_slow(self) -> None:
         """The head has not arrived in time."""
         self._gateway.unwatch(self)
+        if self.transport.is_closing():
+            return
         if self._head_bytes:
             self._refuse(408, "The request took too long to arrive.")
         else:
