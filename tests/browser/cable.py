@@ -23,6 +23,8 @@ class Cable:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
 
     async def __aenter__(self) -> Cable:
         await self.plug()
@@ -41,6 +43,7 @@ class Cable:
 
     async def pull(self) -> None:
         """Cut every connection without a word, and refuse new ones."""
+        self._flowing.set()
         if self._server is not None:
             self._server.close()
         for writer in self._writers:
@@ -50,6 +53,14 @@ class Cable:
         if self._server is not None:
             await self._server.wait_closed()
         self._server = None
+
+    def hold(self) -> None:
+        """Let nothing through any more, without a word to either end, as when a machine has slept."""
+        self._flowing.clear()
+
+    def let_go(self) -> None:
+        """Let through again what was held and what comes."""
+        self._flowing.set()
 
     def redirect(self, port: int) -> None:
         """Lead to another port from now on."""
@@ -72,16 +83,16 @@ class Cable:
             return
         self._writers |= {writer, there}
         try:
-            await asyncio.gather(_copy(reader, there), _copy(there_reader, writer))
+            await asyncio.gather(self._copy(reader, there), self._copy(there_reader, writer))
         finally:
             self._writers -= {writer, there}
             for end in (writer, there):
                 end.transport.abort()
 
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    writer.transport.abort()
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                await self._flowing.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()

@@ -6,29 +6,13 @@ import asyncio
 
 import pytest
 from playwright.async_api import expect
-from visitor import BOUND_MS, Visit, Visitor
+from visitor import BOUND_MS, Visit, Visitor, fill
 
-from live import ServerProcess, Wire, token
+from live import ServerProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LONG = 1_200
-
-
-async def fill(server: ServerProcess, room: str, count: int, *, begin: int = 0) -> None:
-    """Let Bob write so many messages."""
-    async with await Wire.open(server.ws_url, token("bob", name="Bob", rooms={room: "member"})) as bob:
-        await bob.ok("sync")
-        for start in range(begin, begin + count, 100):
-            numbers = range(start, min(start + 100, begin + count))
-            frames = [f'{{"action":"send","ref":"s{n}","room":"{room}","text":"line {n:05}"}}' for n in numbers]
-            for frame in frames:
-                await bob.socket.send(frame)
-            missing = {f"s{n}" for n in numbers}
-            while missing:
-                reply = await bob.receive()
-                assert reply["type"] != "error", reply
-                missing.discard(reply.get("ref", ""))
 
 
 async def first_number(page: Visitor) -> int:

@@ -9,6 +9,8 @@ from typing import Any
 
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Error, Locator, Page, expect
 
+from live import ServerProcess, Wire, token
+
 BOUND_MS = 15_000
 """How long anything on a page may take before the test fails."""
 
@@ -161,6 +163,22 @@ class Visitor:
         path = SCREENSHOTS / f"{name}.png"
         await self.page.screenshot(path=path)
         return path
+
+
+async def fill(server: ServerProcess, room: str, count: int, *, begin: int = 0) -> None:
+    """Let Bob write so many messages."""
+    async with await Wire.open(server.ws_url, token("bob", name="Bob", rooms={room: "member"})) as bob:
+        await bob.ok("sync")
+        for start in range(begin, begin + count, 100):
+            numbers = range(start, min(start + 100, begin + count))
+            frames = [f'{{"action":"send","ref":"s{n}","room":"{room}","text":"line {n:05}"}}' for n in numbers]
+            for frame in frames:
+                await bob.socket.send(frame)
+            missing = {f"s{n}" for n in numbers}
+            while missing:
+                reply = await bob.receive()
+                assert reply["type"] != "error", reply
+                missing.discard(reply.get("ref", ""))
 
 
 Visit = Callable[..., Awaitable[Visitor]]

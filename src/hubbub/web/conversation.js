@@ -27,7 +27,6 @@ export class Conversation {
   #marked = new Map(); // room -> the seq last sent as read
   #readTimer = null;
   #frame = null;
-  #asHistory = false;
 
   /** `does`: edit(message), reply(message), remove(message), escape(), changed(). */
   constructor({ chat, people, me, does }) {
@@ -189,16 +188,14 @@ export class Conversation {
   /** Show what has changed, at the browser's next frame. */
   render() {
     // A page in the background gets no frames, and nobody sees it; its list must not stay behind for those who listen.
-    this.#frame ??= document.visibilityState === "visible" ? requestAnimationFrame(() => this.#show(this.#asHistory)) : setTimeout(() => this.#show(false), 100);
+    this.#frame ??= document.visibilityState === "visible" ? requestAnimationFrame(() => this.#show(false)) : setTimeout(() => this.#show(false), 100);
   }
 
   #show(history) {
     this.#frame = null;
-    this.#asHistory = false;
     const log = this.log;
-    byId("jump").hidden = true;
-    byId("unread-above").hidden = true;
     if (log === undefined) {
+      this.#scrolled();
       byId("top").hidden = true;
       byId("empty").hidden = false;
       byId("empty").textContent = "You are in no room yet. Find a public one, or make one.";
@@ -228,16 +225,21 @@ export class Conversation {
 
   #scrolled() {
     const { log } = this;
-    if (log === undefined || !log.loaded) return;
+    if (log === undefined || !log.loaded) {
+      byId("jump").hidden = true;
+      byId("unread-above").hidden = true;
+      return;
+    }
     const atNewest = log.atHead && this.#timeline.atBottom;
     if (atNewest) this.#unseen = 0;
     const jump = byId("jump");
     jump.hidden = atNewest;
     const count = this.#unseen;
-    jump.replaceChildren(icon("down"), count === 0 ? "Jump to newest" : count === 1 ? "1 new message" : `${count} new messages`);
+    const words = count === 0 ? "Jump to newest" : count === 1 ? "1 new message" : `${count} new messages`;
+    if (jump.textContent !== words) jump.replaceChildren(icon("down"), words);
     const above = byId("unread-above");
     above.hidden = this.#newAfter === null || log.from <= this.#newAfter + 1;
-    above.replaceChildren(icon("up"), "Jump to the first unread");
+    if (above.childElementCount === 0) above.append(icon("up"), "Jump to the first unread");
     this.#read();
   }
 

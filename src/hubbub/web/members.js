@@ -4,6 +4,7 @@ import { byId, el, iconButton } from "./elements.js";
 import { tellFailure } from "./notices.js";
 
 const PAGE = 100;
+const AGAIN_MS = 2000; // how often at most the list is asked for again, for the pictures of those who have joined
 const RANK = { reader: 0, member: 1, moderator: 2, owner: 3 };
 
 /** The panel. `does`: direct(user), kick(user, name), role(). */
@@ -17,6 +18,7 @@ export class Members {
   #count = 0;
   #hasMore = false;
   #signature = "";
+  #again = null;
 
   constructor({ chat, people, me, does }) {
     this.#chat = chat;
@@ -73,12 +75,19 @@ export class Members {
     }
   }
 
+  #loadAgain() {
+    this.#again = null;
+    if (this.#room !== null) this.#load();
+  }
+
   /** Take an entry about members. */
   hear(entry) {
     if (entry.room !== this.#room) return;
     if (entry.type === "member.joined" && !this.#members.has(entry.user)) {
       this.#members.set(entry.user, { user: entry.user, role: entry.role, name: entry.user_name });
       this.#count += 1;
+      // Entries bring no pictures. A crowd goes without them until the room is opened again.
+      if (this.#count <= PAGE) this.#again ??= setTimeout(() => this.#loadAgain(), AGAIN_MS);
     } else if (entry.type === "member.left" && this.#members.delete(entry.user)) this.#count -= 1;
     else if (entry.type === "member.updated" && this.#members.has(entry.user)) {
       this.#members.set(entry.user, { ...this.#members.get(entry.user), role: entry.role });
@@ -101,7 +110,9 @@ export class Members {
     const list = byId("member-list");
     const focused = list.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
     list.replaceChildren(...members.map((member) => this.#item(member, online(member.user))));
-    if (focused !== null) [...list.querySelectorAll("button")].find((button) => button.getAttribute("aria-label") === focused)?.focus();
+    if (focused === null) return;
+    const again = [...list.querySelectorAll("button")].find((button) => button.getAttribute("aria-label") === focused);
+    (again ?? byId("members-close")).focus();
   }
 
   #item({ user, role }, online) {

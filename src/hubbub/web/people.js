@@ -7,7 +7,7 @@ const INVISIBLE = /[\p{C}\p{Z}]+/gu;
 
 /** Names, pictures and presence, learned from entries, members and signals; calls `changed` when they do. */
 export class People {
-  #known = new Map(); // user -> {name, avatar}
+  #known = new Map(); // user -> {name, avatar, at}; `at`: as of when the name is known
   #online = new Map(); // room -> {users: Set, count}
   #changed;
 
@@ -15,19 +15,20 @@ export class People {
     this.#changed = changed;
   }
 
-  /** Learn what a user is called and looks like. */
-  learn(user, { name, avatar }) {
-    const known = this.#known.get(user) ?? {};
-    const next = { name: name || known.name, avatar: avatar ?? known.avatar };
-    if (next.name === known.name && next.avatar === known.avatar && this.#known.has(user)) return;
+  /** Learn what a user is called and looks like, or was called at the time `at`. */
+  learn(user, { name, avatar }, at = Date.now()) {
+    const known = this.#known.get(user) ?? { at: 0 };
+    const isNews = Boolean(name) && (known.name === undefined || at >= known.at);
+    const next = { name: isNews ? name : known.name, avatar: avatar ?? known.avatar, at: isNews ? at : known.at };
+    const isSame = next.name === known.name && next.avatar === known.avatar && this.#known.has(user);
     this.#known.set(user, next);
-    this.#changed();
+    if (!isSame) this.#changed();
   }
 
-  /** What an entry says about names. Entries come in order, so the last one is right. */
+  /** What an entry says about names: an old one, read while scrolling back, does not bring back an old name. */
   hear(entry) {
-    if (entry.by !== undefined && entry.by !== "system") this.learn(entry.by, { name: entry.name });
-    if (entry.user !== undefined) this.learn(entry.user, { name: entry.user_name });
+    if (entry.by !== undefined && entry.by !== "system") this.learn(entry.by, { name: entry.name }, entry.at);
+    if (entry.user !== undefined) this.learn(entry.user, { name: entry.user_name }, entry.at);
   }
 
   /** What a user is called: by his latest name, else by `otherwise`, else by his id. */

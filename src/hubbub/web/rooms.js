@@ -87,7 +87,9 @@ export class Rooms {
     const focused = list.contains(document.activeElement) ? document.activeElement.dataset.room : undefined;
     list.replaceChildren(...states.map((state) => el("li", {}, this.#item(state, state.room === open))));
     if (states.length === 0) list.append(el("li", { class: "nothing" }, nothing));
-    if (focused !== undefined) [...list.querySelectorAll("a")].find((link) => link.dataset.room === focused)?.focus();
+    if (focused === undefined) return;
+    const links = [...list.querySelectorAll("a")];
+    (links.find((link) => link.dataset.room === focused) ?? links[0] ?? byId("browse")).focus();
   }
 
   #item({ room, kind, label, unread, online }, isOpen) {

@@ -203,9 +203,7 @@ export class Timeline {
     node.setAttribute("aria-label", `${own ? "You" : author}`);
     if (message !== undefined) node.dataset.seq = message.seq;
     const body = el("div", { class: "body" });
-    if (first) {
-      body.append(el("div", { class: own ? "unseen" : "author" }, el("bdi", { title: item.by }, own ? "You" : author)));
-    }
+    if (first && !own) body.append(el("div", { class: "author" }, el("bdi", { title: item.by }, author)));
     body.append(this.#bubble(item));
     if (message !== undefined && message.reactions.length > 0) body.append(this.#reactions(message));
     if (waiting?.state === "failed") body.append(this.#failure(waiting));

@@ -31,6 +31,21 @@ test("the line stands above the first new message of somebody else", () => {
   assert.deepEqual(got.map(({ kind }) => kind), ["day", "message", "message", "new", "message", "message"]);
 });
 
+test("the line waits for what is new to be loaded from its beginning", () => {
+  const log = new RoomLog("ada");
+  const show = () => layout({ log, me: "ada", newAfter: 1, nameOf: (user) => user, now: NOON }).map(({ kind }) => kind);
+  const page = (entries, has_more) => ({ entries, head: 4, has_more, changes: [] });
+  log.replace(page([message(3, "bob", NOON), message(4, "bob", NOON)], true));
+  assert.deepEqual(show(), ["day", "message", "message"]);
+  log.prepend(page([message(1, "bob", NOON), message(2, "bob", NOON)], false));
+  assert.deepEqual(show(), ["day", "message", "new", "message", "message", "message"]);
+});
+
+test("names stand apart from the words around them", () => {
+  const joined = { type: "member.joined", room: "r", seq: 1, at: NOON, by: "bob", user: "eve", role: "member", user_name: "Eve" };
+  assert.deepEqual(items([joined])[1].words, [{ name: "bob" }, " added ", { name: "Eve" }]);
+});
+
 test("people who come one after the other share a line", () => {
   const join = (seq, user) => ({ type: "member.joined", room: "r", seq, at: NOON, by: user, user, role: "member", user_name: user.toUpperCase() });
   const got = items([join(1, "bob"), join(2, "eve"), join(3, "dan"), { ...join(4, "kim"), by: "bob" }]);
