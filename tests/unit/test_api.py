@@ -288,6 +288,18 @@ async def test_a_bad_body_is_named(backend: Backend, case: str) -> None:
     assert (await backend.call("GET", "/v1/rooms", 200))["rooms"] == []
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"user":"bob","data":"\xff"}', b'{"user":"bob","text":"\\ud800"}'], ids=["byte", "surrogate"]
+)
+async def test_a_message_that_is_no_text_is_not_passed_on(backend: Backend, body: bytes) -> None:
+    """What could not go into a text frame is refused, also in `data`, which is otherwise taken as it is."""
+    await backend.call("POST", "/v1/rooms", 201, json={"kind": "public", "room": "tea"})
+    headers = {"Content-Type": "application/json"}
+    code, _ = await backend.refused("POST", "/v1/rooms/tea/messages", 400, content=body, headers=headers)
+    assert code == "bad_request"
+    assert len((await backend.call("GET", "/v1/rooms/tea/messages", 200))["entries"]) == 1
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
 async def test_a_body_of_another_type_is_refused(backend: Backend, kind: str) -> None:
     """Only application/json is read."""

@@ -121,7 +121,7 @@ class Endpoint:
             known |= msgspec.structs.asdict(msgspec.convert(dict(query), self.query_part, strict=False))
             where = "body"
             if self.in_body:
-                part = self._body.decode(body)
+                part = self._body.decode(body.decode())  # or what is only passed on would not be checked to be UTF-8
                 known |= {field: getattr(part, field) for field in self.body_part.__struct_fields__}
         except msgspec.ValidationError as error:
             raise BadRequest(f"In the {where}: {error}") from error
