@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from doubles import FakeClock, FakeSink, settle
-from hubbub.apigateway import Event, Identity, RequestContext, Response, Unauthorized, new_id
+from hubbub.apigateway import Event, Identity, Refused, RequestContext, Response, new_id
 from hubbub.chat import Chat, ChatLimits
 from hubbub.errors import TokenExpired
 from hubbub.errors import Unauthorized as BadToken
@@ -131,8 +131,8 @@ class Lab:
         event = self.event("CONNECT", connection, None, headers={}, query_string_parameters=query, **fields)
         try:
             authorizer = await self.chat.authorize(event)
-        except Unauthorized as error:
-            return 401, json.loads(error.body), connection, {}
+        except Refused as error:
+            return error.status, json.loads(error.body), connection, {}
         event.request_context.authorizer = authorizer
         response = await self.chat.handle(event)
         return response.status_code, response.body and json.loads(response.body), connection, authorizer

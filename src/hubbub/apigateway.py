@@ -101,19 +101,30 @@ Handler = Callable[[Event], Awaitable[Response]]
 """A function behind a route, wherever it runs: in this process, behind HTTP, in Lambda."""
 
 
-class Unauthorized(Exception):
-    """What an authorizer raises to refuse a handshake with 401; `body` is a JSON document for the client.
+class Refused(Exception):
+    """What an authorizer raises to refuse a handshake with `status`; `body` is a JSON document for the client.
+
+    An extension: AWS makes 500 of whatever an authorizer raises that is not `Unauthorized`.
+    """
+
+    def __init__(self, status: int, body: bytes, message: str = "Refused") -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = body
+
+
+class Unauthorized(Refused):
+    """What an authorizer raises to refuse a handshake with 401.
 
     AWS compares the error string with exactly `Unauthorized` and sends its own document; our gateway sends `body`.
     """
 
     def __init__(self, body: bytes = b'{"message":"Unauthorized"}') -> None:
-        super().__init__("Unauthorized")
-        self.body = body
+        super().__init__(401, body, "Unauthorized")
 
 
 Authorizer = Callable[[Event], Awaitable[AuthorizerContext]]
-"""A REQUEST authorizer that has already been reduced to its outcome: the context to add, or `Unauthorized`."""
+"""A REQUEST authorizer that has already been reduced to its outcome: the context to add, or `Refused`."""
 
 
 def checked_context(context: object) -> AuthorizerContext:

@@ -93,7 +93,7 @@ class Principal(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         user: the token's `sub`.
-        expires_at: when the token runs out, epoch seconds.
+        expires_at: from when on the token is not accepted any more, epoch seconds.
         issued_at: when it was issued, epoch seconds; 0 when it does not say (then any revocation hits it).
         name, avatar: shown to others.
         rooms: roles that the token itself grants, by room; they hold as long as the token.

@@ -48,6 +48,7 @@ class TokenVerifier(Protocol):
 
         Raises:
             TokenExpired: it was good and has run out.
+            Unavailable: what it is to be verified with cannot be had just now.
             Unauthorized: anything else is wrong with it; the message says what, without the token.
 
         """

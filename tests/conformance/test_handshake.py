@@ -10,7 +10,7 @@ import pytest
 from gatewaylab import Functions, Lab, running, still_works
 from rawpeer import KEY, Answer, accept_of, closing, request
 
-from hubbub.apigateway import Event, Response, Unauthorized
+from hubbub.apigateway import Event, Refused, Response, Unauthorized
 from live import until
 
 
@@ -157,6 +157,19 @@ async def test_an_authorizer_that_says_unauthorized_refuses_with_401() -> None:
     functions = Functions()
     answer = await answered(request(), functions, api=functions.api(authorizer=authorize))
     assert (answer.status, json.loads(answer.body)) == (401, {"code": "token_expired"})
+    assert functions.events == []
+
+
+async def test_an_authorizer_refuses_with_a_status_of_its_own() -> None:
+    """`Refused` is an extension: its status and document are sent, with 503 also when to come back."""
+
+    async def authorize(event: Event) -> Any:
+        raise Refused(503, b'{"code":"unavailable"}')
+
+    functions = Functions()
+    answer = await answered(request(), functions, api=functions.api(authorizer=authorize))
+    assert (answer.status, json.loads(answer.body)) == (503, {"code": "unavailable"})
+    assert answer.headers["retry-after"] == "2"
     assert functions.events == []
 
 

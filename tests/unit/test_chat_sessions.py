@@ -703,3 +703,15 @@ async def test_no_action_tells_what_failed_inside(at, alice, monkeypatch, action
     reply = await alice.ask(action, **fields)
     assert (reply["code"], sorted(reply)) == ("internal", ["code", "message", "request_id", "retry", "type"])
     assert "secret" not in json.dumps([reply, *alice.frames])
+
+
+async def test_while_tokens_cannot_be_verified_nobody_is_told_that_his_is_bad(monkeypatch: pytest.MonkeyPatch):
+    """The handshake is refused with 503 and `unavailable`, which a client waits out instead of asking for a token."""
+    async with lab() as at:
+
+        async def away(token: str) -> Principal:
+            raise Unavailable("The keys cannot be fetched just now.")
+
+        monkeypatch.setattr(at.chat.tokens, "verify", away)
+        status, body, _, _ = await at.handshake(at.token("alice"))
+        assert (status, body["code"], body["retry"]) == (503, "unavailable", True)

@@ -26,7 +26,8 @@ from hubbub.apigateway import (
     Response,
     Route,
 )
-from hubbub.apigateway import Unauthorized as HandshakeRefused
+from hubbub.apigateway import Refused as HandshakeRefused
+from hubbub.apigateway import Unauthorized as HandshakeUnauthorized
 from hubbub.chat.access import Access
 from hubbub.chat.caller import Caller
 from hubbub.chat.heads import HeadBoard
@@ -245,6 +246,7 @@ class Chat(Registry):
 
         Raises:
             hubbub.apigateway.Unauthorized: with a body that says what is wrong with it.
+            hubbub.apigateway.Refused: with 503, when that cannot be told just now.
 
         """
         token = find_token(_headers(event), event.query_string_parameters or {})
@@ -254,7 +256,10 @@ class Chat(Registry):
             principal = await self.tokens.verify(token)
         except (Unauthorized, TokenExpired) as error:
             self.stats.errors[error.code] += 1
-            raise HandshakeRefused(encode(error_reply(error))) from error
+            raise HandshakeUnauthorized(encode(error_reply(error))) from error
+        except Unavailable as error:
+            self.stats.errors[error.code] += 1
+            raise HandshakeRefused(error.status, encode(error_reply(error))) from error
         return {"principalId": principal.user, "principal": encode(principal).decode()}
 
     async def handle(self, event: Event) -> Response:

@@ -36,9 +36,9 @@ from hubbub.apigateway import (
     AuthorizerContext,
     Event,
     Identity,
+    Refused,
     RequestContext,
     Response,
-    Unauthorized,
     checked_context,
     forbidden_document,
     new_id,
@@ -340,8 +340,8 @@ class Gateway:
                     said_of_it = await self.api.authorizer(authorizer_event(context, self.api, request, fields))
                 took_ms = round((time.perf_counter() - started) * 1_000)
                 connection.authorizer = {**checked_context(said_of_it), "integrationLatency": took_ms}
-            except Unauthorized as error:
-                return Refusal(401, error.body)
+            except Refused as error:
+                return _refusal(error.status, error.body)
             except Exception:
                 self._failed()
                 logger.exception("the authorizer failed", extra=connection.ids())
@@ -428,7 +428,12 @@ class Gateway:
         return self._second[1]
 
 
-_FULL = Refusal(503, said("No more connections just now."), {"Retry-After": str(RETRY_AFTER_S)})
+def _refusal(status: int, body: bytes) -> Refusal:
+    """A refusal that says when to come back if that can help."""
+    return Refusal(status, body, {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {})
+
+
+_FULL = _refusal(503, said("No more connections just now."))
 
 
 def _outcome(response: Response, request: Request) -> Refusal | str | None:
@@ -443,7 +448,7 @@ def _outcome(response: Response, request: Request) -> Refusal | str | None:
         raise ValueError(f"expected a status from 200 to 599, got {status!r}")
     if status >= 300:
         body = response.body.encode() if isinstance(response.body, str) else response.body
-        return Refusal(status, body or b"")
+        return _refusal(status, body or b"")
     chosen = next((v for k, v in (response.headers or {}).items() if k.lower() == "sec-websocket-protocol"), None)
     return chosen if chosen in request.subprotocols() else None
 
