@@ -137,6 +137,19 @@ async def test_a_connect_that_fails_refuses_with_502(connect: Any) -> None:
     assert (answer.status, answer.message) == (502, "Internal server error")
 
 
+async def test_a_connect_that_agrees_too_late_gets_its_disconnect() -> None:
+    """Whatever it has noted of the connection it can then forget; one that refuses late gets none."""
+    functions = Functions()
+    functions.held.clear()
+    async with running(functions, functions.api(), handler_timeout_s=0.1) as lab, await lab.dial(request()) as peer:
+        assert (await peer.answer()).status == 502
+        assert functions.of("DISCONNECT") == []
+        functions.held.set()
+        ended = await functions.wait_for("DISCONNECT")
+        assert ended["requestContext"]["disconnectStatusCode"] == 1006
+        assert ended["requestContext"]["connectionId"] == functions.of("CONNECT")[0]["requestContext"]["connectionId"]
+
+
 async def test_an_api_without_connect_lets_everybody_in() -> None:
     """`$connect` and `$disconnect` are optional."""
     functions = Functions()

@@ -358,6 +358,20 @@ def test_who_does_not_answer_a_ping_is_dead():
     assert line.life.lost() == (1006, "no answer to ping")
 
 
+def test_who_is_not_read_is_not_taken_for_dead():
+    """While nothing is read silence means nothing, also to a ping that is out; after it, the other gets a new start."""
+    line = Line()
+    assert line.after(25) == Ping()
+    line.life.deaf = True
+    assert line.after(20) is None
+    assert line.after(1_000) is None
+    assert line.look_in() == 20
+    line.life.hears_again(line.now)
+    assert line.after(24) is None
+    assert line.after(1) == Ping()
+    assert line.after(20) == Drop(abort=True)
+
+
 def test_an_idle_connection_is_closed():
     """Pings and pongs are no messages: they keep it alive, not busy."""
     line = Line(idle_s=60.0)

@@ -98,6 +98,7 @@ class Life:
         "checked",
         "close_by",
         "code",
+        "deaf",
         "gathered",
         "heard_at",
         "message_at",
@@ -111,6 +112,7 @@ class Life:
     def __init__(self, now: float) -> None:
         self.phase = Phase.OPEN
         self.opened_at = now  # when the handshake was done, monotonic seconds
+        self.deaf = False  # whether nothing is read for now, so that silence says nothing of the other
         self.heard_at = now  # when anything last came
         self.message_at = now  # when a message last came
         self.pinged_at: float | None = None  # when the ping was sent that nothing has followed yet; None for none
@@ -152,6 +154,12 @@ class Life:
         self._end(Phase.CLOSING, code, _fitting(reason), now, rules)
         return Close(code, self.reason, drop=False)
 
+    def hears_again(self, now: float) -> None:
+        """What comes is read again; what was not is forgiven."""
+        self.deaf = False
+        self.heard_at = now
+        self.pinged_at = None
+
     def passed(self, now: float, message_out_at: float, rules: Rules) -> Act | None:
         """Time has passed; what is to be done.
 
@@ -170,6 +178,8 @@ class Life:
             return self.close(GOING_AWAY, "Going away", now, rules)
         if rules.idle_s is not None and now >= max(self.message_at, message_out_at) + rules.idle_s:
             return self.close(GOING_AWAY, "Going away", now, rules)
+        if self.deaf:
+            return None
         if self.pinged_at is not None:
             if now >= self.pinged_at + rules.pong_within_s:
                 self.lost("no answer to ping")
@@ -184,7 +194,9 @@ class Life:
         """When `passed` will have something to say at the earliest, as far as is known now; monotonic seconds."""
         if self.phase is not Phase.OPEN:
             return now if self.close_by is None else max(self.close_by, now)
-        if self.pinged_at is None:
+        if self.deaf:
+            times = [now + min(rules.pong_within_s, rules.ping_after_s)]
+        elif self.pinged_at is None:
             times = [self.heard_at + rules.ping_after_s]
         else:  # until when there may be no answer, and when the next ping is due if there is one
             times = [self.pinged_at + min(rules.pong_within_s, rules.ping_after_s)]

@@ -131,7 +131,7 @@ class HubStats:
         connections: live now.
         opened, closed: in all.
         closed_by_code: closed, by the code that `$disconnect` reported.
-        messages_in, bytes_in: messages that came, and their bytes.
+        messages_in, bytes_in: messages that came, and the bytes of all frames.
         frames_out, bytes_out: frames handed to sockets, and their bytes.
         signals_shed: droppable frames that a congested connection did not get.
         slow_closed: connections closed with 4408.

@@ -71,8 +71,13 @@ class InProcess:
 
         task.add_done_callback(ended)
 
-    async def call(self, handler: Handler, event: Event) -> Response:
+    async def call(self, handler: Handler, event: Event, late: Callable[[Response], None] | None = None) -> Response:
         """Call a function and return its response, for `$connect`, `$disconnect` and authorizers.
+
+        Args:
+            handler: the function.
+            event: what it is given.
+            late: told of a response that comes after the function was given up.
 
         Raises:
             TimeoutError: it took too long; it still runs to its end.
@@ -86,7 +91,7 @@ class InProcess:
             return await asyncio.wait_for(asyncio.shield(task), self._timeout_s)
         finally:
             if not task.done():
-                task.add_done_callback(partial(_say_how_it_ended, event))
+                task.add_done_callback(partial(_say_how_it_ended, event, late))
 
     def sweep(self, now: float) -> None:
         """Answer for the functions that are overdue; to be called about once a second."""
@@ -132,10 +137,14 @@ async def _respond(handler: Handler, event: Event) -> Response:
     return response
 
 
-def _say_how_it_ended(event: Event, task: asyncio.Task[Response]) -> None:
+def _say_how_it_ended(event: Event, late: Callable[[Response], None] | None, task: asyncio.Task[Response]) -> None:
     """A function that nobody waits for any more has ended."""
-    if not task.cancelled() and (error := task.exception()) is not None:
+    if task.cancelled():
+        return
+    if (error := task.exception()) is not None:
         logger.error("a function failed after it was given up", exc_info=error, extra=_ids(event))
+    elif late is not None:
+        late(task.result())
 
 
 def _ids(event: Event) -> dict[str, str]:

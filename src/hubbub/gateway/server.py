@@ -14,7 +14,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-import httptools
 import msgspec
 import uvicorn
 from picows import (
@@ -27,7 +26,6 @@ from picows import (
     WSUpgradeResponseWithListener,
 )
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # private, and so not in its stubs
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hubbub.apigateway import (
     CONNECT,
@@ -69,6 +67,7 @@ from hubbub.gateway.handshake import (
     said,
     what_is_wrong,
 )
+from hubbub.gateway.http import Farewell, RequestHead
 from hubbub.gateway.hub import DEFAULT_OUTBOX_BYTES, Hub, Peer, control_frame
 from hubbub.gateway.integration import InProcess
 
@@ -76,9 +75,6 @@ logger = logging.getLogger("hubbub.gateway")
 
 READ_BUFFER_BYTES = 2_048
 """picows' least; it grows with the messages that come."""
-
-LINGER_S = 5.0
-"""How long a client may take to be gone after it was told that this is the end."""
 
 RETRY_AFTER_S = 2
 """What is told with 503."""
@@ -164,7 +160,7 @@ class Gateway:
         self._allowed_origins = None if allowed_origins is None else frozenset(allowed_origins)
         self._proxies = Proxies(forwarded_allow_ips)
         self._integration = InProcess(self.limits.handler_timeout_s, self._failed)
-        self._watched: dict[RequestHead | _Farewell, float] = {}  # who is to get on with it, and until when
+        self._watched: dict[RequestHead | Farewell, float] = {}  # who is to get on with it, and until when
         self._handshakes = 0  # that have not been answered
         self._tasks: set[asyncio.Task[None]] = set()  # handshakes and `$disconnect`s under way
         self._sweeper: asyncio.Task[None] | None = None
@@ -221,7 +217,7 @@ class Gateway:
         await self._until(lambda: not len(self.hub), 1.0)
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=FINISH_WITHIN_S)
-        for slow in [slow for slow in self._watched if isinstance(slow, _Farewell)]:
+        for slow in [slow for slow in self._watched if isinstance(slow, Farewell)]:
             slow.too_slow()
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -259,12 +255,12 @@ class Gateway:
         self._integration.sweep(now)
         self.hub.sweep()
 
-    def watch(self, who: RequestHead | _Farewell, within_s: float) -> None:
+    def watch(self, who: RequestHead | Farewell, within_s: float) -> None:
         """Tell it that it is too slow, unless it is unwatched before."""
         self.awake()
         self._watched[who] = asyncio.get_running_loop().time() + within_s
 
-    def unwatch(self, who: RequestHead | _Farewell) -> None:
+    def unwatch(self, who: RequestHead | Farewell) -> None:
         """It was not too slow."""
         self._watched.pop(who, None)
 
@@ -316,6 +312,11 @@ class Gateway:
         if self.hub.get(connection.id) is None:
             await self.disconnected(connection, ABNORMAL, "Connection closed abnormally")
 
+    def _agreed_late(self, connection: _Connection, response: Response) -> None:
+        """`$connect` has answered after it was given up."""
+        if 200 <= response.status_code < 300:
+            self._own(self._never_was(connection))
+
     def _look_over(self, request: Request) -> Refusal | None:
         """What speaks against it without asking anybody; None if nothing does."""
         refusal = what_is_wrong(request, self.path)
@@ -351,7 +352,9 @@ class Gateway:
         if route is None:
             return None
         try:
-            response = await self._integration.call(route.handler, connect_event(context, self.api, request, fields))
+            event = connect_event(context, self.api, request, fields)
+            late = partial(self._agreed_late, connection)
+            response = await self._integration.call(route.handler, event, late)
             return _outcome(response, request)
         except Exception:
             self._failed()
@@ -386,9 +389,7 @@ class Gateway:
 
     def message(self, connection: _Connection, message: Message) -> None:
         """A whole message came."""
-        stats = self.hub.stats
-        stats.messages_in += 1
-        stats.bytes_in += len(message.body)
+        self.hub.stats.messages_in += 1
         key = select_route(self.api, message.body)
         event = connection.event("MESSAGE", key or "", message)
         if key is None:
@@ -453,187 +454,6 @@ def _outcome(response: Response, request: Request) -> Refusal | str | None:
     return chosen if chosen in request.subprotocols() else None
 
 
-class _Farewell(asyncio.Protocol):
-    """The end of a connection to which the last word is written: what still comes is thrown away until it is gone.
-
-    A socket that is closed before everything was read from it is reset, and the other may never see the last word
-    (RFC 6455, section 7.1.1; RFC 9112, section 9.6).
-    """
-
-    def __init__(self, gateway: Gateway, transport: asyncio.Transport, lost: Callable[[], None] | None = None) -> None:
-        self._gateway = gateway
-        self._transport = transport
-        self._lost = lost
-        transport.set_protocol(self)
-        if transport.can_write_eof():
-            gateway.watch(self, LINGER_S)
-            transport.write_eof()
-            transport.resume_reading()
-        else:
-            transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The other is gone."""
-        self._gateway.unwatch(self)
-        if self._lost is not None:
-            self._lost()
-
-    def too_slow(self) -> None:
-        """The other does not go."""
-        self._transport.abort()
-
-
-class RequestHead(HttpToolsProtocol):
-    """uvicorn's HTTP, with bounds on the head of a request, and names in the client's own case."""
-
-    def __init__(self, gateway: Gateway, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.app = partial(_beside, gateway.path, self.app)
-        self._gateway = gateway
-        self._over = False  # whether the last word on this connection is said
-        self._in_head = True
-        self._head_bytes = 0
-        self._field_bytes = 0
-        self._fields: list[tuple[bytes, bytes]] = []
-        self._tail: bytes | None = None  # what followed a request for a WebSocket; None while there was none
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """A client has connected."""
-        super().connection_made(transport)
-        self._gateway.watch(self, self._gateway.limits.handshake_timeout_s)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is gone."""
-        self._gateway.unwatch(self)
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Parse what came; hand over an upgrade with what follows it."""
-        self._unset_keepalive_if_required()
-        self._head_bytes += len(data)
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            if self._should_upgrade():
-                self._tail = bytes(data[upgrade.args[0] :])
-                self._hand_over_in_turn()
-                return
-        except httptools.HttpParserError:
-            if not self._over:
-                self._refuse(400, "This is not HTTP.")
-            return
-        if self._in_head and self._head_bytes > self._gateway.limits.max_header_bytes:
-            self._too_large()
-
-    def _should_upgrade(self) -> bool:
-        """Whether a WebSocket is asked for; lists may come in several lines (RFC 9110, section 5.3)."""
-        said_of = {b"connection": b"", b"upgrade": b""}
-        for name, value in self.headers:
-            if name in said_of:
-                said_of[name] += b"," + value
-        tokens = {name: [token.strip().lower() for token in value.split(b",")] for name, value in said_of.items()}
-        return (
-            self.scope["http_version"] == "1.1"
-            and b"upgrade" in tokens[b"connection"]
-            and b"websocket" in tokens[b"upgrade"]
-        )
-
-    def _hand_over_in_turn(self) -> None:
-        """Hand over once the answers are out to what the client has asked before on this connection."""
-        if self.cycle is None or self.cycle.response_complete:
-            self.handle_websocket_upgrade()
-        else:
-            self.flow.pause_reading()
-
-    def on_response_complete(self) -> None:
-        """An answer is out."""
-        super().on_response_complete()
-        if self._tail is not None and not self.transport.is_closing():
-            self._unset_keepalive_if_required()
-            self._hand_over_in_turn()
-
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        super().on_message_begin()
-        if not self._in_head:
-            self._in_head = True
-            self._head_bytes = 1  # or more, but no other than what came last
-            self._gateway.watch(self, self._gateway.limits.handshake_timeout_s)
-        self._field_bytes = 0
-        self._fields = []
-
-    def on_url(self, url: bytes) -> None:
-        """Part of its target."""
-        self._field_bytes += len(url)
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One of its headers."""
-        self._field_bytes += len(name) + len(value) + 4
-        self._fields.append((name, value))
-        super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        """Its head is here."""
-        self._in_head = False
-        self._gateway.unwatch(self)
-        if self._field_bytes > self._gateway.limits.max_header_bytes:
-            self._too_large()
-            raise ValueError("the head is too large")  # ends the parsing; the answer is out
-        super().on_headers_complete()
-
-    def handle_websocket_upgrade(self) -> None:
-        """Hand the socket over, and the request as the client wrote it."""
-        self._gateway.unwatch(self)
-        self.connections.discard(self)
-        parts = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
-        for name, value in self._fields:
-            parts += [name, b": ", value, b"\r\n"]
-        protocol: Any = self.ws_protocol_class(  # type: ignore[misc, call-arg]  # uvicorn's own way to call it
-            config=self.config, server_state=self.server_state, app_state=self.app_state
-        )
-        protocol.connection_made(self.transport)
-        self.transport.set_protocol(protocol)
-        protocol.data_received(b"".join([*parts, b"\r\n", self._tail or b""]))
-
-    def too_slow(self) -> None:
-        """The head has not arrived in time."""
-        self._gateway.unwatch(self)
-        if self.transport.is_closing():
-            return
-        if self._head_bytes:
-            self._refuse(408, "The request took too long to arrive.")
-        else:
-            self.transport.close()
-
-    def _too_large(self) -> None:
-        self._refuse(431, f"The head of a request has at most {self._gateway.limits.max_header_bytes} bytes.")
-
-    def _refuse(self, status: int, words: str) -> None:
-        """Answer, and be done with this connection."""
-        self._over = True
-        self._gateway.hub.stats.refused[status] += 1
-        self.transport.write(http_response(Refusal(status, said(words))))
-        self.connection_lost(ConnectionAbortedError())  # for those who still work on what came before
-        _Farewell(self._gateway, self.transport)
-
-
-async def _beside(path: str, app: Any, scope: Any, receive: Any, send: Any) -> None:  # Any: ASGI's
-    """The HTTP application, but for those who come to the WebSocket's path without asking for a WebSocket."""
-    if scope["type"] != "http" or scope["path"] != path:
-        await app(scope, receive, send)
-        return
-    body = said("There is a WebSocket here: ask for it with `Connection: Upgrade` and `Upgrade: websocket`.")
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"upgrade", b"websocket"),
-        (b"connection", b"upgrade"),
-    ]
-    await send({"type": "http.response.start", "status": 426, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
 class Upgrade(asyncio.Protocol):
     """A request for a WebSocket, from its head to the answer; uvicorn's `ws` protocol class."""
 
@@ -682,7 +502,7 @@ class Upgrade(asyncio.Protocol):
         self._connections.discard(self)
         if not self.transport.is_closing():
             self.transport.write(http_response(refusal))
-            _Farewell(self._gateway, self.transport)
+            Farewell(self._gateway, self.transport)
 
     def switch(self, connection: _Connection, subprotocol: str | None) -> None:
         """Answer 101 and hand the socket to picows."""
@@ -823,7 +643,7 @@ class _Connection(WSListener):
         """One more is under way; too many, and no more is read."""
         self._in_flight += 1
         if self._in_flight >= self._gateway.limits.max_in_flight and not self.is_full:
-            self.is_full = True
+            self.is_full = self.peer.life.deaf = True
             self._transport.pause_reading()
 
     def ends(self) -> None:
@@ -831,6 +651,7 @@ class _Connection(WSListener):
         self._in_flight -= 1
         if self.is_full and self._in_flight <= self._gateway.limits.max_in_flight // 2:
             self.is_full = False
+            self.peer.life.hears_again(self._gateway.hub.now())
             if not self._transport.is_closing():
                 self._transport.resume_reading()
 
@@ -851,12 +672,14 @@ class _Connection(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """A frame came."""
         hub = self._gateway.hub
+        payload = frame.get_payload_as_bytes()
+        hub.stats.bytes_in += len(payload)
         try:
             act = self.peer.life.received(
                 int(frame.msg_type),  # type: ignore[call-overload]  # an int, typed as an Enum
                 bool(frame.fin),
                 bool(frame.rsv1 or frame.rsv2 or frame.rsv3),
-                frame.get_payload_as_bytes(),
+                payload,
                 hub.now(),
                 hub.rules,
             )
@@ -883,7 +706,7 @@ class _Connection(WSListener):
             reason = f"a message has at most {hub.rules.max_message_bytes} bytes"
         hub.close(self.id, code, reason)
         if not self._transport.is_closing():
-            _Farewell(self._gateway, self._transport, partial(self._gateway.gone, self))
+            Farewell(self._gateway, self._transport, partial(self._gateway.gone, self))
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """The socket is gone."""

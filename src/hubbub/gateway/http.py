@@ -1,0 +1,203 @@
+"""uvicorn's HTTP with bounds: how large a request's head may be, how long it may take, and what comes after an upgrade.
+
+Requests for a WebSocket go on to `hubbub.gateway.server`, all others to the HTTP application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from hubbub.gateway.handshake import Refusal, http_response, said
+
+if TYPE_CHECKING:
+    from hubbub.gateway.server import Gateway
+
+LINGER_S = 5.0
+"""How long a client may take to be gone after it was told that this is the end."""
+
+
+class Farewell(asyncio.Protocol):
+    """The end of a connection to which the last word is written: what still comes is thrown away until it is gone.
+
+    A socket that is closed before everything was read from it is reset, and the other may never see the last word
+    (RFC 6455, section 7.1.1; RFC 9112, section 9.6).
+    """
+
+    def __init__(self, gateway: Gateway, transport: asyncio.Transport, lost: Callable[[], None] | None = None) -> None:
+        self._gateway = gateway
+        self._transport = transport
+        self._lost = lost
+        transport.set_protocol(self)
+        if transport.can_write_eof():
+            gateway.watch(self, LINGER_S)
+            transport.write_eof()
+            transport.resume_reading()
+        else:
+            transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The other is gone."""
+        self._gateway.unwatch(self)
+        if self._lost is not None:
+            self._lost()
+
+    def too_slow(self) -> None:
+        """The other does not go."""
+        self._transport.abort()
+
+
+class RequestHead(HttpToolsProtocol):
+    """uvicorn's HTTP, with bounds on the head of a request, and names in the client's own case."""
+
+    def __init__(self, gateway: Gateway, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.app = partial(_beside, gateway.path, self.app)
+        self._gateway = gateway
+        self._over = False  # whether the last word on this connection is said
+        self._in_head = True
+        self._head_bytes = 0
+        self._field_bytes = 0
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._tail: bytes | None = None  # what followed a request for a WebSocket; None while there was none
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """A client has connected."""
+        super().connection_made(transport)
+        self._gateway.watch(self, self._gateway.limits.handshake_timeout_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone."""
+        self._gateway.unwatch(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came; hand over an upgrade with what follows it."""
+        self._unset_keepalive_if_required()
+        self._head_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self._tail = bytes(data[upgrade.args[0] :])
+                self._hand_over_in_turn()
+                return
+        except httptools.HttpParserError:
+            if not self._over:
+                self._refuse(400, "This is not HTTP.")
+            return
+        if self._in_head and self._head_bytes > self._gateway.limits.max_header_bytes:
+            self._too_large()
+
+    def _should_upgrade(self) -> bool:
+        """Whether a WebSocket is asked for; lists may come in several lines (RFC 9110, section 5.3)."""
+        said_of = {b"connection": b"", b"upgrade": b""}
+        for name, value in self.headers:
+            if name in said_of:
+                said_of[name] += b"," + value
+        tokens = {name: [token.strip().lower() for token in value.split(b",")] for name, value in said_of.items()}
+        return (
+            self.scope["http_version"] == "1.1"
+            and b"upgrade" in tokens[b"connection"]
+            and b"websocket" in tokens[b"upgrade"]
+        )
+
+    def _hand_over_in_turn(self) -> None:
+        """Hand over once the answers are out to what the client has asked before on this connection."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.handle_websocket_upgrade()
+        else:
+            self.flow.pause_reading()
+
+    def on_response_complete(self) -> None:
+        """An answer is out."""
+        super().on_response_complete()
+        if self._tail is not None and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self._hand_over_in_turn()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        if not self._in_head:
+            self._in_head = True
+            self._head_bytes = 1  # or more, but no other than what came last
+            self._gateway.watch(self, self._gateway.limits.handshake_timeout_s)
+        self._field_bytes = 0
+        self._fields = []
+
+    def on_url(self, url: bytes) -> None:
+        """Part of its target."""
+        self._field_bytes += len(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One of its headers."""
+        self._field_bytes += len(name) + len(value) + 4
+        self._fields.append((name, value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Its head is here."""
+        self._in_head = False
+        self._gateway.unwatch(self)
+        if self._field_bytes > self._gateway.limits.max_header_bytes:
+            self._too_large()
+            raise ValueError("the head is too large")  # ends the parsing; the answer is out
+        super().on_headers_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the socket over, and the request as the client wrote it."""
+        self._gateway.unwatch(self)
+        self.connections.discard(self)
+        parts = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in self._fields:
+            parts += [name, b": ", value, b"\r\n"]
+        protocol: Any = self.ws_protocol_class(  # type: ignore[misc, call-arg]  # uvicorn's own way to call it
+            config=self.config, server_state=self.server_state, app_state=self.app_state
+        )
+        protocol.connection_made(self.transport)
+        self.transport.set_protocol(protocol)
+        protocol.data_received(b"".join([*parts, b"\r\n", self._tail or b""]))
+
+    def too_slow(self) -> None:
+        """The head has not arrived in time."""
+        self._gateway.unwatch(self)
+        if self.transport.is_closing():
+            return
+        if self._head_bytes:
+            self._refuse(408, "The request took too long to arrive.")
+        else:
+            self.transport.close()
+
+    def _too_large(self) -> None:
+        self._refuse(431, f"The head of a request has at most {self._gateway.limits.max_header_bytes} bytes.")
+
+    def _refuse(self, status: int, words: str) -> None:
+        """Answer, and be done with this connection."""
+        self._over = True
+        self._gateway.hub.stats.refused[status] += 1
+        self.transport.write(http_response(Refusal(status, said(words))))
+        self.connection_lost(ConnectionAbortedError())  # for those who still work on what came before
+        Farewell(self._gateway, self.transport)
+
+
+async def _beside(path: str, app: Any, scope: Any, receive: Any, send: Any) -> None:  # Any: ASGI's
+    """The HTTP application, but for those who come to the WebSocket's path without asking for a WebSocket."""
+    if scope["type"] != "http" or scope["path"] != path:
+        await app(scope, receive, send)
+        return
+    body = said("There is a WebSocket here: ask for it with `Connection: Upgrade` and `Upgrade: websocket`.")
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"upgrade", b"websocket"),
+        (b"connection", b"upgrade"),
+    ]
+    await send({"type": "http.response.start", "status": 426, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
