@@ -57,7 +57,7 @@ async def test_a_connection_gets_a_rooms_entries_in_seq_order_each_at_most_once(
     assert frames == [b"1", b"2", b"3"]
 
 
-async def test_an_entry_that_is_published_never_is_read_from_the_store_and_delivered_in_its_place(world):
+async def test_an_entry_that_is_published_never_or_late_is_read_from_the_store_and_delivered_in_its_place(world):
     """A hole does not stay one."""
     frames = await world.connect("alice", "a", ROOM)
     world.log = [1, 2]
@@ -200,8 +200,8 @@ async def test_a_users_connections_are_closed_together(world):
     assert world.sink.closed == {"a1": (4403, "banned"), "a2": (4403, "banned"), "b": (4401, "token expired")}
 
 
-async def test_a_user_is_online_while_at_least_one_of_his_connections_listens(world):
-    """Beginnings and ends are told once each, however many connections he has."""
+async def test_a_user_is_online_in_a_room_while_at_least_one_of_his_connections_listens_to_it(world):
+    """Users are counted, not connections."""
     await world.connect("alice", "a1", ROOM)
     await world.connect("alice", "a2", ROOM)
     await world.connect("bob", "b", ROOM)
@@ -213,7 +213,18 @@ async def test_a_user_is_online_while_at_least_one_of_his_connections_listens(wo
     await world.fanout.disconnect_connection("a2")
     assert await world.fanout.disconnect_connection("a2") is None
     assert not await world.fanout.is_online(ROOM, "alice")
-    assert world.presence == [(ROOM, "alice", True), (ROOM, "bob", True), (ROOM, "alice", False)]
+
+
+async def test_beginnings_and_ends_are_told_once_each_however_many_connections_a_user_has(world):
+    """The first connection that listens begins, and the last that does not any more ends."""
+    await world.connect("alice", "a1", ROOM)
+    await world.connect("alice", "a2", ROOM)
+    await world.fanout.unlisten("a1", ROOM)
+    await world.connect("bob", "b", ROOM)
+    assert world.presence == [(ROOM, "alice", True), (ROOM, "bob", True)]
+    await world.fanout.disconnect_connection("a2")
+    await world.fanout.disconnect_connection("a1")
+    assert world.presence[2:] == [(ROOM, "alice", False)]
 
 
 async def test_a_connections_principal_is_known_and_renewed(world):

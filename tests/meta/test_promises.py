@@ -1,4 +1,4 @@
-"""Each sentence under "Promises" on the ports of store and sink is the name of a test that runs over every adapter."""
+"""Each sentence under "Promises" on a port is the name of a test that runs over every adapter."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def as_name(sentence: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", sentence.lower().replace("'", "")).strip("_")
 
 
-@pytest.mark.parametrize("port", [ports.Store, ports.Sink])
+@pytest.mark.parametrize("port", [ports.Store, ports.Sink, ports.Fanout, ports.Directory])
 def test_every_promise_is_the_name_of_a_test(port: type) -> None:
     """Of the whole sentence, or of its beginning."""
     known = [name for name in contract_tests() if name.count("_") >= SHORTEST - 1]
