@@ -62,6 +62,8 @@ async def test_on_a_phone_nothing_is_wider_than_the_page(visit: Visit) -> None:
     await expect(ada.page.locator("#sidebar")).to_be_hidden(timeout=BOUND_MS)
     await ada.page.get_by_role("button", name="Members", exact=True).click()
     await expect(ada.page.locator(".member", has_text="Grace Hopper")).to_be_in_viewport(timeout=BOUND_MS)
+    await ada.page.touchscreen.tap(20, 300)
+    await expect(ada.page.locator("#members")).to_be_hidden(timeout=BOUND_MS)
 
 
 async def test_a_conversation_on_a_phone(visit: Visit) -> None:

@@ -7,6 +7,8 @@ const PAGE = 100;
 const AGAIN_MS = 2000; // how often at most the list is asked for again, for the pictures of those who have joined
 const RANK = { reader: 0, member: 1, moderator: 2, owner: 3 };
 
+const OVER = matchMedia("(max-width: 1099px)"); // as in chat.css
+
 /** The panel. `does`: direct(user), kick(user, name), role(). */
 export class Members {
   #chat;
@@ -29,6 +31,10 @@ export class Members {
     byId("members-close").addEventListener("click", () => this.toggle(false));
     byId("members-more").addEventListener("click", () => this.#load([...this.#members.keys()].sort().at(-1)));
     byId("members").addEventListener("keydown", (event) => event.key === "Escape" && this.toggle(false));
+    document.addEventListener("pointerdown", ({ target }) => {
+      // Where it covers the room, whoever turns to the room again wants it away.
+      if (OVER.matches && byId("room").contains(target) && !byId("members-toggle").contains(target)) this.toggle(false);
+    });
   }
 
   get count() {
