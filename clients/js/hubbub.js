@@ -191,6 +191,7 @@ class Logs {
     if (log.last === null) {
       begin(log, entries.length > 0 ? entries[0].seq - 1 : head);
       log.restarting = false;
+      this.#raiseHead(room, log.last);
     } else if (entries.length > 0 ? entries[0].seq > log.last + 1 : head > log.last) {
       // Retention has taken what is lacking.
       log.last = null;
@@ -270,6 +271,14 @@ class Logs {
     const state = this.rooms.get(entry.room);
     if (state !== undefined) this.#update(state, log, entry);
     this.act("entry", { entry });
+  }
+
+  /** The log has got so far without an entry that could be delivered: nothing of it is kept any more. */
+  #raiseHead(room, head) {
+    const state = this.rooms.get(room);
+    if (state === undefined || state.head >= head) return;
+    state.head = head;
+    this.act("rooms");
   }
 
   /** Keep the room's state at what the entry says. */

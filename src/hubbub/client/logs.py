@@ -218,6 +218,7 @@ class Logs:
         if last is None:
             last = log.begin(entries[0].seq - 1 if entries else head)
             log.restarting = False
+            self._raise_head(room, last)
         elif (entries[0].seq > last + 1) if entries else head > last:
             # Retention has taken what is lacking.
             log.last, log.restarting = None, True
@@ -295,6 +296,13 @@ class Logs:
         log.last = entry.seq
         self._update(log, entry)
         self._do(Deliver(entry))
+
+    def _raise_head(self, room: RoomId, head: int) -> None:
+        """The log has got so far without an entry that could be delivered: nothing of it is kept any more."""
+        state = self.rooms.get(room)
+        if state is not None and state.head < head:
+            self.rooms[room] = msgspec.structs.replace(state, head=head)
+            self._do(RoomsChanged())
 
     def _update(self, log: _Log, entry: Entry) -> None:
         """Keep the room's state at what the entry says."""
