@@ -25,8 +25,8 @@ def class_body(text: str, name: str) -> str:
 
 
 def module_methods() -> set[str]:
-    """The public methods and getters of the module's Chat."""
-    return set(_METHOD.findall(class_body((JS / "hubbub.js").read_text(), "Chat"))) - {"constructor"}
+    """The public methods and getters of the module's Chat, and its constructor."""
+    return set(_METHOD.findall(class_body((JS / "hubbub.js").read_text(), "Chat")))
 
 
 def declared() -> set[str]:

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP with bounds: how large a request's head may be, how long it may take, and what comes after an upgrade.
+"""HTTP as uvicorn does it, with bounds: how large and slow a request's head may be, and what comes after an upgrade.
 
 Requests for a WebSocket go on to `hubbub.gateway.server`, all others to the HTTP application.
 """
