@@ -10,6 +10,7 @@ import inspect
 import os
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional, TextIO
@@ -120,8 +121,18 @@ def _announce(url: str, settings: Settings) -> None:
     if settings.dev:
         folder = "" if settings.data == _DEFAULT_DATA else f" --data {shlex.quote(settings.data)}"
         typer.echo("Open it in two tabs and be two people. Ctrl-C ends it.")
-        typer.echo(f"A token for your own client: hubbub token --user alice{folder}")
+        typer.echo(f"A token for your own client: {_command()} token --user alice{folder}")
     sys.stdout.flush()
+
+
+def _command() -> str:
+    """How a shell in this folder calls this command: by its name if that is found, else by the path it has."""
+    called = Path(sys.argv[0])
+    if called.name != "hubbub" or shutil.which("hubbub"):
+        return "hubbub"
+    absolute = called.absolute()
+    here = Path.cwd()
+    return shlex.quote(str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute))
 
 
 def _with_settings(function: Any) -> Any:
