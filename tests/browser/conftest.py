@@ -25,7 +25,7 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-MISSING = "Chromium is missing; install it with: scripts/setup system   (or: sudo apt-get install chromium)"
+MISSING = "Chromium is missing; install it with: scripts/setup system chromium   (or: sudo apt-get install chromium)"
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-MISSING = "Node.js is missing; install it with: scripts/setup system   (or: sudo apt-get install nodejs)"
+MISSING = "Node.js is missing; install it with: scripts/setup system node   (or: sudo apt-get install nodejs)"
 TESTS = sorted((Path(__file__).parent / "modules").glob("*.test.js"))
 
 
