@@ -46,10 +46,11 @@ class Cable:
         self._flowing.set()
         if self._server is not None:
             self._server.close()
-        for writer in self._writers:
-            writer.transport.abort()
         while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for writer in self._writers:
+                writer.transport.abort()
+            # Whoever was just being let through has no end to be cut yet: so look again.
+            await asyncio.wait(self._tasks, timeout=0.05)
         if self._server is not None:
             await self._server.wait_closed()
         self._server = None

@@ -43,8 +43,10 @@ async def test_who_is_cut_off_comes_back_without_loss_or_doubles(visit: Visit, s
         await expect(ada.page.locator(".message.pending")).to_have_count(1, timeout=BOUND_MS)
         await ada.picture("cut-off")
         await grace.sees("meanwhile 19")
+        cable.hold()  # else the page may be back by itself before the button is found
         await cable.plug()
         await banner.get_by_role("button", name="Try now").click()
+        cable.let_go()
         await grace.sees("from the dark")
         await expect(banner).to_be_hidden(timeout=BOUND_MS)
         await ada.sees("meanwhile 19")

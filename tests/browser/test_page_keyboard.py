@@ -275,7 +275,6 @@ async def test_trying_again_keeps_the_focus_until_one_is_connected(visit: Visit,
             assert await focused(ada) == "Try now"
         cable.hold()
         await cable.plug()
-        cable.hold()
         await ada.page.keyboard.press("Enter")
         await expect(ada.page.locator("#banner")).to_contain_text("Connecting", timeout=BOUND_MS)
         assert await focused(ada) == "Try now"

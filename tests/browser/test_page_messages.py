@@ -97,7 +97,7 @@ async def test_a_reply_quotes_and_leads_to_what_it_answers(visit: Visit) -> None
 
 
 async def test_a_refused_message_can_be_sent_again_or_discarded(visit: Visit) -> None:
-    """A message that the server refuses stays, says why, and offers both ways on."""
+    """A message that the server refuses stays, says why, and offers all ways on."""
     ada = await visit("Ada")
     await ada.say("x" * 20_000)
     failed = ada.page.locator(".message.failed")
@@ -105,8 +105,21 @@ async def test_a_refused_message_can_be_sent_again_or_discarded(visit: Visit) ->
     await expect(failed).to_contain_text("A text has at most")
     await failed.get_by_role("button", name="Try again").click()
     await expect(failed).to_contain_text("A text has at most", timeout=BOUND_MS)
+    await failed.get_by_role("button", name="Change").click()
+    await expect(ada.messages).to_have_count(0)
+    await expect(ada.text).to_be_focused()
+    await expect(ada.text).to_have_value("x" * 20_000)
+    await ada.text.press("Enter")
+    await expect(failed).to_contain_text("A text has at most", timeout=BOUND_MS)
     await failed.get_by_role("button", name="Discard").click()
     await expect(ada.messages).to_have_count(0)
+    await ada.say("the question")
+    await ada.act("the question", "Reply")
+    await ada.say("y" * 20_000)
+    await failed.get_by_role("button", name="Change").click()
+    await expect(ada.page.locator("#composer-context")).to_contain_text("the question")
+    await ada.say("short")
+    await expect(ada.message("short").locator(".quote")).to_contain_text("the question", timeout=BOUND_MS)
 
 
 async def test_links_code_and_lines_are_shown_as_such(visit: Visit) -> None:

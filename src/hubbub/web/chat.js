@@ -68,6 +68,7 @@ function build(me) {
     does: {
       reply: (message) => composer.reply(message),
       edit: (message) => composer.edit(message),
+      rewrite: (text, replyTo) => composer.rewrite(text, replyTo),
       remove,
       escape: () => composer.focus(),
       changed: () => changed(),

@@ -1,7 +1,7 @@
 // Where one writes: drafts per room, replying, editing, and telling the others that one is typing.
 
 import { byId, el, iconButton } from "./elements.js";
-import { tellFailure } from "./notices.js";
+import { noteFailure } from "./notices.js";
 import { excerpt } from "./words.js";
 
 const TYPING_EVERY_MS = 3000;
@@ -67,6 +67,16 @@ export class Composer {
     this.#endEdit();
     this.#replying = message;
     this.#showContext();
+    this.focus();
+  }
+
+  /** Write this anew, after what is written already, if anything. */
+  rewrite(text, replyTo) {
+    this.#endEdit();
+    this.#text.value = [this.#text.value, text].filter((words) => words !== "").join("\n");
+    this.#replying = replyTo ?? this.#replying;
+    this.#showContext();
+    this.#fit();
     this.focus();
   }
 
@@ -165,7 +175,7 @@ export class Composer {
 
   #tell(on) {
     if (this.#chat.state.state !== "live") return;
-    this.#chat.typing(this.#room, on).catch(tellFailure("The others could not be told that you are typing"));
+    this.#chat.typing(this.#room, on).catch(noteFailure("The others could not be told that you are typing"));
   }
 
   /** As high as the text, up to a limit. */

@@ -3,7 +3,7 @@
 import { byId, icon } from "./elements.js";
 import { layout } from "./layout.js";
 import { RoomLog } from "./log.js";
-import { tellFailure, toast } from "./notices.js";
+import { noteFailure, tellFailure, toast } from "./notices.js";
 import { Timeline } from "./timeline.js";
 
 const PAGE = 60;
@@ -28,7 +28,7 @@ export class Conversation {
   #readTimer = null;
   #frame = null;
 
-  /** `does`: edit(message), reply(message), remove(message), escape(), changed(). */
+  /** `does`: edit(message), reply(message), remove(message), rewrite(text, replyTo), escape(), changed(). */
   constructor({ chat, people, me, does }) {
     this.#chat = chat;
     this.#people = people;
@@ -48,6 +48,7 @@ export class Conversation {
         quote: (seq) => this.jumpTo(seq),
         retry: (waiting) => this.#transmit(this.room, waiting),
         discard: (waiting) => this.#discard(waiting),
+        rewrite: (waiting) => this.#rewrite(waiting),
         nearTop: () => this.#loadOlder(),
         nearBottom: () => this.#loadNewer(),
         scrolled: () => this.#scrolled(),
@@ -256,7 +257,7 @@ export class Conversation {
     this.#marked.set(room, log.to);
     this.#chat.read(room, log.to).catch((error) => {
       this.#marked.delete(room);
-      tellFailure("This could not be marked as read")(error);
+      noteFailure("This could not be marked as read")(error);
     });
     this.#readTimer = setTimeout(() => {
       this.#readTimer = null;
@@ -380,6 +381,12 @@ export class Conversation {
     this.log.pending.delete(client_id);
     this.render();
     this.#does.escape();
+  }
+
+  #rewrite(waiting) {
+    const replyTo = waiting.reply_to === undefined ? undefined : this.log.message(waiting.reply_to);
+    this.#discard(waiting);
+    this.#does.rewrite(waiting.text, replyTo);
   }
 
   async #react(message, reaction) {

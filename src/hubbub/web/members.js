@@ -1,7 +1,7 @@
 // The members of the open room, beside it: who is there, who may what, and the way to talk to one of them directly.
 
 import { byId, el, iconButton } from "./elements.js";
-import { tellFailure } from "./notices.js";
+import { noteFailure, tellFailure } from "./notices.js";
 
 const PAGE = 100;
 const AGAIN_MS = 2000; // how often at most the list is asked for again, for the pictures of those who have joined
@@ -59,7 +59,7 @@ export class Members {
     }
     this.#room = room;
     if (room === null) return this.show();
-    this.#chat.presence(room).then((online) => this.#people.setOnline(room, online)).catch(tellFailure("Who is online is not known"));
+    this.#chat.presence(room).then((online) => this.#people.setOnline(room, online)).catch(noteFailure("Who is online is not known"));
     return this.#load();
   }
 

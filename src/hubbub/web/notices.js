@@ -43,6 +43,11 @@ export function tellFailure(what) {
   };
 }
 
+/** Keep a failure to the browser's console: it is mended by itself, or not worth anybody's time. */
+export function noteFailure(what) {
+  return (error) => console.info(what, error);
+}
+
 /** What a close code means to somebody who only wants to talk. */
 function reasonOf({ code, reason }) {
   if (code === 4401) return "Your token is not accepted any more.";

@@ -15,7 +15,7 @@ const REACTION_NAMES = { "👍": "thumbs up", "❤️": "heart", "😂": "tears 
  * The view of one room's log.
  *
  * `does` says what actions do: react(message, reaction), reply(message), edit(message), remove(message), quote(seq),
- * retry(waiting), discard(waiting), escape(), nearTop(), nearBottom(), scrolled(), canWrite(), canModerate().
+ * retry(waiting), discard(waiting), rewrite(waiting), escape(), nearTop(), nearBottom(), scrolled(), canWrite(), canModerate().
  */
 export class Timeline {
   #scroller;
@@ -272,6 +272,7 @@ export class Timeline {
       "div", { class: "failure" },
       el("span", {}, `Not sent: ${waiting.error} `),
       el("button", { type: "button", class: "link", data: { focus: "retry" }, on: { click: () => this.#does.retry(waiting) } }, "Try again"),
+      el("button", { type: "button", class: "link", data: { focus: "change" }, on: { click: () => this.#does.rewrite(waiting) } }, "Change"),
       el("button", { type: "button", class: "link", data: { focus: "discard" }, on: { click: () => this.#does.discard(waiting) } }, "Discard"),
     );
   }
