@@ -16,7 +16,7 @@ run: $(VENV)/.run ## Set everything up and start the chat on http://127.0.0.1:$(
 test: $(VENV)/.test ## Set everything up and run all tests
 	$(BIN)/pytest
 
-check: $(VENV)/.dev $(VENV)/.node ## Format, lint, types, import layers, fast tests: under a minute
+check: $(VENV)/.dev $(VENV)/.libraries ## Format, lint, types, import layers, fast tests: under a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -45,9 +45,9 @@ $(VENV)/.dev: pyproject.toml constraints.txt scripts/setup
 	@PYTHON=$(PYTHON) scripts/setup dev
 
 # Debian's packages can vanish without this folder knowing, so the script looks for them each time.
-.PHONY: $(VENV)/.node $(VENV)/.test
-$(VENV)/.node: $(VENV)/.dev
-	@scripts/setup system node
+.PHONY: $(VENV)/.libraries $(VENV)/.test
+$(VENV)/.libraries: $(VENV)/.dev
+	@scripts/setup system libatomic1
 
 $(VENV)/.test: $(VENV)/.dev
-	@scripts/setup system node chromium
+	@scripts/setup system libatomic1 chromium

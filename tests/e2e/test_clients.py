@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from hubbub.config import Settings
 from hubbub.errors import NotFound
 from hubbub.model import Entry, MessageCreated, RoomId, RoomKind
 from live import BOUND_S, SECRET, token, until
+from nodejs import NODE
 
 ROOT = Path(__file__).resolve().parents[2]
-NODE = shutil.which("node") or shutil.which("nodejs")
 STAGE = RoomId("stage")
 
 
@@ -178,13 +177,7 @@ async def test_a_reader_that_lags_reads_the_rest_from_history(node: Node) -> Non
 
 async def run_js(script: str, *arguments: str) -> list[Any]:
     """Run a script on the JavaScript client in Node; returns the JSON lines that it prints."""
-    assert NODE is not None, "there is no Node: apt-get install nodejs"
-    flags = ["--experimental-websocket"] if await _node_major() < 22 else []
-    return await _lines(NODE, *flags, "--input-type=module", "-e", JS_PRELUDE + script, *arguments)
-
-
-async def _node_major() -> int:
-    return int((await _lines(str(NODE), "-p", "process.versions.node.split('.')[0]"))[0])
+    return await _lines(NODE, "--input-type=module", "-e", JS_PRELUDE + script, *arguments)
 
 
 async def _lines(*command: str) -> list[Any]:

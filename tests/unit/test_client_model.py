@@ -6,7 +6,6 @@ import json
 import os
 import random
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nodejs import NODE
 from vectors import Runner
 
 JS = Path(__file__).resolve().parents[2] / "clients" / "js"
@@ -272,10 +272,8 @@ def test_the_javascript_session_does_the_same_in_random_stories(tmp_path: Path) 
     """Whatever happens, in whatever order, both sessions want exactly the same done."""
     count = 60
     (tmp_path / "stories.json").write_text(json.dumps(traces(count)))
-    node = shutil.which("node") or shutil.which("nodejs")
-    assert node is not None, "there is no Node: apt-get install nodejs"
     done = subprocess.run(
-        [node, "--test", "--test-reporter=tap", str(JS / "test" / "vectors.test.js")],
+        [NODE, "--test", "--test-reporter=tap", str(JS / "test" / "vectors.test.js")],
         env={**os.environ, "HUBBUB_VECTORS": str(tmp_path)},
         capture_output=True,
         text=True,

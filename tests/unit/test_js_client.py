@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
+from nodejs import NODE
 from vectors import vectors
 
 JS = Path(__file__).resolve().parents[2] / "clients" / "js"
@@ -14,11 +14,9 @@ JS = Path(__file__).resolve().parents[2] / "clients" / "js"
 
 def test_the_javascript_tests_pass() -> None:
     """`node --test` runs every vector and every test of the module, and all pass."""
-    node = shutil.which("node") or shutil.which("nodejs")
-    assert node is not None, "there is no Node: apt-get install nodejs"
     files = sorted(str(path) for path in (JS / "test").glob("*.test.js"))
     done = subprocess.run(
-        [node, "--test", "--test-reporter=tap", *files],
+        [NODE, "--test", "--test-reporter=tap", *files],
         capture_output=True,
         text=True,
         timeout=120,
