@@ -46,9 +46,9 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def server(tmp_path: Path) -> AsyncIterator[ServerProcess]:
-    """`hubbub serve --dev` on an empty folder, with no limit on how fast a test may talk."""
+    """`hubbub serve --dev` on an empty folder, with no limit on how fast a test may talk, and strict about time."""
     fast = {f"HUBBUB_{name}": "100000" for name in ("RATE", "BURST", "USER_RATE", "USER_BURST")}
-    process = ServerProcess(tmp_path, "--dev", HUBBUB_PRESENCE_GRACE_S="0.2", **fast)
+    process = ServerProcess(tmp_path, "--dev", HUBBUB_PRESENCE_GRACE_S="0.2", HUBBUB_LEEWAY_S="0", **fast)
     try:
         await process.start()
         yield process
