@@ -280,7 +280,7 @@ class Node:
             *api.metrics_routes(metrics.text),
         ]
         page = [
-            *api.page_routes(WEB),
+            *api.page_routes(WEB, websocket=self.settings.path),
             *(api.dev_token_routes(self._mint) if self.settings.dev and self._secret else api.no_dev_token_routes()),
         ]
         if self.settings.admin_port is None:

@@ -117,7 +117,7 @@ async def test_without_development_tokens_the_page_asks_for_one(visit: Visit, tm
     """A server that gives no tokens away says so at the door, and the page opens the field for one."""
     folder = tmp_path / "strict"
     folder.mkdir()
-    strict = ServerProcess(folder)
+    strict = ServerProcess(folder, "--path", "/talk")  # and the page finds the WebSocket wherever it is
     try:
         await strict.start()
         ada = await visit(url=strict.url)

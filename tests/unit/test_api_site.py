@@ -68,6 +68,14 @@ async def test_the_page_and_its_files_have_their_types(folder: Path) -> None:
             assert response.headers["referrer-policy"] == "no-referrer"
 
 
+async def test_the_page_is_told_where_the_websocket_is(folder: Path) -> None:
+    """Its path is a setting of the server's."""
+    async with served(page_routes(folder, websocket="/talk")) as http:
+        response = await http.get("/web/chat.json")
+        assert response.json() == {"path": "/talk"}
+        assert response.headers["cache-control"] == "no-cache"
+
+
 async def test_an_unchanged_file_is_not_sent_again(folder: Path) -> None:
     """A file whose ETag the browser has gets 304, and its new content once it changes."""
     async with served(page_routes(folder)) as http:

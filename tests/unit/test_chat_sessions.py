@@ -715,3 +715,11 @@ async def test_while_tokens_cannot_be_verified_nobody_is_told_that_his_is_bad(mo
         monkeypatch.setattr(at.chat.tokens, "verify", away)
         status, body, _, _ = await at.handshake(at.token("alice"))
         assert (status, body["code"], body["retry"]) == (503, "unavailable", True)
+
+
+async def test_nobody_can_be_taken_for_the_chat_itself():
+    """A token for the user `system` is refused with 403, but for the customer's backend, which speaks in its name."""
+    async with lab() as at:
+        status, body, _, _ = await at.handshake(at.token("system"))
+        assert (status, body["code"]) == (403, "forbidden")
+        assert (await at.handshake(at.token("system", scopes=["server"])))[0] == 200

@@ -75,8 +75,14 @@ class PageFiles(StaticFiles):
         return response
 
 
-def page_routes(folder: Path) -> list[BaseRoute]:
-    """`/`, `/web/<file>` and `/js/hubbub.js`, from the package's `web` folder."""
+def page_routes(folder: Path, *, websocket: str = "/ws") -> list[BaseRoute]:
+    """`/`, `/web/<file>` and `/js/hubbub.js`, from the package's `web` folder.
+
+    Args:
+        folder: that folder.
+        websocket: the path of the WebSocket, which `/web/chat.json` tells the page.
+
+    """
     files = PageFiles(directory=folder, follow_symlink=True, check_dir=False)
 
     async def index(request: Request) -> Response:
@@ -85,7 +91,16 @@ def page_routes(folder: Path) -> list[BaseRoute]:
     async def library(request: Request) -> Response:
         return await files.get_response("hubbub.js", request.scope)
 
-    return [Route("/", index), Route("/js/hubbub.js", library), Mount("/web", files)]
+    async def told(request: Request) -> Response:
+        body = msgspec.json.encode({"path": websocket})
+        return Response(body, headers={"Cache-Control": "no-cache"}, media_type="application/json")
+
+    return [
+        Route("/", index),
+        Route("/js/hubbub.js", library),
+        Route("/web/chat.json", told),
+        Mount("/web", files),
+    ]
 
 
 class AskToken(msgspec.Struct, forbid_unknown_fields=True):

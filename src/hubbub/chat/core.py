@@ -361,7 +361,9 @@ class Chat(Registry):
                 self._require_welcome(principal, known)  # he may have been banned meanwhile
 
     def _require_welcome(self, principal: Principal, known: User | None) -> None:
-        """Refuse those who are banned, and tokens that were revoked."""
+        """Refuse those who are banned, tokens that were revoked, and who would be taken for the chat itself."""
+        if principal.user == SYSTEM and not principal.is_server:
+            raise Forbidden(f"The user id {SYSTEM!r} is the chat's own.")
         if known is None:
             return
         if known.banned_until > self.clock.now_ms() // 1_000:
