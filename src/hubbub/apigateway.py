@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal
 
 import msgspec
+
+from hubbub.entropy import random_bytes
 
 CONNECT = "$connect"
 DISCONNECT = "$disconnect"
@@ -172,7 +173,7 @@ class Api(msgspec.Struct, frozen=True, kw_only=True):
 
 def new_id() -> str:
     """A connection, request or message id of AWS's shape: 15 URL-safe base64 characters and `=`, 11 random bytes."""
-    return base64.urlsafe_b64encode(secrets.token_bytes(11)).decode("ascii")
+    return base64.urlsafe_b64encode(random_bytes(11)).decode("ascii")
 
 
 def request_time(epoch_s: float) -> str:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import secrets
 from typing import Annotated, ClassVar, NewType
 
 import msgspec
+
+from hubbub.entropy import random_bytes
 
 RoomId = NewType("RoomId", str)
 UserId = NewType("UserId", str)
@@ -327,12 +328,13 @@ class Page(msgspec.Struct, frozen=True):
 
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]  # of ten bits each
 
 
 def new_ulid(at_ms: int) -> str:
     """A fresh ULID (github.com/ulid/spec) for the time `at_ms`, epoch milliseconds: 26 characters, sorting by time."""
-    value = (at_ms << 80) | secrets.randbits(80)
-    return "".join([_CROCKFORD[(value >> shift) & 31] for shift in range(125, -1, -5)])
+    value = (at_ms << 80) | int.from_bytes(random_bytes(10), "big")
+    return "".join([_PAIRS[(value >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
 def direct_room_id(one: UserId, other: UserId) -> RoomId:

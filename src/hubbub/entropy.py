@@ -1,0 +1,25 @@
+"""Random bytes for ids, fetched from the system many at a time: a message needs three ids, and a call costs a while."""
+
+from __future__ import annotations
+
+import os
+
+BLOCK = 16
+"""The most bytes that are given at once."""
+
+_FETCHED = 4_096
+
+_blocks: list[bytes] = []
+
+
+def random_bytes(count: int) -> bytes:
+    """`count` bytes, at most `BLOCK`, from the system's generator; nobody gets the same ones. Any thread may ask."""
+    while True:
+        try:
+            return _blocks.pop()[:count]
+        except IndexError:
+            fetched = os.urandom(_FETCHED)
+            _blocks.extend([fetched[start : start + BLOCK] for start in range(0, _FETCHED, BLOCK)])
+
+
+os.register_at_fork(after_in_child=_blocks.clear)

@@ -1,0 +1,49 @@
+"""Random bytes: enough of them, and the same ones for nobody."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from hubbub.entropy import BLOCK, random_bytes
+from hubbub.model import new_ulid
+
+
+@pytest.mark.parametrize("count", [1, 10, 11, BLOCK])
+def test_as_many_come_as_are_asked_for(count: int):
+    """Up to a block."""
+    assert len(random_bytes(count)) == count
+
+
+def test_threads_get_different_ones():
+    """However many ask at once."""
+    with ThreadPoolExecutor(4) as threads:
+        taken = threads.map(lambda _: [random_bytes(BLOCK) for _ in range(2_000)], range(4))
+    assert len({each for some in taken for each in some}) == 8_000
+
+
+FORK = """
+import os
+from hubbub.entropy import random_bytes
+random_bytes(16)
+child = os.fork()
+print(*[random_bytes(16).hex() for _ in range(255)], flush=True)
+if child:
+    os.waitpid(child, 0)
+"""
+
+
+def test_a_forked_process_gets_different_ones():
+    """What was fetched before the fork is used by the parent alone."""
+    ran = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=True, timeout=30)
+    assert len(set(ran.stdout.split())) == 2 * 255
+
+
+def test_ulids_of_one_moment_differ_after_their_time():
+    """Ten characters are the time, sixteen are random."""
+    ids = {new_ulid(1_700_000_000_000) for _ in range(1_000)}
+    assert {each[:10] for each in ids} == {"01HF7YAT00"}
+    assert len({each[10:] for each in ids}) == 1_000
