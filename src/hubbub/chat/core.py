@@ -511,8 +511,7 @@ class Chat(Registry):
         members = set(await self._members(room))  # by the page: there may be 100,000 who listened and few members
         for connection, principal in audience:
             if not (principal.user in members or room in principal.rooms or principal.is_server):
-                await self.fanout.unlisten(connection, room)
-                await self.fanout.send(connection, encode(RoomSignal(room=room, joined=False)))
+                await self.expel(connection, room)
 
     async def _members(self, room: RoomId) -> list[UserId]:
         users: list[UserId] = []
@@ -550,6 +549,11 @@ class Chat(Registry):
         """Let the user's connections hear the room from `state.head` on, and tell them that it is theirs."""
         await self.fanout.follow(user, state.room, state.head)
         await self.fanout.tell(user, encode(RoomSignal(room=state.room, joined=True, state=state)))
+
+    async def expel(self, connection: ConnectionId, room: RoomId) -> None:
+        """Let one connection hear the room no more, and tell it so."""
+        await self.fanout.unlisten(connection, room)
+        await self.fanout.send(connection, encode(RoomSignal(room=room, joined=False)))
 
     async def leave_live(self, user: UserId, room: RoomId) -> None:
         """Let the user's connections hear the room no more, and tell them so."""

@@ -20,13 +20,11 @@ from hubbub.protocol import (
     Ping,
     Pong,
     Renewed,
-    RoomSignal,
     Subscribe,
     Subscribed,
     Sync,
     Synced,
     Unsubscribe,
-    encode,
     entry_decoder,
 )
 
@@ -227,8 +225,7 @@ async def auth(chat: Chat, by: Caller, ask: Auth) -> Renewed:
     await chat.directory.connect(connection, principal)
     for room in sorted(before.rooms.keys() - principal.rooms.keys()):
         if not await chat.access.may_listen(Caller(principal, connection), room):
-            await chat.fanout.unlisten(connection, room)
-            await chat.fanout.send(connection, encode(RoomSignal(room=room, joined=False)))
+            await chat.expel(connection, room)
     return Renewed(expires_at=principal.expires_at)
 
 

@@ -583,7 +583,6 @@ class _Connection(WSListener):
         "connected_at",
         "host",
         "id",
-        "is_full",
         "peer",
     )
 
@@ -592,7 +591,6 @@ class _Connection(WSListener):
         self._transport = upgrade.transport
         self._identity = Identity(gateway.way(upgrade)[-1], upgrade.request.value("user-agent"))
         self._in_flight = 0
-        self.is_full = False  # whether so many functions are under way that no more is read
         self.authorizer: AuthorizerContext | None = None  # what the authorizer said; None when there is none
         self.connected_at = time.time_ns() // 1_000_000
         self.host = upgrade.request.value("host") or ""
@@ -639,18 +637,22 @@ class _Connection(WSListener):
 
     # A message's function begins, answers, ends
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so many functions are under way that no more is read."""
+        return self.peer.life.deaf
+
     def begins(self) -> None:
         """One more is under way; too many, and no more is read."""
         self._in_flight += 1
         if self._in_flight >= self._gateway.limits.max_in_flight and not self.is_full:
-            self.is_full = self.peer.life.deaf = True
+            self.peer.life.deaf = True
             self._transport.pause_reading()
 
     def ends(self) -> None:
         """One fewer is under way."""
         self._in_flight -= 1
         if self.is_full and self._in_flight <= self._gateway.limits.max_in_flight // 2:
-            self.is_full = False
             self.peer.life.hears_again(self._gateway.hub.now())
             if not self._transport.is_closing():
                 self._transport.resume_reading()
