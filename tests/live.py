@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
@@ -163,6 +164,13 @@ class ServerProcess:
         self.started_in_s = time.monotonic() - began
         self.url = found[0]
         self.ws_url = f"ws{found[0].removeprefix('http')}/ws"
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        port = urlsplit(self.url).port
+        assert port is not None
+        return port
 
     def signal(self, number: int) -> None:
         """Send it a signal."""

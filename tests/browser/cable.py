@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 from types import TracebackType
 
+CUT = ("net::ERR_", "WebSocket connection to")
+"""What the browser itself says on the console of a network that is not there."""
+
 
 class Cable:
     """A TCP proxy on 127.0.0.1 to `port`.

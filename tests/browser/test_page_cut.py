@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
-from cable import Cable
+from cable import CUT, Cable
 from playwright.async_api import expect
 from visitor import BOUND_MS, Visit
 
@@ -14,20 +13,10 @@ from live import ServerProcess, Wire, backend, token
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-CUT = ("net::ERR_", "WebSocket connection to")
-"""What the browser itself says on the console of a network that is not there."""
-
-
-def port_of(server: ServerProcess) -> int:
-    """The port the server listens on."""
-    port = urlsplit(server.url).port
-    assert port is not None
-    return port
-
 
 async def test_who_is_cut_off_comes_back_without_loss_or_doubles(visit: Visit, server: ServerProcess) -> None:
     """What others wrote meanwhile, and what one wrote oneself, is there once and in order in both pages."""
-    async with Cable(port_of(server)) as cable:
+    async with Cable(server.port) as cable:
         ada, grace = await visit("Ada", url=cable.url), await visit("Grace")
         ada.tolerated += CUT
         await ada.say("before")
@@ -60,7 +49,7 @@ async def test_who_is_cut_off_comes_back_without_loss_or_doubles(visit: Visit, s
 
 async def test_many_short_cuts_lose_nothing(visit: Visit, server: ServerProcess) -> None:
     """Cut again and again while both write: both end with the same messages, each once."""
-    async with Cable(port_of(server)) as cable:
+    async with Cable(server.port) as cable:
         ada, grace = await visit("Ada", url=cable.url), await visit("Grace")
         ada.tolerated += CUT
         for number in range(6):
@@ -86,7 +75,7 @@ async def test_many_short_cuts_lose_nothing(visit: Visit, server: ServerProcess)
 
 async def test_a_restarted_server_is_found_again(visit: Visit, server: ServerProcess) -> None:
     """After a crash of the server the page goes on where it was, on the same log."""
-    async with Cable(port_of(server)) as cable:
+    async with Cable(server.port) as cable:
         ada = await visit("Ada", url=cable.url)
         ada.tolerated += CUT
         await ada.say("before the crash")
@@ -95,7 +84,7 @@ async def test_a_restarted_server_is_found_again(visit: Visit, server: ServerPro
         await server.stop()
         await ada.say("while it was down")
         await server.start()
-        cable.redirect(port_of(server))
+        cable.redirect(server.port)
         await cable.plug()
         await expect(ada.message("while it was down").get_by_role("img", name="Sent")).to_be_visible(timeout=BOUND_MS)
         assert await ada.words() == ["before the crash", "while it was down"]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 import pytest
-from cable import Cable
+from cable import CUT, Cable
 from playwright.async_api import expect
 from visitor import BOUND_MS, Visit, Visitor, fill
 
@@ -110,11 +108,9 @@ async def test_history_is_not_read_out(visit: Visit, server: ServerProcess) -> N
 
 async def test_the_loss_of_the_connection_is_read_out_once(visit: Visit, server: ServerProcess) -> None:
     """However often the page tries again, and without the seconds that are counted."""
-    port = urlsplit(server.url).port
-    assert port is not None
-    async with Cable(port) as cable:
+    async with Cable(server.port) as cable:
         ada = await listener(visit, "Ada", url=cable.url)
-        ada.tolerated += ("net::ERR_", "WebSocket connection to")
+        ada.tolerated += CUT
         await heard(ada)
         await ada.page.evaluate("""
             window.tries = 0;

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 import pytest
-from cable import Cable
+from cable import CUT, Cable
 from playwright.async_api import expect
 from visitor import BOUND_MS, Visit, Visitor, fill
 
@@ -261,11 +259,9 @@ async def test_an_edit_in_one_room_is_no_draft_of_another(visit: Visit) -> None:
 
 async def test_trying_again_keeps_the_focus_until_one_is_connected(visit: Visit, server: ServerProcess) -> None:
     """The button stays under the finger while the page connects; then the focus is where one writes."""
-    port = urlsplit(server.url).port
-    assert port is not None
-    async with Cable(port) as cable:
+    async with Cable(server.port) as cable:
         ada = await visit("Ada", url=cable.url)
-        ada.tolerated += ("net::ERR_", "WebSocket connection to")
+        ada.tolerated += CUT
         await cable.pull()
         await expect(ada.page.locator("#banner")).to_be_visible(timeout=BOUND_MS)
         await tab_to(ada, "Try now")

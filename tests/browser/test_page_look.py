@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 import pytest
-from cable import Cable
+from cable import CUT, Cable
 from looks import FAINT, OUTSIDE
 from playwright.async_api import expect
 from visitor import BOUND_MS, Visit, Visitor, fill
@@ -121,11 +119,9 @@ async def unreadable(person: Visitor) -> list[str]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_texts_can_be_read_when_things_go_wrong(visit: Visit, server: ServerProcess, scheme: str) -> None:
     """Banners, notices, what is on its way, what was refused, the door's own words: all have a contrast of 4.5 to 1."""
-    port = urlsplit(server.url).port
-    assert port is not None
-    async with Cable(port) as cable:
+    async with Cable(server.port) as cable:
         ada = await visit("Ada", url=cable.url, color_scheme=scheme)
-        ada.tolerated += ("net::ERR_", "WebSocket connection to")
+        ada.tolerated += CUT
         await ada.say("x" * 20_000)
         await expect(ada.page.locator(".message.failed")).to_have_count(1, timeout=BOUND_MS)
         await ada.page.locator(".failed .text").evaluate("(text) => { text.textContent = 'shorter'; }")

@@ -6,18 +6,15 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from cable import Cable
+from cable import CUT, Cable
 from playwright.async_api import Page, Route, expect
 from visitor import BOUND_MS, Visit, Visitor
 
 from live import ServerProcess, token
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-CUT = ("net::ERR_", "WebSocket connection to")
 
 
 async def another_tab(person: Visitor, url: str) -> Page:
@@ -174,16 +171,9 @@ async def test_a_pasted_token_that_runs_out_is_told(visit: Visit, server: Server
     await expect(ada.page.locator("#start-go")).to_be_visible(timeout=BOUND_MS)
 
 
-def port_of(server: ServerProcess) -> int:
-    """The port the server listens on."""
-    port = urlsplit(server.url).port
-    assert port is not None
-    return port
-
-
 async def test_a_token_that_runs_out_while_one_is_cut_off_is_told(visit: Visit, server: ServerProcess) -> None:
     """The browser sees only that it cannot connect; the page looks at the token itself."""
-    async with Cable(port_of(server)) as cable:
+    async with Cable(server.port) as cable:
         ada = await visit(url=cable.url)
         ada.tolerated += CUT
         await ada.page.clock.install()
@@ -204,7 +194,7 @@ async def test_a_token_that_runs_out_while_one_is_cut_off_is_told(visit: Visit, 
 
 async def test_who_slept_is_back_at_once(visit: Visit, server: ServerProcess) -> None:
     """A machine wakes up with a connection that is dead without a word: the page notices, and nothing was missed."""
-    async with Cable(port_of(server)) as cable:
+    async with Cable(server.port) as cable:
         ada, grace = await visit(url=cable.url), await visit("Grace")
         ada.tolerated += CUT
         await ada.page.clock.install()
@@ -236,7 +226,7 @@ async def test_a_page_that_is_seen_again_looks_at_its_connection(visit: Visit) -
 
 async def test_offline_and_online_are_told(visit: Visit, server: ServerProcess) -> None:
     """Without a network the banner says so; when it is back the page connects without being asked."""
-    async with Cable(port_of(server)) as cable:
+    async with Cable(server.port) as cable:
         ada = await visit("Ada", url=cable.url)
         ada.tolerated += CUT
         await ada.context.set_offline(True)
@@ -254,7 +244,7 @@ async def test_offline_and_online_are_told(visit: Visit, server: ServerProcess) 
 
 async def test_what_one_is_writing_survives_a_restart_of_the_server(visit: Visit, server: ServerProcess) -> None:
     """Words half written, the message one replies to, and the focus stay where they were."""
-    async with Cable(port_of(server)) as cable:
+    async with Cable(server.port) as cable:
         ada = await visit("Ada", url=cable.url)
         ada.tolerated += CUT
         await ada.say("the question")
@@ -264,7 +254,7 @@ async def test_what_one_is_writing_survives_a_restart_of_the_server(visit: Visit
         await server.stop()
         await ada.text.press_sequentially("answer")
         await server.start()
-        cable.redirect(port_of(server))
+        cable.redirect(server.port)
         await cable.plug()
         await expect(ada.page.locator("#me-state")).to_have_text("online", timeout=BOUND_MS)
         await expect(ada.text).to_have_value("half an answer")

@@ -23,16 +23,6 @@ AGE_S, PAUSE_S = 600, 10
 
 
 @pytest.fixture
-async def jwks(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[JwksServer]:
-    for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(variable, raising=False)
-    server = JwksServer()
-    await server.start()
-    yield server
-    await server.stop()
-
-
-@pytest.fixture
 def clock() -> FakeClock:
     return FakeClock(NOW * 1_000)
 

@@ -9,7 +9,7 @@ import socket
 import sqlite3
 import time
 from collections import namedtuple
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -117,16 +117,6 @@ async def test_a_development_secret_that_is_broken_is_a_failure(folder: Path):
     (folder / "hubbub-data/dev-secret").write_text("")
     found = await look("keys", secret=None, dev=True)
     assert (found.state, "remove the file" in found.words) == ("fail", True)
-
-
-@pytest.fixture
-async def jwks(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[JwksServer]:
-    for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(variable, raising=False)
-    server = JwksServer()
-    await server.start()
-    yield server
-    await server.stop()
 
 
 async def test_keys_at_an_address_are_fetched(jwks: JwksServer):
