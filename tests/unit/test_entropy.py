@@ -30,9 +30,9 @@ import os
 from hubbub.entropy import random_bytes
 random_bytes(16)
 child = os.fork()
-print(*[random_bytes(16).hex() for _ in range(255)], flush=True)
 if child:
-    os.waitpid(child, 0)
+    os.waitpid(child, 0)  # two that write at once would mix their lines
+print(*[random_bytes(16).hex() for _ in range(255)], flush=True)
 """
 
 
