@@ -27,7 +27,8 @@ format: $(VENV)/.dev ## Format the code and mend what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: $(VENV)/.dev ## Resolve the newest allowed versions into constraints.txt
+lock: ## Resolve the newest allowed versions into constraints.txt
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)  # not .dev: that needs the file that is made here
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --upgrade --universal --all-extras --group dev pyproject.toml \
 		--no-header --no-emit-index-url -o constraints.txt

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hubbub.apigateway import Event, Identity, RequestContext, Response, server_error_document
-from hubbub.gateway.integration import InProcess
+from hubbub.gateway.integrations import InProcess
 
 FAILED = server_error_document("c", "q")
 TIMEOUT_S = 29.0

@@ -69,7 +69,7 @@ from hubbub.gateway.handshake import (
 )
 from hubbub.gateway.http import Farewell, RequestHead
 from hubbub.gateway.hub import DEFAULT_OUTBOX_BYTES, Hub, Peer, control_frame
-from hubbub.gateway.integration import InProcess
+from hubbub.gateway.integrations import InProcess
 
 logger = logging.getLogger("hubbub.gateway")
 

@@ -1,0 +1,1 @@
+"""Anybody's WebSocket stack on this machine: templates, functions, the resources that they use, behind our gateway."""
