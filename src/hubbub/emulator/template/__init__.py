@@ -1,0 +1,8 @@
+"""Templates of every language, read into `hubbub.emulator.definition.Stack`."""
+
+from __future__ import annotations
+
+from hubbub.emulator.template.errors import TemplateError
+from hubbub.emulator.template.stack import stack_from_template
+
+__all__ = ["TemplateError", "stack_from_template"]
