@@ -11,7 +11,7 @@ from gatewaylab import Functions, Lab, running, still_works
 from rawpeer import PING, PONG, TEXT, Frame, closing, frame, request
 
 from hubbub.apigateway import Event, Response, Route
-from hubbub.gateway import server
+from hubbub.gateway import sockets
 from live import until
 
 
@@ -280,7 +280,7 @@ async def test_a_socket_that_cannot_be_handed_over_is_disconnected(lab: Lab, mon
         raise OSError("the socket is of no use")
 
     with monkeypatch.context() as broken:
-        broken.setattr(server, "_Framing", fail)
+        broken.setattr(sockets, "_Framing", fail)
         peer = await lab.dial(request())
         connect = await lab.functions.wait_for("CONNECT", count=2)
         await peer.ended()

@@ -12,11 +12,11 @@ from picows import picows as private
 from rawpeer import PING, PONG, Frame, frame
 
 from documents import ROOT
-from hubbub.gateway import server
+from hubbub.gateway import sockets
 
 TRIED = "2.3.1"
 HOW = (
-    "picows is not the release that `hubbub.gateway.server` was tried with. Read what has changed in `WSProtocol` "
+    "picows is not the release that `hubbub.gateway.sockets` was tried with. Read what has changed in `WSProtocol` "
     "(constructor, get_buffer, buffer_updated, how it fails, what it logs), run tests/conformance, measure with "
     "`make bench`, and only then move the pin in pyproject.toml and TRIED in this test."
 )
@@ -32,7 +32,7 @@ def test_picows_is_the_release_that_was_tried() -> None:
 
 def test_picows_takes_what_the_gateway_gives() -> None:
     """The private class has the constructor, the methods and the attributes that the gateway uses."""
-    text = (ROOT / "src" / "hubbub" / "gateway" / "server.py").read_text(encoding="utf-8")
+    text = (ROOT / "src" / "hubbub" / "gateway" / "sockets.py").read_text(encoding="utf-8")
     call = re.search(r"protocol = _Framing\((.*?)\n        \)", text, re.DOTALL)
     assert call is not None, "where is it made?"
     given = [line for line in call[1].splitlines() if line.split("#")[0].strip()]
@@ -68,11 +68,11 @@ def test_picows_says_what_is_wrong_with_a_frame_before_it_acts() -> None:
 
 async def test_the_gateway_frames_with_the_private_class() -> None:
     """A connection's protocol is picows', it holds no logger, and a frame goes through it and back."""
-    assert issubclass(server._Framing, private.WSProtocol)
+    assert issubclass(sockets._Framing, private.WSProtocol)
     async with running() as lab, await lab.open() as peer:
         (live,) = lab.hub.peers()
         protocol = live.wire._transport.get_protocol()
-        assert type(protocol) is server._Framing, HOW
+        assert type(protocol) is sockets._Framing, HOW
         assert protocol.listener is live.wire
         assert not hasattr(protocol, "__dict__"), "a connection grew"
         await still_works(peer)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hubbub.apigateway import Event, Identity, RequestContext, Response, server_error_document
+from hubbub.apigateway import Event, Identity, RequestContext, Response, Route, server_error_document
 from hubbub.gateway.integrations import InProcess
 
 FAILED = server_error_document("c", "q")
@@ -75,7 +75,7 @@ class Lab:
     async def start(self, *, two_way: bool = True) -> Function:
         """Begin a function; its end is written down as `done`."""
         function = Function()
-        self.integration.start(function, event(), self.said.append, two_way, lambda: self.said.append("done"))
+        self.integration.start(Route(function, two_way), event(), self.said.append, lambda: self.said.append("done"))
         await steps()
         assert function.given is not None
         return function
@@ -132,7 +132,7 @@ async def test_an_answer_is_written_in_the_step_in_which_the_function_returns(la
         asyncio.get_running_loop().call_soon(said.append, "later")
         return Response(body="answer")
 
-    lab.integration.start(function, event(), said.append, True, lambda: None)
+    lab.integration.start(Route(function, two_way=True), event(), said.append, lambda: None)
     await steps()
     assert said == [b"answer", "later"]
 
@@ -152,7 +152,7 @@ async def test_functions_begin_in_the_order_of_arrival_and_end_in_their_own(lab)
         return function
 
     for number in range(3):
-        lab.integration.start(numbered(number), event(), lab.said.append, True, lambda: None)
+        lab.integration.start(Route(numbered(number), two_way=True), event(), lab.said.append, lambda: None)
     await steps()
     slow.set()
     await steps()

@@ -2,6 +2,8 @@
 
 from hubbub.gateway.connection import Rules
 from hubbub.gateway.hub import Hub
-from hubbub.gateway.server import Gateway, GatewayLimits
+from hubbub.gateway.quotas import PROFILES, Account, GatewayLimits, profile
+from hubbub.gateway.server import Gateway
+from hubbub.gateway.sites import Sites
 
-__all__ = ["Gateway", "GatewayLimits", "Hub", "Rules"]
+__all__ = ["PROFILES", "Account", "Gateway", "GatewayLimits", "Hub", "Rules", "Sites", "profile"]

@@ -76,6 +76,7 @@ class Rules(NamedTuple):
         accept_binary: whether binary messages are delivered in base64; otherwise they close with 1003.
         ping_after_s: after how long a silence the other is pinged.
         pong_within_s: how long it may then stay silent before it is taken for dead.
+        pings_are_activity: whether the other's pings keep the connection from being idle.
         close_within_s: how long the closing handshake may take.
         idle_s: how long there may be no message in either direction; None for no limit.
         lifetime_s: how long a connection lives; None for no limit.
@@ -86,6 +87,7 @@ class Rules(NamedTuple):
     accept_binary: bool = False
     ping_after_s: float = 25.0
     pong_within_s: float = 20.0
+    pings_are_activity: bool = False
     close_within_s: float = 5.0
     idle_s: float | None = None
     lifetime_s: float | None = None
@@ -140,6 +142,8 @@ class Life:
             self.message_at = now
             return self._whole(TEXT, payload, now, rules)
         if opcode == PING:
+            if rules.pings_are_activity:
+                self.message_at = now
             return Pong(payload)
         if opcode == PONG:
             return None

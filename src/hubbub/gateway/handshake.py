@@ -19,9 +19,6 @@ import msgspec
 
 from hubbub.apigateway import CONNECT, Api, Event, RequestContext
 
-ACCOUNT = "arn:aws:execute-api:us-east-1:123456789012"
-"""Where an API is said to be, for authorizers that look at `methodArn`."""
-
 Fields = list[tuple[str, str]]
 """Names and values of headers, in their order and the client's spelling."""
 
@@ -75,10 +72,8 @@ class Request:
         return [offer for offer in offers if offer]
 
 
-def what_is_wrong(request: Request, path: str) -> Refusal | None:
-    """Why this is no proper request for a WebSocket at `path`; None if it is one (RFC 6455, section 4.2.1)."""
-    if request.path != path:
-        return Refusal(404, said("There is no WebSocket at this path."))
+def what_is_wrong(request: Request) -> Refusal | None:
+    """Why this is no proper request for a WebSocket; None if it is one (RFC 6455, section 4.2.1)."""
     if request.method != "GET":
         return Refusal(405, said("A WebSocket is asked for with GET."), {"Allow": "GET"})
     if len(request.values("host")) != 1 or not request.value("host"):
@@ -180,7 +175,7 @@ def authorizer_event(context: RequestContext, api: Api, request: Request, fields
     length = [] if request.values("content-length") else [("content-length", "0")]
     return Event(
         type="REQUEST",
-        method_arn=f"{ACCOUNT}:{api.id}/{api.stage}/{CONNECT}",
+        method_arn=f"{api.arn}/{CONNECT}",
         headers=dict(fields + length),
         multi_value_headers=_gathered(fields + length),
         query_string_parameters=dict(request.query),

@@ -1,6 +1,6 @@
 """HTTP as uvicorn does it, with bounds: how large and slow a request's head may be, and what comes after an upgrade.
 
-Requests for a WebSocket go on to `hubbub.gateway.server`, all others to the HTTP application.
+Requests for a WebSocket go on to `hubbub.gateway.sockets`, all others to the HTTP application.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class RequestHead(HttpToolsProtocol):
 
     def __init__(self, gateway: Gateway, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.app = partial(_beside, gateway.path, self.app)
+        self.app = partial(_beside, gateway, self.app)
         self._gateway = gateway
         self._over = False  # whether the last word on this connection is said
         self._in_head = True
@@ -187,11 +187,23 @@ class RequestHead(HttpToolsProtocol):
         Farewell(self._gateway, self.transport)
 
 
-async def _beside(path: str, app: Any, scope: Any, receive: Any, send: Any) -> None:  # Any: ASGI's
-    """The HTTP application, but for those who come to the WebSocket's path without asking for a WebSocket."""
-    if scope["type"] != "http" or scope["path"] != path:
+async def _beside(gateway: Gateway, app: Any, scope: Any, receive: Any, send: Any) -> None:  # Any: ASGI's
+    """The HTTP application, but for the management API and for who comes to a WebSocket's path without wanting one."""
+    management = gateway.management
+    if scope["type"] == "http" and management is not None and management.concerns(scope["path"]):
+        await management(scope, receive, send)
+    elif scope["type"] == "http" and gateway.sites.at(_host(scope), scope["path"]) is not None:
+        await _say_what_is_here(send)
+    else:
         await app(scope, receive, send)
-        return
+
+
+def _host(scope: Any) -> str:  # Any: ASGI's
+    host: bytes = next((value for name, value in scope["headers"] if name == b"host"), b"")
+    return host.decode("latin-1")
+
+
+async def _say_what_is_here(send: Any) -> None:  # Any: ASGI's
     body = said("There is a WebSocket here: ask for it with `Connection: Upgrade` and `Upgrade: websocket`.")
     headers = [
         (b"content-type", b"application/json"),

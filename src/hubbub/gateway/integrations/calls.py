@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-from hubbub.apigateway import Event, Handler, Response, server_error_document
+from hubbub.apigateway import Event, Handler, Response, Route, server_error_document
 
 logger = logging.getLogger("hubbub.gateway")
 
@@ -22,12 +22,13 @@ Answer = Callable[[bytes], None]
 class _Call:
     """A function under way."""
 
-    __slots__ = ("answer", "event", "overdue", "overdue_at")
+    __slots__ = ("answer", "event", "overdue", "overdue_at", "timeout_s")
 
-    def __init__(self, event: Event, answer: Answer, overdue_at: float) -> None:
+    def __init__(self, event: Event, answer: Answer, timeout_s: float, now: float) -> None:
         self.event = event
         self.answer = answer
-        self.overdue_at = overdue_at  # monotonic seconds
+        self.timeout_s = timeout_s
+        self.overdue_at = now + timeout_s  # monotonic seconds
         self.overdue = False  # whether it was answered for already
 
 
@@ -49,20 +50,20 @@ class InProcess:
     def __len__(self) -> int:
         return len(self._calls) + len(self._asked)
 
-    def start(self, handler: Handler, event: Event, answer: Answer, two_way: bool, done: Callable[[], None]) -> None:
-        """Begin `handler` with `event`.
+    def start(self, route: Route, event: Event, answer: Answer, done: Callable[[], None]) -> None:
+        """Begin a route's handler with `event`.
 
         Args:
-            handler: the function.
+            route: whose handler, and whether a body is wanted of it.
             event: what it is given.
             answer: called with the response's body, or the document that says it failed.
-            two_way: whether a body is wanted.
             done: called when the function has ended, after `answer`.
 
         """
         loop = asyncio.get_running_loop()
-        call = _Call(event, answer, loop.time() + self._timeout_s)
-        task = loop.create_task(self._run(handler, event, call, two_way))
+        timeout_s = self._timeout_s if route.timeout_s is None else route.timeout_s
+        call = _Call(event, answer, timeout_s, loop.time())
+        task = loop.create_task(self._run(route.handler, event, call, route.two_way))
         self._calls[task] = call
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -71,12 +72,20 @@ class InProcess:
 
         task.add_done_callback(ended)
 
-    async def call(self, handler: Handler, event: Event, late: Callable[[Response], None] | None = None) -> Response:
+    async def call(
+        self,
+        handler: Handler,
+        event: Event,
+        *,
+        timeout_s: float | None = None,
+        late: Callable[[Response], None] | None = None,
+    ) -> Response:
         """Call a function and return its response, for `$connect`, `$disconnect` and authorizers.
 
         Args:
             handler: the function.
             event: what it is given.
+            timeout_s: how long it may take; None for as long as every function.
             late: told of a response that comes after the function was given up.
 
         Raises:
@@ -88,7 +97,7 @@ class InProcess:
         self._asked.add(task)
         task.add_done_callback(self._asked.discard)
         try:
-            return await asyncio.wait_for(asyncio.shield(task), self._timeout_s)
+            return await asyncio.wait_for(asyncio.shield(task), self._timeout_s if timeout_s is None else timeout_s)
         finally:
             if not task.done():
                 task.add_done_callback(partial(_say_how_it_ended, event, late))
@@ -98,7 +107,7 @@ class InProcess:
         for call in [call for call in self._calls.values() if call.overdue_at <= now and not call.overdue]:
             call.overdue = True
             self._on_failure()
-            logger.error("a function took longer than %g s", self._timeout_s, extra=_ids(call.event))
+            logger.error("a function took longer than %g s", call.timeout_s, extra=_ids(call.event))
             context = call.event.request_context
             call.answer(server_error_document(context.connection_id, context.request_id))
 

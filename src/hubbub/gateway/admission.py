@@ -1,0 +1,202 @@
+"""Who may connect: what is asked of a request for a WebSocket, in API Gateway's order, and what a refusal says.
+
+The account's quota, the signature or the authorizer, the API key, the parameters that must be there, and `$connect`.
+Source: developer guide, "Controlling and managing access to a WebSocket API" and "Manage connected users".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from hubbub.apigateway import CONNECT, Api, ApiKey, Event, Refused, Response, checked_context
+from hubbub.gateway.handshake import (
+    Fields,
+    Refusal,
+    Request,
+    authorizer_event,
+    connect_event,
+    said,
+)
+from hubbub.gateway.integrations import InProcess
+
+if TYPE_CHECKING:
+    from hubbub.gateway.sockets import Connection
+    from hubbub.sigv4 import Keys
+
+logger = logging.getLogger("hubbub.gateway")
+
+RETRY_AFTER_S = 2
+"""What is told with 503."""
+
+FORBIDDEN = Refusal(403, said("Forbidden"))
+TOO_MANY = Refusal(429, said("Too Many Requests"))
+
+
+def refusal(status: int, body: bytes) -> Refusal:
+    """A refusal that says when to come back if that can help."""
+    return Refusal(status, body, {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {})
+
+
+FULL = refusal(503, said("No more connections just now."))
+
+
+class Admission:
+    """Asks all who have a say in whether a client may connect.
+
+    Args:
+        integration: calls `$connect`.
+        timeout_s: how long an authorizer may take.
+        keys: what signed handshakes are checked with; None refuses them all.
+        failed: told of each authorizer and `$connect` that failed.
+
+    """
+
+    def __init__(
+        self, integration: InProcess, *, timeout_s: float, keys: Keys | None, failed: Callable[[], None]
+    ) -> None:
+        self._integration = integration
+        self._timeout_s = timeout_s
+        self._keys = keys
+        self._failed = failed
+
+    async def decide(
+        self, connection: Connection, request: Request, fields: Fields, late: Callable[[Response], None]
+    ) -> Refusal | str | None:
+        """A refusal, or the subprotocol that was chosen if one was.
+
+        Args:
+            connection: it is told who signed, what the authorizer said and which API key was shown.
+            request: what the client asked.
+            fields: its headers, as functions get them.
+            late: told of what `$connect` answers after it was given up.
+
+        """
+        api = connection.api
+        context = connection.event("CONNECT", CONNECT).request_context
+        if api.iam:
+            problem = self._check_signature(connection, request)
+            if problem is not None:
+                return problem
+        if api.authorizer is not None:
+            context = msgspec.structs.replace(context, identity=connection.identity)
+            problem = await self._ask_authorizer(connection, authorizer_event(context, api, request, fields))
+            if problem is not None:
+                return problem
+        route = api.routes.get(CONNECT)
+        if route is None:
+            return None
+        context = msgspec.structs.replace(context, identity=connection.identity, authorizer=connection.authorizer)
+        event = connect_event(context, api, request, fields)
+        if route.api_key_required:
+            key = _api_key(api, event)
+            if key is None:
+                return FORBIDDEN
+            connection.identify(api_key=key.value, api_key_id=key.id)
+            context.identity = connection.identity
+        absent = [name for name in route.required_parameters if not _has(event, name)]
+        if absent:
+            names = ", ".join(name.rpartition(".")[2] for name in absent)
+            return Refusal(400, said(f"Missing required request parameters: [{names}]"))
+        try:
+            response = await self._integration.call(route.handler, event, timeout_s=route.timeout_s, late=late)
+            return _outcome(response, request)
+        except Exception:
+            self._failed()
+            logger.exception("$connect failed", extra=connection.ids())
+            return Refusal(502, said("Internal server error"))
+
+    def _check_signature(self, connection: Connection, request: Request) -> Refusal | None:
+        from hubbub.sigv4 import Keys, Rejected, verify
+
+        path, _, query = request.target.partition("?")
+        try:
+            signer = verify(
+                self._keys or Keys({}),
+                method=request.method,
+                path=path,
+                query=query,
+                fields=request.fields,
+                body=b"",
+                service="execute-api",
+                now_s=time.time(),
+            )
+        except Rejected as rejected:
+            return Refusal(rejected.status, said(rejected.message), {"x-amzn-ErrorType": rejected.type})
+        account = connection.api.account
+        connection.identify(
+            access_key=signer.access_key,
+            account_id=account,
+            caller=signer.access_key,
+            user=signer.access_key,
+            user_arn=f"arn:aws:iam::{account}:user/{signer.access_key}",
+        )
+        return None
+
+    async def _ask_authorizer(self, connection: Connection, event: Event) -> Refusal | None:
+        authorizer = connection.api.authorizer
+        assert authorizer is not None  # noqa: S101  it is asked where there is one
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                said_of_it = await authorizer(event)
+            took_ms = round((time.perf_counter() - started) * 1_000)
+            connection.authorizer = {**checked_context(said_of_it), "integrationLatency": took_ms}
+        except Refused as error:
+            return refusal(error.status, error.body)
+        except Exception:
+            self._failed()
+            logger.exception("the authorizer failed", extra=connection.ids())
+            return Refusal(500, said("Internal server error"))
+        return None
+
+
+def _api_key(api: Api, event: Event) -> ApiKey | None:
+    """The key that the client has shown; None for none of the API's."""
+    from hubbub.apigateway.selection import evaluate
+
+    shown = evaluate(api.api_key_selection_expression, partial(_variable, event))
+    return next((key for key in api.api_keys if shown and key.value == shown), None)
+
+
+def _has(event: Event, parameter: str) -> bool:
+    """Whether a handshake has a parameter, written as `route.request.header.X` or `route.request.querystring.X`."""
+    return bool(_variable(event, parameter.removeprefix("route.")))
+
+
+def _variable(event: Event, name: str) -> str | None:
+    """What `request.header.X`, `request.querystring.X` and `context.…` are for a handshake; None for nothing."""
+    place, _, rest = name.removeprefix("request.").partition(".")
+    if place == "header":
+        return next((value for known, value in (event.headers or {}).items() if known.lower() == rest.lower()), None)
+    if place == "querystring":
+        return (event.query_string_parameters or {}).get(rest)
+    if place == "context":
+        found: object = msgspec.to_builtins(event.request_context)
+        for part in rest.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        return None if found is None else str(found)
+    return None
+
+
+def _outcome(response: Response, request: Request) -> Refusal | str | None:
+    """What `$connect` has decided: a refusal, or the subprotocol that it chose if it did.
+
+    Raises:
+        ValueError: the status is none that can be sent.
+
+    """
+    status = response.status_code
+    if not 200 <= status <= 599:
+        raise ValueError(f"expected a status from 200 to 599, got {status!r}")
+    if status >= 300:
+        body = response.body.encode() if isinstance(response.body, str) else response.body
+        return refusal(status, body or b"")
+    chosen = next((v for k, v in (response.headers or {}).items() if k.lower() == "sec-websocket-protocol"), None)
+    return chosen if chosen in request.subprotocols() else None
