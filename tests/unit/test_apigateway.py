@@ -66,7 +66,7 @@ SELECTIONS = [
     ("join-${request.body.missing}", "join-"),
     ("${request.body.action.deeper}", ""),
     ("${request.body.service.ports[2]}", ""),
-    ("${request.body.service.ports[-1]}", ""),
+    ("${request.body.service.ports[-1]}", "443"),
     ("${request.body.service.ports.name}", ""),
     ("${request.body.service.ports[²]}", ""),
     (f"${{request.body.service.ports[{'9' * 5_000}]}}", ""),
