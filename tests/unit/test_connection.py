@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import codecs
 import copy
+import math
 import sys
 from typing import Any
 
@@ -385,6 +386,26 @@ def test_an_idle_connection_is_closed():
     assert line.look_in() == 0.5
     assert line.after(0.5) == GOING_AWAY
     assert line.life.lost() == (1001, "Going away")
+
+
+def test_pings_count_against_idleness_if_that_is_wanted():
+    """The other's pings then keep the connection from being idle; its pongs do not."""
+    line = Line(idle_s=60.0, pings_are_activity=True)
+    line.after(20)
+    line.frame(PING)
+    line.after(20)
+    line.frame(PONG)
+    assert line.after(20) is None
+    line.frame(PONG)
+    assert line.look_in() == 20
+    assert line.after(20) == GOING_AWAY
+
+
+def test_nobody_is_pinged_where_that_is_not_wanted():
+    """A connection without a word lives until something else ends it."""
+    line = Line(ping_after_s=math.inf)
+    assert line.after(100_000) is None
+    assert line.look_in() == math.inf
 
 
 def test_messages_in_either_direction_count_against_idleness():

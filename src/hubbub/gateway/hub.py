@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from bisect import bisect
 from collections import Counter
 from collections.abc import Callable
@@ -493,7 +494,7 @@ class Hub:
     def _look_at(self, peer: Peer, when: float) -> None:
         """Look at the connection in the second after `when`."""
         self._forget_look(peer)
-        if self._peers.get(peer.id) is peer:
+        if self._peers.get(peer.id) is peer and when < math.inf:
             peer.look_at = int(when) + 1
             self._looks.setdefault(peer.look_at, set()).add(peer)
 

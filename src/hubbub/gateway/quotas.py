@@ -123,37 +123,47 @@ class Account:
     def __init__(self, limits: GatewayLimits) -> None:
         self._requests = _buckets(limits.requests)
         self._connections = _buckets(limits.connections)
-        self._own: dict[tuple[str, str, str], Buckets] = {}  # by API, stage and route; no route for the stage's own
+        self._own: dict[tuple[str, str, str], Buckets | None] = {}  # by API, stage, route or none
 
     def may_ask(self, now: float) -> bool:
         """Whether there is a request left in the account; it is taken. For calls of `@connections`."""
-        return self._requests is None or not self._requests.take("", now)
+        return _is_left(self._requests, now)
 
     def may_call(self, api: Api, key: str, now: float) -> bool:
         """Whether a message may call a route; a request is taken from the account, the stage and the route."""
         if not self.may_ask(now):
             return False
-        route = api.routes[key]
-        if api.rate is not None and self._bucket(api, "", api.rate).take("", now):
+        rate = api.routes[key].rate
+        if api.rate is not None and not _is_left(self._bucket(api, "", api.rate), now):
             return False
-        return route.rate is None or not self._bucket(api, key, route.rate).take("", now)
+        return rate is None or _is_left(self._bucket(api, key, rate), now)
 
     def may_connect(self, api: Api, now: float) -> bool:
         """Whether a connection may be opened."""
-        if self._connections is not None and self._connections.take("", now):
+        if not _is_left(self._connections, now):
             return False
         return CONNECT not in api.routes or self.may_call(api, CONNECT, now)
 
-    def _bucket(self, api: Api, key: str, rate: Rate) -> Buckets:
+    def _bucket(self, api: Api, key: str, rate: Rate) -> Buckets | None:
         place = (api.id, api.stage, key)
-        known = self._own.get(place)
-        if known is None:
-            known = self._own[place] = Buckets(rate.per_s, rate.burst)
-        return known
+        if place not in self._own:
+            self._own[place] = _buckets(rate)
+        return self._own[place]
+
+
+_NOTHING = Buckets(1e-9, 0)
+"""A rate of 0, which lets nothing through: for `Buckets` that would be no limit."""
 
 
 def _buckets(rate: Rate | None) -> Buckets | None:
-    return None if rate is None else Buckets(rate.per_s, rate.burst)
+    if rate is None:
+        return None
+    return Buckets(rate.per_s, rate.burst) if rate.per_s > 0 else _NOTHING
+
+
+def _is_left(buckets: Buckets | None, now: float) -> bool:
+    """Whether there is a token left, which is taken; without a bucket there always is."""
+    return buckets is None or not buckets.take("", now)
 
 
 def never_or(seconds: float | None) -> float:
