@@ -10,12 +10,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from hubbub.apigateway import CONNECT, Api, ApiKey, Event, Refused, Response, checked_context
+from hubbub.apigateway.selection import Variables, evaluate
 from hubbub.gateway.handshake import (
     Fields,
     Refusal,
@@ -25,10 +25,10 @@ from hubbub.gateway.handshake import (
     said,
 )
 from hubbub.gateway.integrations import InProcess
+from hubbub.sigv4 import Keys, Rejected, verify
 
 if TYPE_CHECKING:
     from hubbub.gateway.sockets import Connection
-    from hubbub.sigv4 import Keys
 
 logger = logging.getLogger("hubbub.gateway")
 
@@ -100,7 +100,8 @@ class Admission:
                 return FORBIDDEN
             connection.identify(api_key=key.value, api_key_id=key.id)
             context.identity = connection.identity
-        absent = [name for name in route.required_parameters if not _has(event, name)]
+        there = Variables(event).value_of
+        absent = [name for name in route.required_parameters if not there(name)]
         if absent:
             names = ", ".join(name.rpartition(".")[2] for name in absent)
             return Refusal(400, said(f"Missing required request parameters: [{names}]"))
@@ -113,8 +114,6 @@ class Admission:
             return Refusal(502, said("Internal server error"))
 
     def _check_signature(self, connection: Connection, request: Request) -> Refusal | None:
-        from hubbub.sigv4 import Keys, Rejected, verify
-
         path, _, query = request.target.partition("?")
         try:
             signer = verify(
@@ -159,30 +158,8 @@ class Admission:
 
 def _api_key(api: Api, event: Event) -> ApiKey | None:
     """The key that the client has shown; None for none of the API's."""
-    from hubbub.apigateway.selection import evaluate
-
-    shown = evaluate(api.api_key_selection_expression, partial(_variable, event))
+    shown = evaluate(api.api_key_selection_expression, Variables(event).value_of)
     return next((key for key in api.api_keys if shown and key.value == shown), None)
-
-
-def _has(event: Event, parameter: str) -> bool:
-    """Whether a handshake has a parameter, written as `route.request.header.X` or `route.request.querystring.X`."""
-    return bool(_variable(event, parameter.removeprefix("route.")))
-
-
-def _variable(event: Event, name: str) -> str | None:
-    """What `request.header.X`, `request.querystring.X` and `context.…` are for a handshake; None for nothing."""
-    place, _, rest = name.removeprefix("request.").partition(".")
-    if place == "header":
-        return next((value for known, value in (event.headers or {}).items() if known.lower() == rest.lower()), None)
-    if place == "querystring":
-        return (event.query_string_parameters or {}).get(rest)
-    if place == "context":
-        found: object = msgspec.to_builtins(event.request_context)
-        for part in rest.split("."):
-            found = found.get(part) if isinstance(found, dict) else None
-        return None if found is None else str(found)
-    return None
 
 
 def _outcome(response: Response, request: Request) -> Refusal | str | None:

@@ -42,10 +42,10 @@ from hubbub.gateway.integrations import InProcess
 from hubbub.gateway.quotas import Account, GatewayLimits, never_or
 from hubbub.gateway.sites import Sites
 from hubbub.gateway.sockets import Connection, Upgrade
+from hubbub.sigv4 import Keys
 
 if TYPE_CHECKING:
     from hubbub.gateway.management import Management
-    from hubbub.sigv4 import Keys
 
 logger = logging.getLogger("hubbub.gateway")
 
