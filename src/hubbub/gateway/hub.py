@@ -12,7 +12,7 @@ import logging
 import math
 from bisect import bisect
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from itertools import accumulate, chain
 from typing import Any, Protocol
@@ -22,6 +22,9 @@ from hubbub.gateway.connection import SLOW_CONSUMER, Close, Drop, Life, Message,
 logger = logging.getLogger("hubbub.gateway")
 
 DEFAULT_OUTBOX_BYTES = 1024 * 1024
+
+MAX_HEAD_BYTES = 10
+"""What a frame from a server has before its payload at most (RFC 6455, section 5.2)."""
 
 LATE_AFTER_S = 5.0
 """A sweep that comes so long after the one before has been held up, and with it what the clients have sent."""
@@ -81,6 +84,11 @@ class Peer:
 
     def __repr__(self) -> str:
         return f"<Peer {self.id} {self.life!r}{' congested' if self.congested else ''}>"
+
+    @property
+    def message_out_at(self) -> float:
+        """When a message was last sent to it, by a group it is in or otherwise; monotonic seconds, 0 for never."""
+        return max([self.sent_at, *(group.published_at for group in self.groups or ())])
 
 
 class _Group:
@@ -229,6 +237,19 @@ class Hub:
     def peers(self) -> list[Peer]:
         """All live connections."""
         return list(self._peers.values())
+
+    def members(self, group: str) -> Collection[Peer]:
+        """The connections in a group as they are now; look at them before anything else happens."""
+        known = self._groups.get(group)
+        return () if known is None else known.members.keys()
+
+    def has_room(self, peer: Peer, size: int) -> bool:
+        """Whether a message of `size` bytes can be sent to a connection without closing it for what it did not read."""
+        if not peer.congested:
+            return True
+        frames = chain(peer.out or (), *(group.pending for group in peer.groups or ()))
+        waiting = peer.wire.waiting() + sum(len(frame) for _, frame in frames)
+        return waiting + size + MAX_HEAD_BYTES <= self._outbox_bytes
 
     # What a fan-out may ask
 
@@ -522,7 +543,7 @@ class Hub:
         for peer in due:
             peer.look_at = None
         for peer in due:
-            sent_at = max([peer.sent_at, *(group.published_at for group in peer.groups or ())])
+            sent_at = peer.message_out_at
             self.act(peer, peer.life.passed(now, sent_at, self.rules))
             self._look_at(peer, peer.life.next_look(now, sent_at, self.rules))
 
