@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvicorn
 
@@ -39,13 +39,11 @@ from hubbub.gateway.handshake import (
 from hubbub.gateway.http import Farewell, RequestHead
 from hubbub.gateway.hub import Hub
 from hubbub.gateway.integrations import InProcess
+from hubbub.gateway.management import Management
 from hubbub.gateway.quotas import Account, GatewayLimits, never_or
 from hubbub.gateway.sites import Sites
 from hubbub.gateway.sockets import Connection, Upgrade
 from hubbub.sigv4 import Keys
-
-if TYPE_CHECKING:
-    from hubbub.gateway.management import Management
 
 logger = logging.getLogger("hubbub.gateway")
 
@@ -106,12 +104,10 @@ class Gateway:
         )
         self.management: Management | None = None
         if keys is not None:
-            from hubbub.gateway.management import Management
-
             self.management = Management(
                 hub,
                 keys=keys,
-                find=self.sites.beside,
+                find=lambda host, prefix: self.sites.beside(host, prefix),  # they may be changed
                 allow=lambda: self.account.may_ask(hub.now()),
                 max_bytes=self.limits.max_post_bytes,
             )
