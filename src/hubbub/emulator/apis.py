@@ -1,0 +1,101 @@
+"""WebSocket APIs of a stack, as the gateway serves them: definitions in, routes with handlers at their addresses out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hubbub.apigateway import CONNECT, DISCONNECT, Api, ApiKey, Event, Handler, Response, Route
+from hubbub.emulator.definition import ACCOUNT, ApiDefinition, RouteDefinition, StageDefinition
+from hubbub.gateway import Sites
+from hubbub.gateway.authorizers import request_authorizer
+from hubbub.gateway.integrations import Integration, Invoke
+from hubbub.gateway.models import body_validator
+
+
+class Wiring:
+    """What routes are connected to.
+
+    Args:
+        invoke: calls Lambda functions, for authorizers.
+        handler: makes a handler of an integration.
+        region, account: of everything.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        invoke: Invoke,
+        handler: Callable[[Integration], Handler],
+        region: str,
+        account: str = ACCOUNT,
+    ) -> None:
+        self._invoke = invoke
+        self._handler = handler
+        self._region = region
+        self._account = account
+
+    def sites(self, definition: ApiDefinition, *, host: str) -> Sites:
+        """An API's stages at `/{stage}`, and at its custom domains.
+
+        Args:
+            definition: the API.
+            host: `host:port` where it is, for the events' `domainName`.
+
+        Raises:
+            ValueError: a model, an identity source or an integration is none.
+
+        """
+        apis = {stage.name: self._deployed(definition, stage, host) for stage in definition.stages}
+        domains: dict[str, dict[str, Api]] = {}
+        for mapping in definition.domains:
+            domains.setdefault(mapping.host, {})[f"/{mapping.path}"] = apis[mapping.stage]
+        return Sites({f"/{name}": api for name, api in apis.items()}, domains)
+
+    def _deployed(self, definition: ApiDefinition, stage: StageDefinition, host: str) -> Api:
+        connect = next((route for route in definition.routes if route.key == CONNECT), None)
+        authorizer = connect.authorizer if connect is not None and connect.authorization == "CUSTOM" else None
+        return Api(
+            id=definition.id,
+            stage=stage.name,
+            routes={route.key: self._route(definition, route, stage) for route in definition.routes},
+            route_selection_expression=definition.route_selection_expression,
+            authorizer=None
+            if authorizer is None
+            else request_authorizer(
+                authorizer.function, self._invoke, identity_sources=authorizer.identity_sources
+            ),
+            iam=connect is not None and connect.authorization == "AWS_IAM",
+            api_keys=tuple(ApiKey(id, value) for id, value in definition.api_keys),  # noqa: A001  AWS's word
+            api_key_selection_expression=definition.api_key_selection_expression,
+            stage_variables=stage.variables,
+            rate=stage.rate,
+            domain_name=host,
+            region=self._region,
+            account=self._account,
+        )
+
+    def _route(self, definition: ApiDefinition, route: RouteDefinition, stage: StageDefinition) -> Route:
+        integration = route.integration
+        return Route(
+            _not_integrated(route.key) if integration is None else self._handler(integration),
+            two_way=route.two_way,
+            timeout_s=None if integration is None else integration.timeout_ms / 1_000,
+            accepts=body_validator(route.models, route.model_selection_expression, api=definition.id)
+            if route.models
+            else None,
+            rate=stage.route_rates.get(route.key),
+            api_key_required=route.api_key_required,
+            required_parameters=route.required_parameters,
+        )
+
+
+def _not_integrated(key: str) -> Handler:
+    """What becomes of a route without an integration: it lets a client in and out, and fails for messages."""
+
+    async def handle(event: Event) -> Response:
+        if key not in (CONNECT, DISCONNECT):
+            raise LookupError(f"the route {key!r} has no integration")
+        return Response()
+
+    return handle
