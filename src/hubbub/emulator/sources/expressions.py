@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import calendar
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -151,7 +151,8 @@ class _Cron(NamedTuple):
         for hour in self.hours:
             for minute in self.minutes:
                 local = datetime(day.year, day.month, day.day, hour, minute, tzinfo=self.zone)
-                if (at := local.astimezone(UTC).timestamp()) > after:
+                at = local.timestamp()
+                if at > after and datetime.fromtimestamp(at, self.zone).hour == hour:  # else the clocks leap over it
                     return at
         return None
 
@@ -207,10 +208,8 @@ def _values(field: str, low: int, high: int, names: tuple[str, ...] = ()) -> fro
         else:
             start = _value(first, low, high, names)
             end = _value(last, low, high, names) if dash else high if slash else start
-        if end < start:
-            found |= {*range(start, high + 1), *range(low, end + 1)}  # FRI-MON goes over the week's end
-        else:
-            found.update(range(start, end + 1, _value(step, 1, high) if slash else 1))
+        spanned = range(start, end + 1) if start <= end else [*range(start, high + 1), *range(low, end + 1)]
+        found.update(spanned[:: _value(step, 1, high) if slash else 1])
     return frozenset(found)
 
 
