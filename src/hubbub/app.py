@@ -1,17 +1,15 @@
 """The one place that assembles: settings in, a running node out.
 
-`Node` is a chat with everything around it, for tests and for embedding; `serve` is a node with signals, what
-`hubbub serve` runs.
+`Node` is a chat with everything around it, for tests and for embedding; `HandlerNode` is a gateway in front of somebody
+else's HTTP endpoint. `serve` is either of them with signals, what `hubbub serve` runs.
 """
 
 from __future__ import annotations
 
+import abc
 import asyncio
-import contextlib
-import errno
 import gc
 import importlib
-import ipaddress
 import logging
 import os
 import re
@@ -21,22 +19,24 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-import uvicorn
 from starlette.types import ASGIApp
 
 import hubbub
-from hubbub import api, auth
+from hubbub import api, auth, sigv4
+from hubbub.apigateway import CONNECT, DEFAULT, DISCONNECT, Api, Route
 from hubbub.chat import Chat, ChatLimits
-from hubbub.config import Keys, Settings, SettingsError, read_keys
+from hubbub.config import Keys, Settings, SettingsError, read_keys, read_management_keys
 from hubbub.errors import Unavailable
 from hubbub.fanout import LocalFanout, open_fanout
 from hubbub.gateway import Gateway, GatewayLimits, Hub
+from hubbub.gateway.integrations.webhook import HandlerFailed, Webhook, check_address
+from hubbub.listening import HTTP_SHUTDOWN_S, CannotStart, Servers, bind, close_all, http_only, is_loopback, reachable
 from hubbub.model import MAX_PAGE, SYSTEM, Role, RoomId, RoomKind, UserId
 from hubbub.ports import Store
 from hubbub.protocol import Notice, encode
@@ -54,16 +54,7 @@ DEV_TOKEN_TTL_S = 12 * 3600
 SHORT_DRAIN_S = 1.0
 """The longest drain after Ctrl-C on a terminal: somebody is waiting."""
 
-HTTP_SHUTDOWN_S = 5
-"""How long HTTP requests under way may take after a drain."""
-
-_ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-
 WEB = Path(__file__).parent / "web"
-
-
-class CannotStart(Exception):
-    """The node cannot start; the message says why and what to do."""
 
 
 class SystemClock:
@@ -123,7 +114,131 @@ def _own_trace(error: Exception) -> str:
     return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
 
 
-class Node:
+NodeT = TypeVar("NodeT", bound="GatewayNode")
+
+
+class GatewayNode(abc.ABC):
+    """A running gateway and HTTP beside it, on their ports; what is behind it is a subclass's affair.
+
+    Args:
+        settings: what is to run.
+
+    Attributes:
+        hub: the live connections.
+        port: the port it listens on, also when a free one was asked for; set once entered.
+        admin_port: the port of what is not for everybody, the same unless the settings say otherwise.
+        draining: whether it is on its way out.
+
+    Raises, on entering:
+        SettingsError: a setting is impossible.
+        CannotStart: an address is taken or not there, or what is behind it cannot be opened.
+
+    """
+
+    port: int
+    admin_port: int
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.hub = Hub()
+        self.draining = False
+        self._gateway: Gateway  # set by `_start`
+        self._servers = Servers()
+        self._sockets: list[socket.socket] = []
+        self._admin_sockets: list[socket.socket] = []
+        self._stack = AsyncExitStack()
+
+    def __repr__(self) -> str:
+        where = self.url if self._sockets else "not started"
+        return f"<{type(self).__name__} {where}{', draining' if self.draining else ''}>"
+
+    @property
+    def url(self) -> str:
+        """Where HTTP is, such as `http://127.0.0.1:8000`."""
+        return f"http://{reachable(self.settings.host)}:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        """Where clients connect."""
+        return f"ws://{reachable(self.settings.host)}:{self.port}{self.settings.path}"
+
+    @property
+    def admin_url(self) -> str:
+        """Where `/metrics` is, and `/v1` if there is one."""
+        return f"http://{reachable(self.settings.admin_host or self.settings.host)}:{self.admin_port}"
+
+    async def __aenter__(self: NodeT) -> NodeT:
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self.drain(0.0)
+        finally:
+            await self._stack.aclose()
+
+    @abc.abstractmethod
+    async def _start(self, stack: AsyncExitStack) -> None:
+        """Begin: `_take_ports`, what is behind the gateway, then `_serve`; the stack ends what has begun."""
+
+    def _take_ports(self, stack: AsyncExitStack, dev_warning: str) -> None:
+        """Have the ports before anything else begins; nobody can connect yet."""
+        settings = self.settings
+        self._sockets = bind(settings.host, settings.port)
+        stack.callback(close_all, self._sockets)
+        self.port = self._sockets[0].getsockname()[1]
+        if settings.admin_port is not None:
+            self._admin_sockets = bind(settings.admin_host or settings.host, settings.admin_port)
+            stack.callback(close_all, self._admin_sockets)
+        self.admin_port = (self._admin_sockets or self._sockets)[0].getsockname()[1]
+        if settings.dev and not all(is_loopback(listener) for listener in self._sockets):
+            logger.warning("--dev on %s: %s", settings.host, dev_warning)
+
+    def _open_gateway(self, served: Api, keys: sigv4.Keys | None) -> None:
+        self._gateway = Gateway(
+            served,
+            hub=self.hub,
+            limits=_gateway_limits(self.settings),
+            path=self.settings.path,
+            allowed_origins=self.settings.allowed_origins,
+            forwarded_allow_ips=self.settings.forwarded_allow_ips,
+            keys=keys,
+        )
+
+    async def _serve(self, public: ASGIApp, admin: ASGIApp | None) -> None:
+        """Accept connections; `admin` is on a port of its own."""
+        config = self._gateway.config(
+            public,
+            self.settings.host,
+            self.port,
+            forwarded_allow_ips=self.settings.forwarded_allow_ips,
+            timeout_graceful_shutdown=HTTP_SHUTDOWN_S,
+        )
+        await self._servers.listen(config, self._sockets)
+        if admin is not None:
+            await self._servers.listen(http_only(admin), self._admin_sockets)
+
+    async def failed(self) -> None:
+        """Return when a part of the node ends that should not; raises what it raised."""
+        await self._servers.failed()
+
+    async def drain(self, period_s: float) -> None:
+        """Stop accepting, close the connections spread over `period_s` seconds, finish what was begun.
+
+        Safe to call twice; the node stays entered, with nobody connected.
+        """
+        if self.draining:
+            return
+        self.draining = True
+        self._servers.stop_accepting()
+        await self._gateway.drain(period_s)
+
+
+class Node(GatewayNode):
     """A running chat server: store, fan-out, chat, gateway and HTTP on their ports.
 
     Args:
@@ -145,75 +260,21 @@ class Node:
     """
 
     chat: Chat
-    hub: Hub
     store: Store
-    port: int
-    admin_port: int
 
     def __init__(self, settings: Settings, *, chat: Chat | None = None) -> None:
-        self.settings = settings
-        self.draining = False
+        super().__init__(settings)
         self._chat = chat
         self._clock = SystemClock()
-        self._servers: list[_Server] = []
-        self._tasks: list[asyncio.Task[None]] = []
-        self._stack = AsyncExitStack()
         self._secret: str | None = None  # signs the page's tokens; None when tokens are signed elsewhere
-
-    def __repr__(self) -> str:
-        return f"<Node {getattr(self, 'url', 'not started')}{', draining' if self.draining else ''}>"
-
-    @property
-    def url(self) -> str:
-        """Where the page is, such as `http://127.0.0.1:8000`."""
-        return f"http://{_reachable(self.settings.host)}:{self.port}"
-
-    @property
-    def ws_url(self) -> str:
-        """Where clients connect."""
-        return f"ws://{_reachable(self.settings.host)}:{self.port}{self.settings.path}"
-
-    @property
-    def admin_url(self) -> str:
-        """Where `/v1` and `/metrics` are."""
-        return f"http://{_reachable(self.settings.admin_host or self.settings.host)}:{self.admin_port}"
-
-    async def __aenter__(self) -> Node:
-        async with AsyncExitStack() as stack:
-            await self._start(stack)
-            self._stack = stack.pop_all()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            await self.drain(0.0)
-        finally:
-            await self._stack.aclose()
 
     async def _start(self, stack: AsyncExitStack) -> None:
         settings = self.settings
         keys = read_keys(settings)
         self._secret = keys.secrets[0] if keys.secrets else None
         verifier = await stack.enter_async_context(_verifier(settings, keys))
-        sockets = _bind(settings.host, settings.port)
-        stack.callback(_close_all, sockets)
-        self.port = sockets[0].getsockname()[1]
-        admin_sockets: list[socket.socket] = []
-        if settings.admin_port is not None:
-            admin_sockets = _bind(settings.admin_host or settings.host, settings.admin_port)
-            stack.callback(_close_all, admin_sockets)
-        self.admin_port = (admin_sockets or sockets)[0].getsockname()[1]
-
+        self._take_ports(stack, _DEV_CHAT)
         self.chat = self._chat or (load_chat(settings.app) if settings.app else Chat())
-        if settings.dev and not all(_is_loopback(listener) for listener in sockets):
-            logger.warning(
-                "--dev on %s: other machines can connect, and only pages on this one get tokens by name."
-                " Not for the public, and not behind a proxy here, for which everybody seems to be on this machine",
-                settings.host,
-            )
-        self.hub = Hub()
         try:
             self.store = await stack.enter_async_context(
                 open_store(settings.store_url, retain_entries=settings.retain_entries, retain_days=settings.retain_days)
@@ -229,42 +290,17 @@ class Node:
             directory=fanout,
             tokens=verifier,
             clock=self._clock,
-            limits=ChatLimits(
-                max_text_chars=settings.max_text_chars,
-                rate=settings.rate,
-                burst=settings.burst,
-                user_rate=settings.user_rate,
-                user_burst=settings.user_burst,
-                presence_grace_s=settings.presence_grace_s,
-                crowd=settings.crowd,
-            ),
+            limits=_chat_limits(settings),
         )
         stack.push_async_callback(self.chat.aclose)
         if settings.dev:
             await self.store.create_room(
                 GENERAL, RoomKind.PUBLIC, name="General", by=SYSTEM, at=self._clock.now_ms(), members=[], exist_ok=True
             )
-        self._gateway = Gateway(
-            self.chat.api(),
-            hub=self.hub,
-            limits=_gateway_limits(settings),
-            path=settings.path,
-            allowed_origins=settings.allowed_origins,
-            forwarded_allow_ips=settings.forwarded_allow_ips,
-        )
-        public, admin = self._apps(api.Doorkeeper(self.chat, verifier), fanout)
-        stack.push_async_callback(self._end_tasks)
-        self._own(self.chat.run(), "chat")
-        config = self._gateway.config(
-            public,
-            settings.host,
-            self.port,
-            forwarded_allow_ips=settings.forwarded_allow_ips,
-            timeout_graceful_shutdown=HTTP_SHUTDOWN_S,
-        )
-        await self._listen(config, sockets)
-        if admin is not None:
-            await self._listen(_http_only(admin), admin_sockets)
+        self._open_gateway(self.chat.api(), _management_keys(settings))
+        stack.push_async_callback(self._servers.end)
+        self._servers.own(self.chat.run(), "chat")
+        await self._serve(*self._apps(api.Doorkeeper(self.chat, verifier), fanout))
 
     def _apps(self, doorkeeper: api.Doorkeeper, fanout: LocalFanout) -> tuple[ASGIApp, ASGIApp | None]:
         """What the public port serves, and what the admin port does if there is one."""
@@ -307,77 +343,111 @@ class Node:
         page = await self.store.page(room, after=after, limit=MAX_PAGE, changes=False)
         return [(entry.seq, encode(entry)) for entry in page.entries]
 
-    async def _listen(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
-        server = _Server(config)
-        self._servers.append(server)
-        task = self._own(server.serve(sockets=sockets), "server")
-        accepting = asyncio.get_running_loop().create_task(server.accepting.wait())
-        try:
-            await asyncio.wait([task, accepting], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            accepting.cancel()
-        if task.done():
-            self._tasks.remove(task)
-            error = task.exception()
-            if isinstance(error, OSError):
-                raise CannotStart(_address_trouble(error, *sockets[0].getsockname()[:2])) from error
-            raise error or RuntimeError("the HTTP server ended before it began")
-
-    def _own(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work, name=f"hubbub {name}")
-        self._tasks.append(task)
-        return task
-
-    async def failed(self) -> None:
-        """Return when a part of the node ends that should not; raises what it raised."""
-        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-
     async def drain(self, period_s: float) -> None:
-        """Stop accepting, tell the connections, close them spread over `period_s` seconds, finish what was begun.
-
-        Safe to call twice; the node stays entered, with nobody connected.
-        """
-        if self.draining:
-            return
-        self.draining = True
-        for server in self._servers:
-            server.stop_accepting()
-        words = "This server is going away; reconnect."
-        self.hub.broadcast(encode(Notice(code="going_away", message=words, in_ms=round(period_s * 1_000))))
-        await self._gateway.drain(period_s)
-
-    async def _end_tasks(self) -> None:
-        """End the servers in good order, and the background work with them."""
-        for server in self._servers:
-            server.should_exit = True
-        for task in self._tasks:
-            if task.get_name() != "hubbub server":
-                task.cancel()
-        for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
-            if isinstance(outcome, Exception):
-                logger.error("a part of the node failed: %r", outcome, exc_info=outcome)
+        """Tell the connections, and drain the node as every other."""
+        if not self.draining:
+            words = "This server is going away; reconnect."
+            self.hub.broadcast(encode(Notice(code="going_away", message=words, in_ms=round(period_s * 1_000))))
+        await super().drain(period_s)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn in our loop: our signals, and a word when it accepts."""
+class HandlerNode(GatewayNode):
+    """A running gateway whose events all go to an HTTP endpoint: `settings.handler`. It keeps nothing.
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.accepting = asyncio.Event()
+    Attributes:
+        webhook: what calls the endpoint.
+        hub, port, admin_port, draining: as for every node.
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
+    Raises, on entering:
+        SettingsError: a setting is impossible, such as the endpoint's address.
+        CannotStart: an address is taken or not there.
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.accepting.set()
+    """
 
-    def stop_accepting(self) -> None:
-        for server in self.servers:
-            server.close()
+    webhook: Webhook
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        settings = self.settings
+        webhook = _webhook(settings)
+        self._take_ports(stack, _DEV_HANDLER)
+        if not settings.handler_secret and not settings.dev:
+            logger.warning("handler_secret is not set: the handler cannot tell our calls from anybody else's")
+        self.webhook = await stack.enter_async_context(webhook)
+        route = Route(webhook, two_way=True)
+        keys = [CONNECT, DISCONNECT, DEFAULT, *settings.handler_routes]
+        served = Api(
+            routes=dict.fromkeys(keys, route),
+            route_selection_expression=settings.route_selection_expression,
+            # The first part of the path on AWS, so that `{domainName}/{stage}` of an event is where to reply.
+            stage=settings.path.strip("/") or "local",
+        )
+        self._open_gateway(served, _management_keys(settings))
+        stack.push_async_callback(self._servers.end)
+        await self._serve(*self._apps())
+
+    def _apps(self) -> tuple[ASGIApp, ASGIApp | None]:
+        """What the public port serves, and what the admin port does if there is one."""
+        metrics = Metrics(MetricsSources(hub=self.hub.stats, handler=self.webhook.calls))
+        health = api.health_routes(needs=self._is_reachable, draining=lambda: self.draining)
+        numbers = api.metrics_routes(metrics.text)
+        if self.settings.admin_port is None:
+            return api.create_app([*health, *numbers]), None
+        return api.create_app(health), api.create_app([*health, *numbers])
+
+    async def _is_reachable(self) -> None:
+        try:
+            await self.webhook.ping()
+        except HandlerFailed:
+            raise Unavailable("The handler takes no connections.") from None  # its address is not for everybody
+
+
+_DEV_CHAT = (
+    "other machines can connect, and only pages on this one get tokens by name."
+    " Not for the public, and not behind a proxy here, for which everybody seems to be on this machine"
+)
+
+_DEV_HANDLER = "whoever reaches this port can send to every connection and close it. Not for the public"
+
+
+def _webhook(settings: Settings) -> Webhook:
+    """What calls the settings' handler.
+
+    Raises:
+        SettingsError: its address or a secret is none.
+
+    """
+    try:
+        url = check_address(settings.handler or "")
+    except ValueError as error:
+        raise SettingsError(f"handler: {error}") from None
+    try:
+        return Webhook(
+            url,
+            secrets=settings.handler_secret,
+            timeout_s=settings.handler_timeout_s,
+            max_calls=settings.handler_calls,
+        )
+    except ValueError as error:
+        raise SettingsError(f"handler_secret: {error}") from None
+
+
+def _management_keys(settings: Settings) -> sigv4.Keys | None:
+    """Whose signatures count at `@connections`; None where nobody's does."""
+    known = read_management_keys(settings)
+    open_to_all = settings.dev and settings.handler is not None
+    return sigv4.Keys(known, accept_unknown=settings.dev) if known or open_to_all else None
+
+
+def _chat_limits(settings: Settings) -> ChatLimits:
+    return ChatLimits(
+        max_text_chars=settings.max_text_chars,
+        rate=settings.rate,
+        burst=settings.burst,
+        user_rate=settings.user_rate,
+        user_burst=settings.user_burst,
+        presence_grace_s=settings.presence_grace_s,
+        crowd=settings.crowd,
+    )
 
 
 def _gateway_limits(settings: Settings) -> GatewayLimits:
@@ -415,90 +485,6 @@ def _verifier(settings: Settings, keys: Keys) -> auth.JwtVerifier:
         raise SettingsError(str(error)) from error
 
 
-def _http_only(app: ASGIApp) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=HTTP_SHUTDOWN_S,
-    )
-
-
-def _bind(host: str, port: int) -> list[socket.socket]:
-    """Sockets bound to every address of `host`, not yet listening; those that this machine does not have are left out.
-
-    Raises:
-        CannotStart: an address is taken, none is ours, or there is none to be found.
-
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (socket.gaierror, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, socket.gaierror) else "it is no host's name"
-        raise CannotStart(f"There is no address for the host {host!r}: {reason}.") from error
-    bound: list[socket.socket] = []
-    absent: CannotStart | None = None
-    for family, _, _, _, address in dict.fromkeys(found):
-        # With port 0 the first address gets a free port, and the others of the same host the same one.
-        wanted = (address[0], bound[0].getsockname()[1] if bound else port, *address[2:])
-        try:
-            bound.append(_bound(family, wanted))
-        except OSError as error:
-            trouble = CannotStart(_address_trouble(error, str(address[0]), port))
-            if error.errno not in _ABSENT:
-                _close_all(bound)
-                raise trouble from error
-            absent = trouble  # such as localhost's ::1 on a machine without IPv6
-    if not bound and absent is not None:
-        raise absent
-    return bound
-
-
-def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind(address)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def _address_trouble(error: OSError, host: str, port: int) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"The port {port} on {host} is in use; choose another with --port, or stop what uses it."
-    if error.errno == errno.EACCES:
-        return f"The port {port} needs more rights than this process has; choose one above 1023 with --port."
-    return f"Cannot listen on {host}, port {port}: {error.strerror or error}."
-
-
-def _is_loopback(listener: socket.socket) -> bool:
-    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
-
-
-def _close_all(sockets: list[socket.socket]) -> None:
-    for each in sockets:
-        each.close()
-
-
-def _reachable(host: str) -> str:
-    """`host` as one writes it into a URL; for "all addresses" the one that always works from here."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    if address.is_unspecified:
-        return "127.0.0.1" if address.version == 4 else "[::1]"
-    return host if address.version == 4 else f"[{host}]"
-
-
 def _raise_file_limit() -> None:
     """Allow this process as many open files as it may have: each connection is one, and the usual limit is 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -512,9 +498,9 @@ async def serve(settings: Settings, *, chat: Chat | None = None, announce: Calla
     """Run a node until SIGTERM or SIGINT, then drain it; a second signal ends the process at once.
 
     Args:
-        settings: what is to run.
+        settings: what is to run: a `HandlerNode` if they name a handler, else a `Node`.
         chat: the chat; by default what `settings.app` names, or a plain one.
-        announce: told the page's address as soon as it can be opened.
+        announce: told the node's address as soon as it can be opened.
 
     Raises:
         SettingsError, CannotStart: it could not begin.
@@ -534,7 +520,7 @@ async def serve(settings: Settings, *, chat: Chat | None = None, announce: Calla
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, received, number)
     try:
-        async with Node(settings, chat=chat) as node:
+        async with HandlerNode(settings) if settings.handler else Node(settings, chat=chat) as node:
             gc.collect()
             gc.freeze()  # what is there now stays, and need not be looked at again and again
             announce(node.url)

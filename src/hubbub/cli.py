@@ -95,6 +95,8 @@ def _serve(**given: Any) -> None:
 
     [bold]hubbub serve myapp:chat[/bold]  with your own actions and hooks
 
+    [bold]hubbub serve --handler http://127.0.0.1:5000/events[/bold]  no chat: your own view gets every event
+
     Settings can also stand in hubbub.toml (port = 8000) or in the environment (HUBBUB_PORT=8000); a flag wins.
     """
     config = given.pop("config")
@@ -104,7 +106,8 @@ def _serve(**given: Any) -> None:
     configure_logging(settings.log_level, settings.log_format)
     import uvloop
 
-    from hubbub.app import CannotStart, load_chat, serve
+    from hubbub.app import load_chat, serve
+    from hubbub.listening import CannotStart
 
     try:
         # Before there is an event loop: a module may run one of its own, or be waited for and interrupted.
@@ -118,11 +121,24 @@ def _serve(**given: Any) -> None:
 
 def _announce(url: str, settings: Settings) -> None:
     typer.secho(f"Hubbub {__version__} is running: {url}", bold=True)
-    if settings.dev:
+    if settings.handler is not None:
+        _announce_handler(url, settings)
+    elif settings.dev:
         folder = "" if settings.data == _DEFAULT_DATA else f" --data {shlex.quote(settings.data)}"
         typer.echo("Open it in two tabs and be two people. Ctrl-C ends it.")
         typer.echo(f"A token for your own client: {_command()} token --user alice{folder}")
     sys.stdout.flush()
+
+
+def _announce_handler(url: str, settings: Settings) -> None:
+    signed = "signed" if settings.handler_secret else "not signed"
+    typer.echo(f"Clients connect to ws{url.removeprefix('http')}{settings.path}")
+    typer.echo(f"Events go to {settings.handler}, {signed}")
+    if settings.management_keys or settings.dev:
+        keys = "any key" if settings.dev else "the management keys"
+        typer.echo(f"Messages to them come through {url}/@connections/ID, with {keys}")
+    else:
+        typer.echo("Messages to them come as answers only; with --management-keys through @connections too")
 
 
 def _command() -> str:
@@ -301,8 +317,9 @@ def _doctor(**given: Any) -> None:
     settings = _load(given, config)
     import asyncio
 
-    from hubbub.app import CannotStart, load_chat
+    from hubbub.app import load_chat
     from hubbub.doctor import Finding, examine
+    from hubbub.listening import CannotStart
 
     findings = asyncio.run(examine(settings))
     if settings.app is not None:

@@ -26,6 +26,9 @@ PREFIX = "HUBBUB_"
 CLIENTS_VARIABLES = ("HUBBUB_TOKEN", "HUBBUB_URL")
 """Variables that programs which connect to a Hubbub read; no settings of its own."""
 
+SECRETS = ("secret", "handler_secret", "management_keys")
+"""Settings whose values are never shown."""
+
 _DEV_SECRET = "dev-secret"  # noqa: S105  a file's name
 _LARGEST = 2**53
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.\-]*://[^/?#\sA-Z]+")
@@ -69,6 +72,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retain_entries: Positive | None = None
     retain_days: Annotated[float, Meta(gt=0, le=36_500)] | None = None
 
+    handler: str | None = None
+    handler_secret: list[str] = []
+    handler_routes: list[str] = []
+    route_selection_expression: str = "$request.body.action"
+    handler_calls: Positive = 100
+    management_keys: list[str] = []
+
     secret: str | None = None
     secret_file: str | None = None
     public_keys: list[str] = []
@@ -101,7 +111,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_format: Literal["auto", "text", "json"] = "auto"
 
     def __repr__(self) -> str:
-        shown = (f"{name}={'…' if name == 'secret' else repr(value)}" for name, value in _given(self).items())
+        shown = (f"{name}={'…' if name in SECRETS else repr(value)}" for name, value in _given(self).items())
         return f"Settings({', '.join(shown)})"
 
     @property
@@ -121,7 +131,8 @@ def _given(settings: Settings) -> dict[str, object]:
     return {name: value for name, value in values if value != default_of(name)}
 
 
-ADDRESS, CHAT, TOKENS, LIMITS, TIME, LOGS = "Address", "Chat", "Tokens", "Limits", "Time", "Logs"
+ADDRESS, CHAT, HANDLER, TOKENS, LIMITS = "Address", "Chat", "Handler", "Tokens", "Limits"
+TIME, LOGS = "Time", "Logs"
 
 SETTINGS: dict[str, About] = {
     "host": About(ADDRESS, "Address to listen on; 0.0.0.0 for all of this machine's.", "HOST"),
@@ -150,6 +161,24 @@ SETTINGS: dict[str, About] = {
     "fanout": About(CHAT, "How messages reach listeners: local.", "URL"),
     "retain_entries": About(CHAT, "How many of a room's last entries are kept. By default all."),
     "retain_days": About(CHAT, "For how many days entries are kept. By default for ever."),
+    "handler": About(
+        HANDLER,
+        "Address of your own HTTP endpoint, which is called with every event instead of a chat.",
+        "URL",
+    ),
+    "handler_secret": About(
+        HANDLER,
+        "What its calls are signed with (Standard Webhooks): whsec_ and base64. Two while one is being replaced.",
+        "TEXT",
+    ),
+    "handler_routes": About(HANDLER, "Route keys of its messages; all others are $default.", "KEY"),
+    "route_selection_expression": About(HANDLER, "Where a message has its route key.", "TEXT"),
+    "handler_calls": About(HANDLER, "Calls of it at a time."),
+    "management_keys": About(
+        HANDLER,
+        "Keys that calls of @connections and @groups are signed with; with --dev any. By default there are none.",
+        "KEY:SECRET",
+    ),
     "secret": About(
         TOKENS,
         "Secret that HS256 tokens are signed with, at least 32 bytes. Others can read it in a flag.",
@@ -175,7 +204,7 @@ SETTINGS: dict[str, About] = {
     "idle_s": About(TIME, "A connection without messages for so long is closed, seconds. By default never."),
     "lifetime_s": About(TIME, "The longest a connection lives, seconds. By default no limit."),
     "handshake_timeout_s": About(TIME, "How long the head of an HTTP request may take to arrive, seconds."),
-    "handler_timeout_s": About(TIME, "How long an action may take, seconds."),
+    "handler_timeout_s": About(TIME, "How long an action, or a call of the handler, may take, seconds."),
     "drain_s": About(TIME, "Over how long connections are closed at SIGTERM, seconds."),
     "presence_grace_s": About(TIME, "How long a user may be away before others are told, seconds."),
     "crowd": About(TIME, "Above how many listeners a room's typing and presence are merged."),
@@ -290,7 +319,7 @@ def _convert(name: str, given: object, source: str, *, strict: bool) -> Any:
     except msgspec.ValidationError:
         possible = False
     if not possible:
-        shown = "something else" if name == "secret" else repr(given)
+        shown = "something else" if name in SECRETS else repr(given)
         raise SettingsError(f"{name}: expected {kind_of(name)}, got {shown}, in {source}")
     return converted
 
@@ -333,6 +362,20 @@ def _consistent(settings: Settings) -> None:
         raise SettingsError("admin_port: expected a port beside admin_host, got none")
     if settings.admin_port not in (None, 0) and settings.admin_port == settings.port:
         raise SettingsError(f"admin_port: expected another port than port, got {settings.port} for both")
+    _consistent_handler(settings)
+
+
+def _consistent_handler(settings: Settings) -> None:
+    if settings.handler is None:
+        for name in ("handler_secret", "handler_routes"):
+            if getattr(settings, name):
+                raise SettingsError(f"handler: expected the address of an endpoint beside {name}, got none")
+    elif settings.app is not None:
+        raise SettingsError(f"handler: expected either a handler or an app, got both, the app {settings.app}")
+    for key in settings.handler_routes:
+        if key in ("$connect", "$disconnect", "$default"):
+            raise SettingsError(f"handler_routes: expected keys of your own, got {key}, which is there anyway")
+    read_management_keys(settings)
 
 
 NO_KEY = (
@@ -385,6 +428,22 @@ def read_keys(settings: Settings, *, create: bool = True) -> Keys:
     if not found and not settings.public_keys and settings.jwks_url is None:
         raise SettingsError(NO_KEY)
     return Keys(found, [_read("public_keys", path) for path in settings.public_keys])
+
+
+def read_management_keys(settings: Settings) -> dict[str, str]:
+    """Secret keys by access key.
+
+    Raises:
+        SettingsError: one is not written as KEY:SECRET.
+
+    """
+    known: dict[str, str] = {}
+    for given in settings.management_keys:
+        access_key, _, secret = given.partition(":")
+        if not access_key or not secret or re.search(r"[\s/]", access_key):
+            raise SettingsError("management_keys: expected an access key, a colon and its secret, got something else")
+        known[access_key] = secret
+    return known
 
 
 def dev_secret(data: Path, *, create: bool) -> str | None:

@@ -40,14 +40,16 @@ class MetricsSources(NamedTuple):
 
     Attributes:
         hub: the gateway's counters.
-        chat: the chat's counters.
-        requests: answered requests of `/v1` by (method, path template, status).
+        chat: the chat's counters; None where there is no chat.
+        requests: answered requests of `/v1` by (method, path template, status); None where there is none.
+        handler: calls of an HTTP endpoint by their outcome; None where there is none.
 
     """
 
     hub: MetricsHub
-    chat: ChatStats
-    requests: Mapping[tuple[str, str, int], int]
+    chat: ChatStats | None = None
+    requests: Mapping[tuple[str, str, int], int] | None = None
+    handler: Mapping[str, int] | None = None
 
 
 class Metrics:
@@ -66,7 +68,7 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """The counters as they are now, for `prometheus_client`."""
-        hub, chat = self._sources.hub, self._sources.chat
+        hub, chat, requests, handler = self._sources
         yield GaugeMetricFamily("hubbub_connections", "Live connections.", value=hub.connections)
         yield CounterMetricFamily("hubbub_connections_opened", "Connections that were let in.", value=hub.opened)
         yield _metrics_by("hubbub_connections_closed", "Connections that ended.", "code", hub.closed_by_code)
@@ -82,16 +84,24 @@ class Metrics:
         yield CounterMetricFamily(
             "hubbub_function_failures", "Functions that raised or took too long.", value=hub.failures
         )
-        yield _metrics_by("hubbub_actions", "Actions answered with success.", "action", chat.actions)
-        yield _metrics_by("hubbub_errors", "Actions and handshakes answered with an error.", "code", chat.errors)
-        yield _metrics_by("hubbub_entries", "Log entries written.", "type", chat.entries)
-        yield CounterMetricFamily("hubbub_hook_failures", "Hooks after an entry that raised.", value=chat.hook_failures)
-        requests = CounterMetricFamily(
-            "hubbub_http_requests", "Requests to /v1 that were answered.", labels=["method", "path", "status"]
-        )
-        for (method, path, status), count in self._sources.requests.items():
-            requests.add_metric([method, path, str(status)], count)
-        yield requests
+        if chat is not None:
+            yield from _metrics_of_chat(chat)
+        if requests is not None:
+            family = CounterMetricFamily(
+                "hubbub_http_requests", "Requests to /v1 that were answered.", labels=["method", "path", "status"]
+            )
+            for (method, path, status), count in requests.items():
+                family.add_metric([method, path, str(status)], count)
+            yield family
+        if handler is not None:
+            yield _metrics_by("hubbub_handler_calls", "Calls of the handler, by how they ended.", "outcome", handler)
+
+
+def _metrics_of_chat(chat: ChatStats) -> Iterator[Metric]:
+    yield _metrics_by("hubbub_actions", "Actions answered with success.", "action", chat.actions)
+    yield _metrics_by("hubbub_errors", "Actions and handshakes answered with an error.", "code", chat.errors)
+    yield _metrics_by("hubbub_entries", "Log entries written.", "type", chat.entries)
+    yield CounterMetricFamily("hubbub_hook_failures", "Hooks after an entry that raised.", value=chat.hook_failures)
 
 
 def _metrics_by(

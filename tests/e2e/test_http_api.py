@@ -11,8 +11,9 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from hubbub.app import CannotStart, Node, load_chat
+from hubbub.app import Node, load_chat
 from hubbub.config import Settings, SettingsError
+from hubbub.listening import CannotStart
 from live import BOUND_S, SECRET, ServerProcess, Wire, backend, token
 
 

@@ -15,10 +15,11 @@ import jwt
 import pytest
 from typer.testing import CliRunner
 
-from hubbub.app import CannotStart, _bind, load_chat
+from hubbub.app import load_chat
 from hubbub.chat import Chat
 from hubbub.cli import app
 from hubbub.config import SettingsError
+from hubbub.listening import CannotStart, bind
 
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
 
@@ -136,7 +137,7 @@ def test_a_module_that_raises_is_shown_with_its_own_traceback(folder: Path, sour
 
 def test_every_address_of_a_host_is_bound_to_the_same_port():
     """A free one, if none is asked for; `::` leaves IPv4's addresses alone."""
-    sockets = _bind("localhost", 0)
+    sockets = bind("localhost", 0)
     assert len({each.getsockname()[1] for each in sockets}) == 1
     for each in sockets:
         each.close()
@@ -150,12 +151,12 @@ def test_an_address_that_this_machine_does_not_have_is_left_out(monkeypatch: pyt
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0)),
     ]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: found)
-    (bound,) = _bind("localhost", 0)
+    (bound,) = bind("localhost", 0)
     assert bound.getsockname()[0] == "127.0.0.1"
     bound.close()
     found.pop(1)
     with pytest.raises(CannotStart, match="Cannot listen on"):
-        _bind("localhost", 0)
+        bind("localhost", 0)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def test_why_an_address_cannot_be_had_is_said(monkeypatch: pytest.MonkeyPatch, n
 
     monkeypatch.setattr(socket, "socket", Unwilling)
     with pytest.raises(CannotStart, match=re.escape(words)):
-        _bind("127.0.0.1", 80)
+        bind("127.0.0.1", 80)
     assert [each.fileno() for each in made] == [-1]
 
 
@@ -188,4 +189,4 @@ def test_why_an_address_cannot_be_had_is_said(monkeypatch: pytest.MonkeyPatch, n
 def test_a_host_without_an_address_is_named(host: str):
     """Also if it cannot be a host's name at all; nothing at all is not everything."""
     with pytest.raises(CannotStart, match=f"There is no address for the host {host!r}"):
-        _bind(host, 0)
+        bind(host, 0)
