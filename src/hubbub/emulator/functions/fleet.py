@@ -1,0 +1,267 @@
+"""The environments of one function: which of them takes an invocation, and what happens while none comes up.
+
+An invocation goes to the environment that was used last, else to one that is about to be free, else to a new one. As
+starting is what costs on one machine, only so many start at a time; what waits for that is run by whatever is free
+first. Source: docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from hubbub.emulator.definition import Function
+from hubbub.emulator.functions.environment import KILLED, Environment, Owner, Phase
+from hubbub.emulator.functions.logs import Log, OnLine
+from hubbub.emulator.functions.outcome import Failure, Invocation, Report, begin_in_log, conclude
+from hubbub.emulator.functions.runtimes import CannotRun, Plan
+
+RETURNS_WITHIN_S = 0.1
+"""How long an invocation waits for an environment that has answered the one before."""
+
+STARTS_WITHIN_S = 1.0
+"""After how long an environment that still comes up does not hold up others."""
+
+FIRST_BACK_OFF_S = 0.5
+MAX_BACK_OFF_S = 10.0
+"""How long a function that does not come up answers so without another attempt: at first, and at most."""
+
+NewEnvironment = Callable[[Owner, Function, Plan, bool, bool], Environment]
+"""Makes an environment: for whom, of what, how, whether within an invocation, whether quiet."""
+
+
+class Starts:
+    """How many environments come up at a time, whatever they run.
+
+    Args:
+        limit: so many.
+
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._starting: set[Environment] = set()
+        self._waiting: dict[Fleet, None] = {}  # whose invocations wait for a start, in turn
+
+    def has_room(self) -> bool:
+        """Whether another may start."""
+        if len(self._starting) >= self._limit:
+            late = asyncio.get_running_loop().time() - STARTS_WITHIN_S
+            self._starting = {one for one in self._starting if one.phase is Phase.STARTING and one.since > late}
+        return len(self._starting) < self._limit
+
+    def begun(self, environment: Environment) -> None:
+        """One starts."""
+        self._starting.add(environment)
+
+    def over(self, environment: Environment) -> None:
+        """It has come up, or will not; it may be told of twice."""
+        self._starting.discard(environment)
+        self.resume()
+
+    def wait(self, fleet: Fleet) -> None:
+        """Start an environment of `fleet` when there is room."""
+        self._waiting.setdefault(fleet)
+
+    def resume(self) -> None:
+        """Start what waits, as far as there is room."""
+        while self._waiting and self.has_room():
+            fleet = next(iter(self._waiting))
+            del self._waiting[fleet]
+            if fleet.start_for_waiting():
+                self._waiting[fleet] = None  # it has more, and is last now
+
+
+class Fleet:
+    """The environments of one function, with the code that it has now.
+
+    Args:
+        function: what they run.
+        plan: how; or why it cannot be run.
+        new_environment: makes one.
+        starts: how many may start.
+        on_finished: told of each invocation's end.
+        place_elsewhere: given an invocation that was to run here and must not any more; False if it cannot place it.
+        on_line: told of each line that is logged.
+
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        plan: Plan | CannotRun,
+        *,
+        new_environment: NewEnvironment,
+        starts: Starts,
+        on_finished: Callable[[Report], None],
+        place_elsewhere: Callable[[Invocation, Function], bool],
+        on_line: OnLine,
+    ) -> None:
+        self.function = function
+        self._plan = plan
+        self._new_environment = new_environment
+        self._starts = starts
+        self._on_finished = on_finished
+        self._place_elsewhere = place_elsewhere
+        self._on_line = on_line
+        self._loop = asyncio.get_running_loop()
+        self._environments: set[Environment] = set()
+        self._idle: list[Environment] = []  # the one that was used last is the last
+        self._returning: list[Environment] = []  # the one that answered last is the last
+        self._waiting: deque[Invocation] = deque()  # for a start or a free environment; bounded by concurrency
+        self._failure: Failure | None = None  # why the last attempt did not come up; None once one has
+        self._failures = 0  # attempts in a row that did not
+        self._retry_at = 0.0  # when the next attempt may be
+        self._retired = False  # whether there is newer code
+
+    def __repr__(self) -> str:
+        return f"<Fleet of {self.function.name}, {len(self._environments)} environments, {len(self._waiting)} waiting>"
+
+    def environments(self) -> tuple[Environment, ...]:
+        """Those that have not ended."""
+        return tuple(self._environments)
+
+    def place(self, invocation: Invocation) -> None:
+        """Find an environment for an invocation, or end it with why there is none."""
+        if self._retired:
+            self._displace(invocation)
+        elif self._idle:
+            self._idle.pop().take(invocation)
+        elif not self._take_returning(invocation):
+            self._place_anew(invocation)
+
+    def start_for_waiting(self) -> bool:
+        """Start an environment for an invocation that waits; whether there are more."""
+        if self._waiting:
+            self._start(self._waiting.popleft())
+        return bool(self._waiting)
+
+    def retire(self) -> None:
+        """There is newer code: end what is idle now, and what is busy after its invocation."""
+        self._retired = True
+        for environment in [*self._idle, *self._returning]:
+            environment.end()
+        waiting, self._waiting = self._waiting, deque()
+        for invocation in waiting:
+            self._displace(invocation)
+
+    def end(self) -> None:
+        """End all environments, and the invocations in them."""
+        self.retire()
+        for environment in self.environments():
+            environment.end()
+
+    def end_idle(self, since: float) -> None:
+        """End what has been idle since then, in the event loop's time."""
+        for environment in [one for one in self._idle if one.since <= since]:
+            environment.end()
+
+    def refuse(self, invocation: Invocation, failure: Failure) -> None:
+        """End an invocation without an environment."""
+        log = Log(self.function.name, self._on_line)
+        begin_in_log(log, invocation)
+        self._on_finished(conclude(log, invocation, self.function, failure))
+
+    # What environments tell.
+
+    def came_up(self, environment: Environment) -> None:
+        """The function can be run."""
+        if self._failure is not None and not self._retired:
+            self._failure = None
+            self._failures = 0
+            if self._waiting:
+                self._starts.wait(self)
+        self._starts.over(environment)
+
+    def idle(self, environment: Environment) -> None:
+        """It takes what waits, or waits."""
+        if environment in self._returning:
+            self._returning.remove(environment)
+        if self._retired:
+            environment.end()
+        elif self._waiting:
+            environment.take(self._waiting.popleft())
+        else:
+            self._idle.append(environment)
+
+    def returning(self, environment: Environment) -> None:
+        """It will be idle soon."""
+        if self._retired:
+            environment.end()
+        else:
+            self._returning.append(environment)
+
+    def finished(self, environment: Environment, report: Report) -> None:
+        """An invocation has ended."""
+        self._on_finished(report)
+
+    def init_failed(self, environment: Environment, failure: Failure) -> None:
+        """Say so to all who wait, and for a while to who comes; what it logged is told if it is news."""
+        if failure == self._failure:
+            environment.log.forget()
+        else:
+            environment.log.release()
+        self._failure = failure
+        self._failures += 1
+        self._retry_at = self._loop.time() + min(FIRST_BACK_OFF_S * 2 ** min(self._failures - 1, 10), MAX_BACK_OFF_S)
+        while self._waiting and not self._retired:
+            self.refuse(self._waiting.popleft(), failure)
+
+    def init_too_slow(self, environment: Environment, invocation: Invocation) -> None:
+        """Once more, and within the invocation, whatever else starts."""
+        if self._retired:
+            self._displace(invocation)
+        else:
+            self._start(invocation, within_invocation=True)
+
+    def gone(self, environment: Environment, invocation: Invocation | None) -> None:
+        """It has ended."""
+        self._environments.discard(environment)
+        for where in (self._idle, self._returning):
+            if environment in where:
+                where.remove(environment)
+        self._starts.over(environment)
+        if invocation is not None:
+            self.place(invocation)
+
+    def _take_returning(self, invocation: Invocation) -> bool:
+        late = self._loop.time() - RETURNS_WITHIN_S
+        if not self._returning or self._returning[-1].since < late:
+            return False
+        environment = self._returning.pop()
+        environment.take(invocation)
+        self._loop.call_later(RETURNS_WITHIN_S, self._give_up, environment, invocation)
+        return True
+
+    def _give_up(self, environment: Environment, invocation: Invocation) -> None:
+        """Do not wait any longer for an environment that has not come back."""
+        if environment.waits_with(invocation):
+            environment.give_back()
+            self.place(invocation)
+
+    def _place_anew(self, invocation: Invocation) -> None:
+        if isinstance(self._plan, CannotRun):
+            self.refuse(invocation, Failure(error_type=self._plan.error_type, message=str(self._plan)))
+        elif self._failure is not None and self._loop.time() < self._retry_at:
+            self.refuse(invocation, self._failure)
+        elif self._failure is not None and any(one.phase is Phase.STARTING for one in self._environments):
+            self._waiting.append(invocation)  # one attempt at a time
+        elif self._waiting or not self._starts.has_room():
+            self._waiting.append(invocation)
+            self._starts.wait(self)
+        else:
+            self._start(invocation)
+
+    def _start(self, invocation: Invocation, *, within_invocation: bool = False) -> None:
+        if isinstance(self._plan, CannotRun):
+            raise self._plan  # `place` has seen to that
+        quiet = self._failure is not None
+        environment = self._new_environment(self, self.function, self._plan, within_invocation, quiet)
+        self._environments.add(environment)
+        self._starts.begun(environment)
+        environment.start(invocation)
+
+    def _displace(self, invocation: Invocation) -> None:
+        if not self._place_elsewhere(invocation, self.function):
+            self.refuse(invocation, KILLED)
