@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from hubbub.emulator.clock import Clock
-from hubbub.emulator.functions.pool import Throttled, UnknownFunction
+from hubbub.emulator.functions import Throttled, UnknownFunction
 from hubbub.emulator.services import Document, ServiceClient, ServiceFailed
 
 logger = logging.getLogger("hubbub.emulator")

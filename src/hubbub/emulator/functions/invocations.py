@@ -16,9 +16,9 @@ import msgspec
 
 from hubbub.emulator.clock import Clock, SystemClock
 from hubbub.emulator.definition import Function
+from hubbub.emulator.functions import Throttled, UnknownFunction
 from hubbub.emulator.functions.destinations import Condition, Destinations, Ended, invocation_record
 from hubbub.emulator.functions.outcome import Outcome
-from hubbub.emulator.functions.pool import Throttled, UnknownFunction
 from hubbub.emulator.services import ServiceClient
 from hubbub.gateway.integrations import Invoked
 

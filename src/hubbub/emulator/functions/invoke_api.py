@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hubbub.emulator.definition import EventSource, Function
+from hubbub.emulator.functions import Throttled, UnknownFunction
 from hubbub.emulator.functions.descriptions import (
     VERSION,
     Document,
@@ -29,7 +30,6 @@ from hubbub.emulator.functions.descriptions import (
     describe_mappings,
 )
 from hubbub.emulator.functions.invocations import Invocations
-from hubbub.emulator.functions.pool import Throttled, UnknownFunction
 
 SYNC_PAYLOAD_BYTES = 6 * 1024 * 1024
 """How large a payload may be that is waited for; Lambda's quota."""
