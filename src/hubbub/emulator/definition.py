@@ -194,6 +194,7 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         path: the template's file.
         language: what it was written in.
+        surroundings: what it was resolved in; serverless.yml itself says what its stack is called and where it is.
         outputs: values of the template's outputs by name.
         watched: files besides the functions' code that it was made of.
 
@@ -201,6 +202,7 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
 
     path: Path
     language: Literal["sam", "cloudformation", "serverless"]
+    surroundings: Surroundings = Surroundings()
     functions: tuple[Function, ...] = ()
     apis: tuple[ApiDefinition, ...] = ()
     resources: tuple[Resource, ...] = ()
