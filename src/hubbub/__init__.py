@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hubbub.app import Node
     from hubbub.chat import Caller, Chat, ChatLimits
     from hubbub.client import Client, connect
+    from hubbub.management import ManagementClient
     from hubbub.model import Entry, Principal, Role, RoomKind
     from hubbub.protocol import Ask, Done, Result, Signal
 
@@ -26,6 +27,7 @@ _HOMES = {
     "Client": "hubbub.client",
     "Done": "hubbub.protocol",
     "Entry": "hubbub.model",
+    "ManagementClient": "hubbub.management",
     "Node": "hubbub.app",
     "Principal": "hubbub.model",
     "Result": "hubbub.protocol",
@@ -43,6 +45,7 @@ __all__ = [
     "Client",
     "Done",
     "Entry",
+    "ManagementClient",
     "Node",
     "Principal",
     "Result",
