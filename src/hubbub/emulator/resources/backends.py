@@ -37,6 +37,8 @@ THREADS = 8
 
 LASTING = "items do not expire: moto keeps TimeToLiveSpecification and does not act on it"
 
+NOT_RUN = "executions begin and no state of them is run: moto only keeps them"
+
 _FIRST = asyncio.FIRST_COMPLETED
 
 _ALIASES = {
@@ -199,13 +201,18 @@ class Backends:
         finally:
             await warming
         created = await create_all(resources, self._service, place=self.place, executor=self._executor)
-        lasting = {each.logical_id for each in resources if "TimeToLiveSpecification" in each.properties}
-        if self.endpoint("dynamodb") != self._moto:
-            return created
+        remarks = {each.logical_id: self._remarks(each) for each in resources}
         return tuple(
-            msgspec.structs.replace(each, remarks=(*each.remarks, LASTING)) if each.logical_id in lasting else each
-            for each in created
+            msgspec.structs.replace(each, remarks=(*each.remarks, *remarks[each.logical_id])) for each in created
         )
+
+    def _remarks(self, resource: Resource) -> list[str]:
+        """What moto does not do, of what lives there."""
+        if self.endpoint(KINDS[resource.type].service) != self._moto:
+            return []
+        if resource.type == "AWS::StepFunctions::StateMachine":
+            return [NOT_RUN]
+        return [LASTING] if "TimeToLiveSpecification" in resource.properties else []
 
     async def failed(self) -> None:
         """Wait for a process to end that should not, and raise.
