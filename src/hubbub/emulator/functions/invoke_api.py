@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hubbub.emulator.definition import EventSource, Function
+from hubbub.emulator.definition import ACCOUNT, EventSource, Function
 from hubbub.emulator.functions import Throttled, UnknownFunction
 from hubbub.emulator.functions.descriptions import (
     VERSION,
@@ -95,6 +95,8 @@ def invoke_api(
     invocations: Invocations,
     *,
     sources: Sequence[EventSource] = (),
+    region: str = "us-east-1",
+    account: str = ACCOUNT,
     account_concurrency: int = 1_000,
 ) -> Starlette:
     """The API as an ASGI application.
@@ -105,10 +107,11 @@ def invoke_api(
     Args:
         invocations: how functions are invoked.
         sources: what ListEventSourceMappings knows.
+        region, account: of the ARN of a function that is not found.
         account_concurrency: what GetAccountSettings says.
 
     """
-    api = _Api(invocations, sources, account_concurrency)
+    api = _Api(invocations, sources, f"arn:aws:lambda:{region}:{account}:function:", account_concurrency)
     function = "/2015-03-31/functions/{name}"
     asked = {
         ("GET", "/2015-03-31/functions"): api.list_functions,
@@ -145,7 +148,7 @@ def _answering(operation: Callable[[Request], Awaitable[Response]]) -> Callable[
             response = await operation(request)
         except _Refused as refused:
             response = _error(refused)
-        except UnknownFunction as unknown:
+        except UnknownFunction as unknown:  # it went while the request was read
             response = _error(_Refused(404, "ResourceNotFoundException", f"Function not found: {unknown}"))
         except Throttled as throttled:
             more = {"Reason": throttled.reason}
@@ -169,10 +172,13 @@ def _error(refused: _Refused) -> Response:
 class _Api:
     """The operations."""
 
-    def __init__(self, invocations: Invocations, sources: Sequence[EventSource], account_concurrency: int) -> None:
+    def __init__(
+        self, invocations: Invocations, sources: Sequence[EventSource], arns: str, account_concurrency: int
+    ) -> None:
         self._invocations = invocations
         self._functions = invocations.functions
         self._sources = tuple(sources)
+        self._arns = arns  # what the ARNs of functions begin with
         self._account_concurrency = account_concurrency
         self._since_s = time.time()
 
@@ -268,7 +274,7 @@ class _Api:
     async def list_mappings(self, request: Request) -> Response:
         """ListEventSourceMappings."""
         source, name = (request.query_params.get(key) for key in ("EventSourceArn", "FunctionName"))
-        arn = self._functions.arn(name) if name else None
+        arn = self._functions.arn(self._known(_reference(name)["name"]).name) if name else None
         found = [
             mapping
             for mapping in self._mappings()
@@ -317,18 +323,38 @@ class _Api:
 
     def _function(self, request: Request) -> Function:
         """The function that a request names, once the name and its qualifier are looked at."""
-        name = request.path_params["name"]
-        if (found := _REFERENCE.fullmatch(name)) is None or len(name) > 170:
-            message = (
-                f"1 validation error detected: Value '{name[:200]}' at 'functionName' failed to satisfy constraint: "
-                f"Member must satisfy regular expression pattern: {_REFERENCE.pattern}"
-            )
-            raise _Refused(400, "ValidationException", message)
-        qualifiers = {found["qualifier"], request.query_params.get("Qualifier")} - {None}
-        if len(qualifiers) > 1:
-            message = "The derived qualifier from the function name does not match the specified qualifier."
-            raise _Refused(400, "InvalidParameterValueException", message)
-        return self._functions.get(found["name"])
+        _qualifier(request)
+        return self._known(_reference(request.path_params["name"])["name"])
+
+    def _known(self, name: str) -> Function:
+        try:
+            return self._functions.get(name)
+        except UnknownFunction as unknown:
+            message = f"Function not found: {self._arns}{name}"
+            raise _Refused(404, "ResourceNotFoundException", message) from unknown
+
+
+def _reference(text: str) -> re.Match[str]:
+    """What a function is called by, taken apart."""
+    if (found := _REFERENCE.fullmatch(text)) is None or len(text) > 170:
+        message = (
+            f"1 validation error detected: Value '{text[:200]}' at 'functionName' failed to satisfy constraint: "
+            f"Member must satisfy regular expression pattern: {_REFERENCE.pattern}"
+        )
+        raise _Refused(400, "ValidationException", message)
+    return found
+
+
+def _qualifier(request: Request) -> str | None:
+    """The qualifier that a request has in its function's name, or beside it."""
+    told = request.query_params.get("Qualifier")
+    derived: str | None = _reference(request.path_params["name"])["qualifier"]
+    if told and not re.fullmatch(r"\$LATEST|[a-zA-Z0-9_-]{1,128}", told):
+        raise _Refused(400, "ValidationException", f"expected a version or an alias as Qualifier, got {told[:200]}")
+    if told and derived and told != derived:
+        message = "The derived qualifier from the function name does not match the specified qualifier."
+        raise _Refused(400, "InvalidParameterValueException", message)
+    return told or derived
 
 
 def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
