@@ -17,6 +17,7 @@ import msgspec
 from hubbub.auth import JwtVerifier
 from hubbub.config import Settings, SettingsError, dev_secret, read_keys
 from hubbub.errors import HubbubError, Unavailable
+from hubbub.gateway.integrations.webhook import Webhook
 from hubbub.store import open_store
 
 FILES_OF_ITS_OWN = 100
@@ -40,8 +41,11 @@ class Finding(msgspec.Struct, frozen=True):
 
 async def examine(settings: Settings) -> list[Finding]:
     """Look at everything, and change nothing: what is not there yet is not made."""
-    findings = [Finding("ok", "settings", "all known and possible"), await _keys(settings), await _store(settings)]
-    findings += _folders(settings)
+    findings = [Finding("ok", "settings", "all known and possible")]
+    if settings.handler is not None:
+        findings.append(await _handler(settings, settings.handler))
+    else:
+        findings += [await _keys(settings), await _store(settings), *_folders(settings)]
     findings.append(await _port("port", settings.host, settings.port))
     if settings.admin_port:
         findings.append(await _port("admin port", settings.admin_host or settings.host, settings.admin_port))
@@ -69,6 +73,32 @@ async def _keys(settings: Settings) -> Finding:
     if settings.dev:
         return Finding("warn", "keys", "--dev: everybody on this machine gets tokens by name; not for the public")
     return Finding("ok", "keys", f"{count} to verify tokens with")
+
+
+async def _handler(settings: Settings, url: str) -> Finding:
+    """Whether the endpoint is there. It gets no event, and no call that would do anything."""
+    try:
+        Webhook(url, secrets=settings.handler_secret)
+        async with httpx.AsyncClient(
+            trust_env=False, verify=httpx.create_ssl_context(trust_env=True), timeout=ANSWER_WITHIN_S
+        ) as client:
+            answer = await client.head(url)
+    except ValueError as error:
+        return Finding("fail", "handler", str(error))
+    except httpx.HTTPError as error:
+        reason = str(error) or "no answer in time"
+        return Finding("fail", "handler", f"{url} cannot be called: {reason}; start it, or set another --handler")
+    if answer.is_redirect:
+        where = answer.headers.get("location")
+        return Finding(
+            "warn", "handler", f"{url} redirects to {where}: redirects are not followed; set --handler to it"
+        )
+    if answer.status_code == 404 or answer.is_server_error:
+        words = f"{url} answers {answer.status_code}: is that the right path?"
+        return Finding("warn", "handler", words)
+    if not settings.handler_secret and not settings.dev:
+        return Finding("warn", "handler", f"{url} answers, but calls are not signed; set handler_secret")
+    return Finding("ok", "handler", f"{url} answers")
 
 
 def _store_file(settings: Settings) -> Path | None:

@@ -1,7 +1,7 @@
 """The Python that the documents show is Python that works.
 
 A block after `<!-- runs: chat -->` makes a `Chat`, after `token` a token: these run here. Those after `client`
-speak to a server and run in tests/e2e/test_examples.py.
+speak to a server and run in tests/e2e/test_examples.py; `flask`, `django` and `gateway` run in tests/e2e/test_views.py.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def test_markers_are_of_a_known_kind_and_before_a_block() -> None:
     """Every `runs` marker in the documents names a kind that a test runs, and stands before a Python block."""
     for page in PAGES:
         kinds = re.findall(r"^<!-- runs: (.*) -->\n```python$", page.read_text(encoding="utf-8"), re.MULTILINE)
-        assert set(kinds) <= {"chat", "token", "client"}
+        assert set(kinds) <= {"chat", "token", "client", "flask", "django", "gateway"}
         assert len(kinds) == page.read_text(encoding="utf-8").count("<!-- runs:"), page.name
 
 

@@ -24,6 +24,7 @@ from hubbub.config import (
     load,
     placeholder_of,
     read_keys,
+    read_management_keys,
 )
 
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
@@ -248,6 +249,17 @@ def test_a_file_that_cannot_be_read_is_named(folder: Path):
         ({"store": "sqlite://hubbub.db"}, "store: expected sqlite:///PATH"),
         ({"store": "sqlite:///"}, "store: expected sqlite:///PATH"),
         ({"admin_host": "127.0.0.1"}, "admin_port: expected a port beside admin_host, got none"),
+        ({"handler": "http://x", "app": "myapp:chat"}, "handler: expected either a handler or an app, got both"),
+        ({"handler_secret": "whsec_x"}, "handler: expected the address of an endpoint beside handler_secret, got none"),
+        ({"handler_routes": "say"}, "handler: expected the address of an endpoint beside handler_routes, got none"),
+        (
+            {"handler": "http://x", "handler_routes": "say,$connect"},
+            "handler_routes: expected keys of your own, got $c",
+        ),
+        ({"management_keys": "chat"}, "management_keys: expected an access key, a colon and its secret"),
+        ({"management_keys": "chat:"}, "management_keys: expected an access key, a colon and its secret"),
+        ({"management_keys": ":secret"}, "management_keys: expected an access key, a colon and its secret"),
+        ({"management_keys": "a/b:secret"}, "management_keys: expected an access key, a colon and its secret"),
         ({"admin_port": 8000}, "admin_port: expected another port than port, got 8000 for both"),
         ({"allowed_origins": "app.example.com"}, "allowed_origins: expected origins as browsers send them"),
         ({"allowed_origins": "https://app.example.com/"}, "got 'https://app.example.com/'"),
@@ -290,6 +302,11 @@ def test_a_secret_is_never_shown(folder: Path):
         assert SECRET not in refusal(flags)
     settings = load({"secret": SECRET, "port": 7001}, {})
     assert repr(settings) == str(settings) == "Settings(port=7001, secret=…)"
+    for name in ("handler_secret", "management_keys"):
+        for flags in ({name: f"{SECRET}\0"}, {name: SECRET}, {name: f"a b:{SECRET}"}):
+            assert SECRET not in refusal(flags)
+    handler = load({"handler": "http://x", "handler_secret": SECRET, "management_keys": f"k:{SECRET}"}, {})
+    assert repr(handler) == "Settings(handler='http://x', handler_secret=…, management_keys=…)"
     assert SECRET not in repr(read_keys(settings))
     (folder / "secret.txt").write_bytes(SECRET.encode() + b"\xff")
     with pytest.raises(SettingsError) as refused:
@@ -315,6 +332,13 @@ def test_keys_are_read_from_where_the_settings_say(folder: Path):
     assert (keys.secrets, keys.public_keys) == ([SECRET], ["pem", "pem"])
     keys = read_keys(Settings(jwks_url="https://id.example/jwks"))
     assert (keys.secrets, keys.public_keys) == ([], [])
+
+
+def test_management_keys_are_pairs():
+    """What is before the first colon is the access key; without any there are none."""
+    settings = load({}, {"HUBBUB_MANAGEMENT_KEYS": "chat:a/secret+of=AWS, other:with:colons"})
+    assert read_management_keys(settings) == {"chat": "a/secret+of=AWS", "other": "with:colons"}
+    assert read_management_keys(Settings()) == {}
 
 
 def test_a_secret_file_may_have_older_secrets_below(folder: Path):

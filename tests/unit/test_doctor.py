@@ -9,13 +9,14 @@ import socket
 import sqlite3
 import time
 from collections import namedtuple
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from endpoint import Endpoint, response
 from hubbub import doctor
 from hubbub.config import Settings, dev_secret
 from hubbub.doctor import Finding, examine
@@ -320,6 +321,73 @@ async def test_a_host_that_is_not_here_is_a_failure(host: str):
     assert found.state == "fail"
     assert host in found.words
     assert "--host" in found.words
+
+
+# A handler
+
+
+@pytest.fixture
+async def endpoint() -> AsyncIterator[Endpoint]:
+    async with Endpoint() as running:
+        yield running
+
+
+WHSEC = "whsec_" + "A" * 43 + "="
+
+
+async def test_with_a_handler_nothing_of_a_chat_is_looked_at(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch):
+    """No keys of tokens, no store, no folder; the endpoint is asked without an event."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (65_536, 65_536))
+    endpoint.answer = lambda call: response(405)
+    findings = await examine(Settings(port=0, handler=endpoint.url, handler_secret=[WHSEC]))
+    assert [finding.what for finding in findings] == ["settings", "handler", "port", "clock", "open files"]
+    assert {finding.state for finding in findings} == {"ok"}
+    assert [(call.line, call.body) for call in endpoint.calls] == [("HEAD /events HTTP/1.1", b"")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (response(301, location="/events/"), "redirects to /events/: redirects are not followed"),
+        (response(404), "answers 404: is that the right path?"),
+        (response(503), "answers 503"),
+    ],
+)
+async def test_a_handler_that_answers_oddly_is_a_warning(endpoint: Endpoint, answer: bytes, words: str):
+    """It may yet take events."""
+    endpoint.answer = lambda call: answer
+    found = await look("handler", handler=endpoint.url, handler_secret=[WHSEC])
+    assert found.state == "warn"
+    assert f"{endpoint.url} {words}" in found.words
+
+
+async def test_a_handler_without_a_secret_is_a_warning_but_in_development(endpoint: Endpoint):
+    """Whoever reaches it could play the gateway."""
+    found = await look("handler", handler=endpoint.url)
+    assert (found.state, "set handler_secret" in found.words) == ("warn", True)
+    assert await look("handler", handler=endpoint.url, dev=True) == Finding("ok", "handler", f"{endpoint.url} answers")
+
+
+async def test_a_handler_that_cannot_be_called_is_a_failure():
+    """It is said what to do."""
+    url = f"http://127.0.0.1:{free_port()}/events"
+    found = await look("handler", handler=url, handler_secret=[WHSEC])
+    assert found.state == "fail"
+    assert found.words.startswith(f"{url} cannot be called: ")
+    assert found.words.endswith("; start it, or set another --handler")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"handler": "events"}, "expected an http or https address such as"),
+        ({"handler": "http://x", "handler_secret": ["whsec_YWJj"]}, "expected at least 24 bytes, got 3"),
+    ],
+)
+async def test_a_handler_that_cannot_be_one_is_a_failure(settings: dict[str, Any], words: str):
+    """As `serve` would say."""
+    found = await look("handler", **settings)
+    assert (found.state, words in found.words) == ("fail", True)
 
 
 # Clock and limits
