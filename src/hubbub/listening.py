@@ -30,7 +30,7 @@ class Servers:
     """A node's HTTP servers and the work beside them, which begin one by one and end together."""
 
     def __init__(self) -> None:
-        self._servers: list[_Server] = []
+        self._servers: list[Server] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     def __repr__(self) -> str:
@@ -43,7 +43,10 @@ class Servers:
             CannotStart: it cannot.
 
         """
-        server = _Server(config)
+        await self.serve(Server(config), sockets)
+
+    async def serve(self, server: Server, sockets: list[socket.socket]) -> None:
+        """`listen`, for a server of another kind."""
         self._servers.append(server)
         task = self.own(server.serve(sockets=sockets), "server")
         accepting = asyncio.get_running_loop().create_task(server.accepting.wait())
@@ -87,8 +90,13 @@ class Servers:
                 logger.error("a part of the node failed: %r", outcome, exc_info=outcome)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn in our loop: our signals, and a word when it accepts."""
+class Server(uvicorn.Server):
+    """uvicorn in our loop: our signals, and a word when it accepts.
+
+    Attributes:
+        accepting: set when it does.
+
+    """
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -96,13 +104,16 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
+        """Leave signals to who runs us."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept."""
         await super().startup(sockets)
         self.accepting.set()
 
     def stop_accepting(self) -> None:
+        """Take no further connections; those there are stay."""
         for server in self.servers:
             server.close()
 

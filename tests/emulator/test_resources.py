@@ -19,11 +19,11 @@ import boto3
 import psutil
 import pytest
 
-from hubbub.emulator.children import CannotStart
 from hubbub.emulator.definition import Resource
 from hubbub.emulator.resources import SUPPORTED, Backends, CannotCreate, Created, dynamodb_local
 from hubbub.emulator.resources.backends import LASTING, MOTO, NOT_RUN
 from hubbub.emulator.resources.coercion import coerced
+from hubbub.listening import CannotStart
 from live import BOUND_S, until
 
 KEYS = {

@@ -18,10 +18,6 @@ KEPT_BYTES = 32 * 1024
 """How much of what a child said last is kept."""
 
 
-class CannotStart(Exception):
-    """A process that the stack needs does not run; the message has its last words, or says what to do."""
-
-
 class Child:
     """A running child process; made by `start`.
 

@@ -21,11 +21,12 @@ import msgspec
 from botocore.config import Config  # type: ignore[import-untyped]  # likewise
 from botocore.exceptions import UnknownServiceError  # type: ignore[import-untyped]  # likewise
 
-from hubbub.emulator.children import CannotStart, Child
+from hubbub.emulator.children import Child
 from hubbub.emulator.definition import ACCOUNT, Resource
 from hubbub.emulator.resources import dynamodb_local
 from hubbub.emulator.resources.creating import KINDS, Created, create_all
 from hubbub.emulator.resources.kinds import Place, Service
+from hubbub.listening import CannotStart
 
 ALL = "*"
 """The key in `endpoints` of the services that have no endpoint of their own."""

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from hubbub.emulator.children import CannotStart
+from hubbub.listening import CannotStart
 
 SETTING = "HUBBUB_DYNAMODB_LOCAL"
 
