@@ -195,6 +195,7 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
         path: the template's file.
         language: what it was written in.
         surroundings: what it was resolved in; serverless.yml itself says what its stack is called and where it is.
+        ignored: logical ids of what nothing here needs: permissions, logs, alarms.
         outputs: values of the template's outputs by name.
         watched: files besides the functions' code that it was made of.
 
@@ -208,5 +209,6 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
     resources: tuple[Resource, ...] = ()
     sources: tuple[EventSource, ...] = ()
     unsupported: tuple[Unsupported, ...] = ()
+    ignored: tuple[str, ...] = ()
     outputs: dict[str, Any] = {}  # Any: strings mostly
     watched: tuple[Path, ...] = ()
