@@ -73,7 +73,7 @@ class Environment:
     Attributes:
         function: what it runs.
         phase: what it does.
-        since: when that began, in the event loop's time.
+        since: when that began; monotonic seconds.
         log: its log.
 
     """
@@ -101,7 +101,7 @@ class Environment:
         self._on_end = on_end
         self._init_s = init_s
         self._loop = asyncio.get_running_loop()
-        self.since = self._loop.time()
+        self.since = time.monotonic()
         self._api = RuntimeApi(self)
         self._pipes: list[Pipe] = []
         self._process: Process | None = None  # None until it runs
@@ -275,7 +275,7 @@ class Environment:
             self._drain()
             self._open(invocation)
         self._enter(Phase.BUSY)
-        left_s = self._began + self.function.timeout_s - self._loop.time()
+        left_s = self._began + self.function.timeout_s - time.monotonic()
         self._api.give(
             Delivery(
                 request_id=invocation.request_id,
@@ -290,7 +290,7 @@ class Environment:
     def _open(self, invocation: Invocation) -> None:
         """From here on the log and the time are the invocation's."""
         self._has_begun = True
-        self._began = self._loop.time()
+        self._began = time.monotonic()
         begin_in_log(self.log, invocation)
         self._timer = self._loop.call_later(self.function.timeout_s, self._timed_out)
 
@@ -348,7 +348,7 @@ class Environment:
         self._conclude(invocation, failure)
 
     def _conclude(self, invocation: Invocation, result: bytes | Failure) -> None:
-        now = self._loop.time()
+        now = time.monotonic()
         self._drain()
         if self._process is not None:
             self._peak_bytes = max(self._peak_bytes, resident_bytes(self._process.pid))
@@ -367,11 +367,11 @@ class Environment:
         self._owner.finished(self, report)
 
     def _init_elapsed_ms(self) -> float:
-        return (self._loop.time() - self.since) * 1_000
+        return (time.monotonic() - self.since) * 1_000
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
-        self.since = self._loop.time()
+        self.since = time.monotonic()
 
     def _drain(self) -> None:
         for pipe in self._pipes:

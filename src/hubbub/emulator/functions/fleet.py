@@ -8,6 +8,7 @@ first. Source: docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -47,7 +48,7 @@ class Starts:
     def has_room(self) -> bool:
         """Whether another may start."""
         if len(self._starting) >= self._limit:
-            late = asyncio.get_running_loop().time() - STARTS_WITHIN_S
+            late = time.monotonic() - STARTS_WITHIN_S
             self._starting = {one for one in self._starting if one.phase is Phase.STARTING and one.since > late}
         return len(self._starting) < self._limit
 
@@ -153,7 +154,7 @@ class Fleet:
             environment.end()
 
     def end_idle(self, since: float) -> None:
-        """End what has been idle since then, in the event loop's time."""
+        """End what has been idle since then; monotonic seconds."""
         for environment in [one for one in self._idle if one.since <= since]:
             environment.end()
 
@@ -204,7 +205,7 @@ class Fleet:
             environment.log.release()
         self._failure = failure
         self._failures += 1
-        self._retry_at = self._loop.time() + min(FIRST_BACK_OFF_S * 2 ** min(self._failures - 1, 10), MAX_BACK_OFF_S)
+        self._retry_at = time.monotonic() + min(FIRST_BACK_OFF_S * 2 ** min(self._failures - 1, 10), MAX_BACK_OFF_S)
         while self._waiting and not self._retired:
             self.refuse(self._waiting.popleft(), failure)
 
@@ -226,7 +227,7 @@ class Fleet:
             self.place(invocation)
 
     def _take_returning(self, invocation: Invocation) -> bool:
-        late = self._loop.time() - RETURNS_WITHIN_S
+        late = time.monotonic() - RETURNS_WITHIN_S
         if not self._returning or self._returning[-1].since < late:
             return False
         environment = self._returning.pop()
@@ -243,7 +244,7 @@ class Fleet:
     def _place_anew(self, invocation: Invocation) -> None:
         if isinstance(self._plan, CannotRun):
             self.refuse(invocation, Failure(error_type=self._plan.error_type, message=str(self._plan)))
-        elif self._failure is not None and self._loop.time() < self._retry_at:
+        elif self._failure is not None and time.monotonic() < self._retry_at:
             self.refuse(invocation, self._failure)
         elif self._failure is not None and any(one.phase is Phase.STARTING for one in self._environments):
             self._waiting.append(invocation)  # one attempt at a time

@@ -90,7 +90,10 @@ class Log:
 
     def say(self, text: str) -> None:
         """A line of Lambda's own."""
-        self._keep(text.encode())
+        self._tell_dropped()
+        if self._tail and not self._tail.endswith(b"\n"):
+            self._tail += b"\n"
+        self.keep(text.encode() + b"\n")
         self._emit("platform", text)
 
     def hold(self) -> None:
@@ -108,8 +111,7 @@ class Log:
         self._held = None
 
     def printed(self, stream: Literal["stdout", "stderr"], line: bytes) -> None:
-        """A line of the function's."""
-        self._keep(line)
+        """A line of the function's; its bytes have been kept."""
         cost = len(line) + LINE_COST_BYTES
         if not self._afford(cost):
             self._dropped_bytes += len(line) + 1
@@ -121,10 +123,17 @@ class Log:
         """Whether what is printed now is thrown away."""
         return self._dropped_bytes > 0 and not self._afford(0)
 
-    def flood(self, output: bytes) -> None:
-        """What was printed meanwhile, without a look at its lines."""
-        self._dropped_bytes += len(output)
-        self._keep(output[-TAIL_BYTES:].removesuffix(b"\n"))
+    def skip(self, size: int) -> None:
+        """So many bytes were printed meanwhile, without a look at their lines."""
+        self._dropped_bytes += size
+
+    def keep(self, output: bytes) -> None:
+        """Keep what was printed for the tail, whatever becomes of its lines."""
+        if self._request_id is None:
+            return
+        self._tail += output[-TAIL_BYTES:]
+        if len(self._tail) > 4 * TAIL_BYTES:
+            del self._tail[:-TAIL_BYTES]
 
     def _afford(self, cost: int) -> bool:
         now = time.monotonic()
@@ -140,14 +149,6 @@ class Log:
             size = self._dropped_bytes / 1e6
             self._dropped_bytes = 0
             self._emit("platform", f"[{size:,.1f} MB of output are left out here: too much at once]")
-
-    def _keep(self, line: bytes) -> None:
-        if self._request_id is None:
-            return
-        self._tail += line
-        self._tail += b"\n"
-        if len(self._tail) > 4 * TAIL_BYTES:
-            del self._tail[:-TAIL_BYTES]
 
     def _emit(self, stream: Literal["stdout", "stderr", "platform"], text: str) -> None:
         at = time.time()
@@ -226,8 +227,9 @@ class Pipe:
             self.close()
 
     def _feed(self, chunk: bytes) -> None:
+        self._log.keep(chunk)
         if self._log.is_flooded():
-            self._log.flood(chunk)
+            self._log.skip(len(chunk))
             self._partial.clear()
             self._cut = not chunk.endswith(b"\n")
             return

@@ -76,6 +76,10 @@ class Functions:
         on_log: called with each line that functions and Lambda log; must not block or raise.
         on_report: called after each invocation; must not block or raise.
 
+    Attributes:
+        mark: what the marks of all its processes begin with (`bootstrap/warden.py`).
+        folder: where its layers and homes are; None before it runs, and gone after.
+
     """
 
     def __init__(
@@ -108,7 +112,8 @@ class Functions:
         self._held = 0  # concurrency that functions have reserved
         self._alive: set[Environment] = set()  # environments of which something is left
         self._made = 0  # how many there have been
-        self._name = random_bytes(8).hex()  # of this pool, in the marks of its processes
+        self.mark = f"{random_bytes(8).hex()}."
+        self.folder: Path | None = None
         self._stirred = asyncio.Event()  # set while there may be something to look at
         self._told: set[tuple[str, str]] = set()  # warnings by function
         self._running = False
@@ -120,10 +125,10 @@ class Functions:
         return f"<Functions {len(self._fleets)}, {len(self._alive)} environments, {self._in_flight.total()} in flight>"
 
     async def __aenter__(self) -> Self:
-        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="hubbub-functions-"))
+        folder = self.folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="hubbub-functions-"))
         (folder / "home").mkdir()
         self._runtimes = Runtimes(folder, self._shared, region=self._region)
-        self._warden = Warden(f"{self._name}.", folder)
+        self._warden = Warden(self.mark, folder)
         try:
             await self._warden.start()
             self._running = True
@@ -317,7 +322,7 @@ class Functions:
         environment = Environment(
             function,
             plan,
-            mark=f"{self._name}.{self._made}",
+            mark=f"{self.mark}{self._made}",
             owner=owner,
             warden=self._warden,
             on_line=self._on_log,
@@ -343,7 +348,6 @@ class Functions:
     async def _look(self) -> None:
         """Watch over processes: end what has too much in memory, or has been idle for long."""
         census = Census()
-        loop = asyncio.get_running_loop()
         while True:
             at_work = {one.pid: one for one in self._alive if one.phase in (Phase.BUSY, Phase.STARTING) and one.pid}
             self._stirred.clear()
@@ -352,7 +356,7 @@ class Functions:
                 environment.check_memory(families[pid])
             self._starts.resume()
             for fleet in self._fleets.values():
-                fleet.end_idle(loop.time() - self._idle_s)
+                fleet.end_idle(time.monotonic() - self._idle_s)
             if self._in_flight.total():
                 await asyncio.sleep(LOOK_EVERY_S)
             else:

@@ -1,0 +1,30 @@
+"""What tests of the emulator share: the loops that they run on, and a folder's worth of function."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+from functionlab import Source
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+ON_BOTH_LOOPS = ("test_children", "test_environments", "test_listener", "test_pool", "test_proxy")
+"""Processes, pipes and sockets directly on the loop: what differs between the loops is there."""
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, LoopFactory]:
+    """The loops that a test runs on, one after the other."""
+    factories: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
+    if item.path.stem in ON_BOTH_LOOPS and item.get_closest_marker("parametrize") is None:
+        factories["uvloop"] = uvloop.new_event_loop
+    return factories
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    """A function's folder, empty."""
+    return Source(tmp_path / "code")
