@@ -11,11 +11,17 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import yaml
 
 from hubbub.emulator.template.errors import TemplateError
+
+_DEEPEST = 200
+"""How many levels a document may have; more than anybody writes and fewer than Python can walk."""
+
+_MOST = 500_000
+"""How many values a document may have once its aliases are written out."""
 
 _TAG = "tag:yaml.org,2002:"
 
@@ -125,14 +131,42 @@ def read_text(path: Path) -> str:
 def parse_yaml(text: str, path: Path) -> Any:  # Any: whatever a file holds
     """What a YAML text holds, see `read_document`; `path` is what it is said to be from."""
     try:
-        node = yaml.compose(text, Loader=_Loader)
+        node = _composed(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else None
         raise TemplateError(path, line, f"the YAML cannot be read: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise TemplateError(path, None, f"the YAML cannot be read: {error}") from error
+    except RecursionError as error:
+        raise TemplateError(path, None, "the YAML is nested too deeply") from error
     return None if node is None else _Builder(path).value(node)
+
+
+def _composed(text: str) -> yaml.Node | None:
+    """The text's nodes. In brackets PyYAML lets no plain scalar have a question mark, as cron's have; libyaml does."""
+    try:
+        return yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError:
+        if _Fallback is None or not _is_shallow(text):
+            raise
+        try:
+            return yaml.compose(text, Loader=_Fallback)
+        except yaml.YAMLError:
+            pass  # what PyYAML says of it is easier to understand
+        raise
+
+
+def _is_shallow(text: str) -> bool:
+    """Whether libyaml can read a text without running out of stack, which ends the process."""
+    depth, deepest = 0, 0
+    try:
+        for event in yaml.parse(text, Loader=_Fallback or _Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            deepest = max(depth, deepest)
+    except yaml.YAMLError:
+        return False
+    return deepest <= _DEEPEST
 
 
 def copy_of(value: Any) -> Any:  # Any: whatever a file holds
@@ -175,15 +209,26 @@ def name_of(value: Any) -> str:  # Any: whatever a file holds
     return str(value)
 
 
+_Resolvers = dict[str | None, list[tuple[str, re.Pattern[str]]]]
+
+_RESOLVERS: _Resolvers = {
+    None: [(_TAG + name, re.compile(f"(?:{pattern.pattern})\\Z")) for name, pattern in _SCALARS.items()]  # any start
+}
+
+
 class _Loader(yaml.SafeLoader):
     """Composes nodes with js-yaml's idea of what a plain scalar is."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  PyYAML's own attribute
+    yaml_implicit_resolvers = _RESOLVERS
 
 
-for _name, _pattern in _SCALARS.items():
-    _whole = re.compile(f"(?:{_pattern.pattern})\\Z")
-    _Loader.yaml_implicit_resolvers.setdefault(cast("str", None), []).append((_TAG + _name, _whole))  # for any start
+def _fallback() -> type[yaml.SafeLoader] | None:
+    """The same by libyaml, where PyYAML comes with it."""
+    base = getattr(yaml, "CSafeLoader", None)
+    return base and type("_LibraryLoader", (base,), {"yaml_implicit_resolvers": _RESOLVERS})
+
+
+_Fallback = _fallback()
 
 
 class _Builder:
@@ -191,13 +236,18 @@ class _Builder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._open: set[int] = set()
+        self._open: set[int] = set()  # from the root to what is being made: an alias may not lead back into it
+        self._made = 0
 
     def value(self, node: yaml.Node) -> Any:  # Any: whatever a file holds
         """The value of a node, with everything below it."""
         place = self._place(node)
         if id(node) in self._open:
             raise TemplateError(self._path, place.line, "the YAML holds itself by an alias")
+        self._made += 1
+        if len(self._open) > _DEEPEST or self._made > _MOST:
+            what = "the YAML is nested too deeply or, with its aliases written out, too large"
+            raise TemplateError(self._path, place.line, what)
         self._open.add(id(node))
         try:
             if node.tag.startswith("!") and node.tag != "!":
@@ -315,6 +365,8 @@ def _check_json(text: str, path: Path) -> None:
         json.loads(text)
     except json.JSONDecodeError as error:
         raise TemplateError(path, error.lineno, f"the JSON cannot be read: {error.msg}") from error
+    except RecursionError as error:
+        raise TemplateError(path, None, "the JSON is nested too deeply") from error
 
 
 def walk(value: Any) -> Iterator[Any]:  # Any: whatever a file holds

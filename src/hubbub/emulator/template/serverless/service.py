@@ -230,11 +230,19 @@ class _Reading:
 
     def _items(self, key: str) -> Any:  # Any: whatever a file holds
         """What is at a key of the file; of a list, each item for itself, so that they can be put together."""
-        value = self._resolver.found(key)
+        value = self._found(key)
         if isinstance(value, Listing):
             for index in range(len(value)):
-                self._resolver.found(key, str(index))
+                self._found(key, str(index))
         return value
+
+    def _found(self, *keys: str) -> Any:  # Any: whatever a file holds
+        """What is at `keys`, variables below it left; None, and a fault, where a variable has no value."""
+        try:
+            return self._resolver.found(*keys)
+        except TemplateError as fault:
+            self._faults.append(fault)
+            return None
 
     def _get(self, *keys: str) -> Any:  # Any: whatever a file holds
         """What is at `keys`; None, and a fault, where a variable in it has no value."""
@@ -251,7 +259,7 @@ class _Reading:
     def _parts(self, keys: tuple[str, ...], wanted: tuple[str, ...] | list[str]) -> Section:
         """A mapping, with these of its keys and no others."""
         place = self._resolver.place_of(*keys)
-        value = self._resolver.found(*keys)
+        value = self._found(*keys)
         whole = Section(place) if value is None else as_section(value, place, ".".join(keys))
         section = Section(place)
         for key in wanted:
@@ -265,13 +273,13 @@ class _Reading:
             provider.put(name, value, self._resolver.place_of("provider", *keys))
 
     def _provider_keys(self) -> Section:
-        provider = self._resolver.found("provider")
+        provider = self._found("provider")
         return provider if isinstance(provider, Section) else Section(self._resolver.place_of("provider"))
 
     def _functions(self) -> dict[str, FunctionEntry]:
         functions: dict[str, FunctionEntry] = {}
         for key in self._resolver.root["functions"]:
-            if self._resolver.found("functions", key) is not None:
+            if self._found("functions", key) is not None:
                 section = self._parts(("functions", key), _FUNCTION)
                 place = self._resolver.root["functions"].place_of(key)
                 functions[key] = FunctionEntry(key, section, tuple(self._events(key)), place)
@@ -279,14 +287,14 @@ class _Reading:
 
     def _events(self, function: str) -> list[Event]:
         keys = ("functions", function, "events")
-        events, place = self._resolver.found(*keys), self._resolver.place_of(*keys)
+        events, place = self._found(*keys), self._resolver.place_of(*keys)
         if events is None:
             return []
         if not isinstance(events, Listing):
             raise TemplateError(*place, f"expected a list as events, got {name_of(events)}")
         found: list[Event] = []
         for index in range(len(events)):
-            event = self._resolver.found(*keys, str(index))
+            event = self._found(*keys, str(index))
             where = events.places[index]
             if isinstance(event, Text):  # such as `- alexaSkill`
                 found.append(Event(str(event), None, where))
