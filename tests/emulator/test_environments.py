@@ -435,7 +435,8 @@ async def test_memory_that_forked_processes_share_counts_once(source: Source) ->
 
 SLOW_TO_COME_UP = """
 import os, time
-tries = len(open("tries", "a+").read()) if not open("tries", "a").write("x") else 0
+with open("tries", "a") as tries:
+    tries.write("x")
 print("try", os.path.getsize("tries"))
 if os.path.getsize("tries") <= {slow}:
     time.sleep(600)

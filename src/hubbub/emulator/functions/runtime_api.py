@@ -17,7 +17,7 @@ MAX_PAYLOAD_BYTES = 6_291_556
 """How long a response may be: 6 MB and 100 bytes."""
 
 MAX_HEAD_BYTES = 2 * 1024 * 1024
-"""How long the head of a request may be: AWS's client puts up to 1 MB of a fault into a header."""
+"""How long the head of a request, or its trailers, may be: AWS's client puts up to 1 MB of a fault into a header."""
 
 _PREFIX = b"/2018-06-01/runtime/"
 _SAID_NEXT = "a runtime that has asked for the next invocation"
@@ -215,13 +215,12 @@ def _trailing_error_of(request: _Request) -> Answer | None:
 class _Request:
     """One request, as it arrives: the body of one that is too long is counted and not kept."""
 
-    __slots__ = ("body_bytes", "chunks", "head_bytes", "headers", "path", "verb")
+    __slots__ = ("body_bytes", "chunks", "headers", "path", "verb")
 
     def __init__(self) -> None:
         self.verb = b""
         self.path = b""
         self.headers: dict[bytes, bytes] = {}
-        self.head_bytes = 0
         self.chunks: list[bytes] = []
         self.body_bytes = 0
 
@@ -232,13 +231,15 @@ class _Request:
 class _Connection(asyncio.Protocol):
     """One connection of a process; requests follow each other on it."""
 
-    __slots__ = ("_api", "_parser", "_request", "_transport")
+    __slots__ = ("_api", "_head_bytes", "_keeps_alive", "_parser", "_request", "_transport")
 
     def __init__(self, api: RuntimeApi) -> None:
         self._api = api
         self._parser = httptools.HttpRequestParser(self)
         self._request = _Request()
         self._transport: asyncio.Transport | None = None
+        self._head_bytes = 0  # that have come since a head ended, or a piece of a body came
+        self._keeps_alive = True  # whether the connection stays after the answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A process has connected."""
@@ -253,8 +254,11 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Part of a request."""
         try:
+            self._head_bytes += len(data)
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.abort()
+        if self._head_bytes > MAX_HEAD_BYTES:
             self.abort()
 
     def on_message_begin(self) -> None:
@@ -264,15 +268,14 @@ class _Connection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         """Part of its target."""
         self._request.path += url
-        self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer after the body."""
         self._request.headers[name.lower()] = value
-        self._count_head(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
         """Its head is here."""
+        self._head_bytes = 0
         self._request.verb = self._parser.get_method()
         self._request.path = self._request.path.partition(b"?")[0]
         if self._request.headers.get(b"expect", b"").lower() == b"100-continue":
@@ -280,6 +283,7 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Part of its body."""
+        self._head_bytes = 0
         request = self._request
         request.body_bytes += len(body)
         if request.body_bytes <= MAX_PAYLOAD_BYTES:
@@ -289,6 +293,8 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """All of it is here."""
+        self._head_bytes = 0
+        self._keeps_alive = self._parser.should_keep_alive()
         self._api.handle(self, self._request)
 
     def deliver(self, delivery: Delivery) -> None:
@@ -326,13 +332,8 @@ class _Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def _close_if_asked(self) -> None:
-        if not self._parser.should_keep_alive() and self._transport is not None:
+        if not self._keeps_alive and self._transport is not None:
             self._transport.close()
-
-    def _count_head(self, size: int) -> None:
-        self._request.head_bytes += size
-        if self._request.head_bytes > MAX_HEAD_BYTES:
-            self.abort()
 
 
 _ONE_LINE = {ord("\r"): " ", ord("\n"): " "}
