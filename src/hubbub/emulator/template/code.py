@@ -24,7 +24,9 @@ _ARCHIVES = (".zip", ".jar")
 _LARGEST: Final = 1 << 30
 """Bytes that an archive may unpack to; Lambda itself allows a quarter of that."""
 
-_COMPILED = ("dotnet", "go1", "java")
+_FOREIGN = ("dotnet", "go1", "java", "ruby")
+"""Runtimes that nothing here runs."""
+
 _BUILDS = ("esbuild", "makefile", "rust-cargolambda", "go1.x", "dotnet")
 """Build methods whose outcome is not what lies in the folder."""
 
@@ -65,8 +67,16 @@ class CodeFinder:
         if path is None:
             of.note("its code is in S3 and not here: what calls it gets an error; make Code the path of a folder")
             return None
-        folder = self._unpacked(of, "Code", path)
-        return self._built(of, folder)
+        runtime = of.text("Runtime", "")
+        if runtime.startswith(_FOREIGN):
+            of.note(
+                f"{runtime} does not run here, only Python, Node.js and executables do: what calls it gets an error"
+            )
+            return None
+        built = self._build_folder(of.shown_id)
+        if not path.exists() and built.is_dir():
+            return built
+        return self._built(of, self._unpacked(of, "Code", path))
 
     def layer(self, of: Declared) -> Path | None:
         """The folder that a layer adds to `/opt`; None, and it is named, where that is not on this machine.
@@ -161,11 +171,10 @@ class CodeFinder:
     def _built(self, of: Declared, source: Path) -> Path:
         """The folder that `sam build` made, for a function that does not run unbuilt."""
         runtime, method = of.text("Runtime", ""), str(of.metadata.get("BuildMethod", ""))
-        needs_build = (
-            runtime.startswith(_COMPILED)
-            or (runtime.startswith("provided") and not (source / "bootstrap").is_file())
-            or (method.startswith(_BUILDS) and not _has_handler(source, of.text("Handler", "")))
-        )
+        if runtime.startswith("provided"):
+            needs_build = not (source / "bootstrap").is_file()
+        else:
+            needs_build = method.startswith(_BUILDS) and not _has_handler(source, of.text("Handler", ""))
         if not needs_build:
             return source
         built = self._build_folder(of.shown_id)

@@ -60,6 +60,13 @@ class Absent:
 ABSENT: Final = Absent()
 """What `AWS::NoValue` is: the property, or the element, is not there."""
 
+
+class MadeUp(str):
+    """What stands for a value that only AWS would know; lists are seen in it where lists are expected."""
+
+    __slots__ = ()
+
+
 Line = int | None
 
 _VARIABLE = re.compile(r"\$\{(!?)([^{}]*)\}")
@@ -69,7 +76,9 @@ def as_text(value: Value) -> str | None:
     """A text, number or boolean as CloudFormation writes it; None for anything else."""
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value) if isinstance(value, str | int | float) else None
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int | float) else None
 
 
 def _arguments(names: Names, function: str, value: Value, line: Line, *expected: str) -> list[Value]:
@@ -86,6 +95,8 @@ def _shown(value: Value) -> str:
 
 def _list(names: Names, function: str, value: Value, line: Line) -> list[Value]:
     made = names.resolve(value, line)
+    if isinstance(made, MadeUp):
+        return [made]
     if not isinstance(made, list):
         raise names.error(line, f"expected a list in {function}, got {_shown(made)}")
     return made
@@ -140,13 +151,17 @@ def _split(names: Names, value: Value, line: Line) -> Value:
     between = names.text(delimiter, line)
     if not between:
         raise names.error(line, "expected a delimiter in Fn::Split, got an empty text")
-    return names.text(text, line).split(between)
+    whole = names.text(text, line)
+    kind = MadeUp if isinstance(whole, MadeUp) else str
+    return [kind(part) for part in whole.split(between)]
 
 
 def _select(names: Names, value: Value, line: Line) -> Value:
     index, elements = _arguments(names, "Fn::Select", value, line, "index", "list")
     position = names.text(index, line)
     listed = _list(names, "Fn::Select", elements, line)
+    if position.isdecimal() and any(isinstance(one, MadeUp) for one in listed):
+        return listed[min(int(position), len(listed) - 1)]
     if not position.isdecimal() or int(position) >= len(listed):
         raise names.error(line, f"expected an index into {len(listed)} elements in Fn::Select, got {position}")
     return listed[int(position)]

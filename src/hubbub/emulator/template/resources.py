@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hubbub.emulator.definition import Surroundings, Unsupported
 from hubbub.emulator.template.declared import Declared
-from hubbub.emulator.template.intrinsics import ABSENT
+from hubbub.emulator.template.intrinsics import ABSENT, MadeUp
 from hubbub.emulator.template.returns import Returned, is_known, returned
 from hubbub.emulator.template.sam import LocalPath
 from hubbub.emulator.template.scope import Scope, closest
@@ -68,8 +68,6 @@ class Template(Scope):
 
     def _declared(self) -> Iterator[tuple[str, Declared]]:
         section = self.section("Resources")
-        if not section:
-            raise self.error(line_of(self.document), "expected Resources, got a template without")
         for logical_id, body in section.items():
             line = line_of(section, logical_id)
             if not isinstance(body, Mapping):
@@ -141,7 +139,7 @@ class Template(Scope):
         if is_known(of.type):
             has = ", ".join(attributes) or "none"
             raise self.error(line, f"expected an attribute of {logical_id} ({of.type}; it has {has}), got {name!r}")
-        return f"{of.logical_id}.{name}"
+        return MadeUp(f"{of.logical_id}.{name}")
 
     def _referred(self, logical_id: str, line: int | None) -> Declared:
         """The resource of that name, noted as what the one being resolved needs."""
@@ -176,7 +174,7 @@ class Template(Scope):
     def _output(self, of: Declared, name: str, line: int | None) -> Value:
         inner = self.nested(of)
         if inner is None:
-            return f"{of.logical_id}.Outputs.{name}"
+            return MadeUp(f"{of.logical_id}.Outputs.{name}")
         outputs = inner.outputs()
         if name not in outputs:
             has = ", ".join(outputs) or "none"

@@ -10,6 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from hubbub.emulator.template.declared import Declared
+from hubbub.emulator.template.intrinsics import MadeUp
+
+_COMPLETE: Final = (
+    *("AWS::ApiGatewayV2::", "AWS::DynamoDB::", "AWS::Lambda::", "AWS::S3::Bucket", "AWS::SNS::", "AWS::SQS::"),
+    *("AWS::SSM::Parameter", "AWS::SecretsManager::Secret"),
+)
 
 STREAM_LABEL: Final = "2024-01-01T00:00:00.000"
 """When every table's stream is said to have been made; on AWS that is part of its ARN."""
@@ -43,13 +49,14 @@ def returned(of: Declared) -> Returned:
 
 def is_known(type_: str) -> bool:
     """Whether the attributes of this type are all known, so that another one is a mistake."""
-    return type_ in _KNOWN
+    return type_ in _KNOWN and type_.startswith(_COMPLETE)
 
 
 def _unknown(of: Declared) -> Returned:
     _, service, kind = (*of.type.split("::"), "", "")[:3]
     name = of.generated_name(128)
-    return Returned(name, name, {"Arn": of.arn(service.lower() or "custom", f"{kind.lower()}/{name}")})
+    arn = of.arn(service.lower() or "custom", f"{kind.lower()}/{name}")
+    return Returned(name, MadeUp(name), {"Arn": MadeUp(arn)})
 
 
 def _named(key: str, arn: str, *, limit: int = 64, ref: str = "name", **more: str) -> Callable[[Declared], Returned]:
@@ -162,8 +169,9 @@ def _url(of: Declared) -> Returned:
 def _table(of: Declared) -> Returned:
     name = of.text("TableName", of.generated_name(255))
     arn = of.arn("dynamodb", f"table/{name}")
-    attributes = {"Arn": arn, "TableId": _uuid(of)}
-    if of.get("StreamSpecification") or of.type == "AWS::DynamoDB::GlobalTable":
+    is_global = of.type == "AWS::DynamoDB::GlobalTable"
+    attributes = {"Arn": arn, "TableId": _uuid(of)} if is_global else {"Arn": arn}
+    if is_global or of.get("StreamSpecification"):
         attributes["StreamArn"] = f"{arn}/stream/{STREAM_LABEL}"
     return Returned(name, name, attributes)
 

@@ -106,6 +106,8 @@ class _Opening:
         given: Mapping[str, str],
         prefix: str = "",
     ) -> Template:
+        if not document.get("Resources"):
+            raise TemplateError(path, line_of(document, "Resources"), "expected Resources, got a template without")
         bare = _scope(document, path, surroundings, given, self.unsupported, prefix)
         expanded = _scope(expand(bare, self.watched), path, surroundings, given, self.unsupported, prefix)
         paths: Mapping[str, LocalPath] = {}
