@@ -128,6 +128,7 @@ async def test_a_view_that_is_late_is_502(endpoint: Endpoint):
         with pytest.raises(InvalidStatus) as refused:
             async with client(node):
                 pass
+        await until(lambda: node.webhook.calls == {"timeout": 1}, "the call's own end")
     assert refused.value.response.status_code == 502
 
 

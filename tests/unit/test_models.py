@@ -137,6 +137,12 @@ def test_a_part_that_is_called_ref_is_no_reference():
     assert body_validator({"$default": schema}, "$default")('{"$ref": "nowhere"}')
 
 
+def test_what_stands_beside_a_reference_means_nothing():
+    """So says draft 4; it need not even lead anywhere."""
+    schema = {"$ref": "#/definitions/a", "items": {"$ref": "nowhere"}, "maxItems": 0, "definitions": {"a": {}}}
+    assert body_validator({"$default": schema}, "$default")("[1]")
+
+
 @pytest.mark.parametrize(
     ("schema", "words"),
     [

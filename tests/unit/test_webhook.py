@@ -75,6 +75,7 @@ async def test_the_event_is_posted_as_json_with_headers_that_name_it(endpoint: E
     assert got.body == msgspec.json.encode(event())
     assert got.headers["host"] == f"127.0.0.1:{endpoint.port}"
     assert got.headers["content-type"] == "application/json"
+    assert got.headers["accept-encoding"] == "identity"
     assert got.headers["hubbub-event-type"] == "MESSAGE"
     assert got.headers["hubbub-route-key"] == "$default"
     assert got.headers["hubbub-connection-id"] == "TXzPWdnOjoECGjA="
@@ -268,6 +269,21 @@ async def test_garbage_is_a_failure(endpoint: Endpoint, answer: bytes, words: st
             await calling
     assert words in str(failed.value)
     assert endpoint.url in str(failed.value)
+
+
+async def test_an_answer_that_is_not_read_to_its_end_blocks_no_other(endpoint: Endpoint):
+    """Its connection is given up, and its place is free."""
+    answers = [
+        response(200, b"x" * 200_000),
+        response(200, b"x" * 200_000, content_encoding="gzip"),
+        response(200, "fine"),
+    ]
+    endpoint.answer = lambda call: answers.pop(0)
+    async with Webhook(endpoint.url, max_calls=1, timeout_s=BOUND_S) as webhook:
+        for _ in range(2):
+            with pytest.raises(HandlerFailed):
+                await webhook(event())
+        assert (await webhook(event())).body == "fine"
 
 
 async def test_a_body_for_a_client_is_text(endpoint: Endpoint):

@@ -162,17 +162,17 @@ class Webhook:
         self._max_response_bytes = max_response_bytes
         self._max_calls = max_calls
         self._retry_after_s = tuple(retry_after_s)
-        self._free = asyncio.Semaphore(max_calls)
+        self._free = asyncio.Semaphore(max_calls)  # the pool's own queue is searched for every call that ends
         self._transport: httpx.AsyncHTTPTransport | None = None  # None while it is not entered
 
     def __repr__(self) -> str:
         return f"<Webhook {self.url}{', signed' if self._keys else ''}>"
 
     async def __aenter__(self) -> Webhook:
-        # The transport alone: a client would keep the cookies of one call and send them with the next, another user's.
+        # The transport alone: a client would keep the cookies of one call and send them with the next, another user's,
+        # and go through the environment's proxies.
         self._transport = httpx.AsyncHTTPTransport(
             verify=httpx.create_ssl_context(trust_env=True),  # that is, SSL_CERT_FILE counts
-            trust_env=False,  # and proxies do not
             limits=httpx.Limits(
                 max_connections=self._max_calls,
                 max_keepalive_connections=self._max_calls,
