@@ -197,7 +197,9 @@ class _Api:
         if kind == "Event":
             request_id = self._invocations.enqueue(function.name, payload, trace_id=trace_id)
             return Response(status_code=202, headers={"x-amzn-RequestId": request_id})
-        outcome = await self._functions.invoke(function.name, payload, client_context=client_context, trace_id=trace_id)
+        qualifier = _qualifier(request)
+        name = f"{function.name}:{qualifier}" if qualifier else function.name
+        outcome = await self._functions.invoke(name, payload, client_context=client_context, trace_id=trace_id)
         headers = {"x-amzn-RequestId": outcome.request_id, "X-Amz-Executed-Version": VERSION}
         if outcome.error is not None:
             headers["X-Amz-Function-Error"] = outcome.error
