@@ -149,6 +149,10 @@ class Backends:
         stack.push_async_callback(child.stop)
         self._children.append((child, url))
 
+    def move(self, region: str) -> None:
+        """Let everything be in another region; before anything is made."""
+        self.place = Place(region, self.place.account)
+
     def endpoint(self, service: str) -> str:
         """The URL of a service, by botocore's name or that in ARNs."""
         name = _service_name(service)
