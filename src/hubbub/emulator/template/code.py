@@ -89,6 +89,9 @@ class CodeFinder:
         if path is None:
             of.note("its content is in S3 and not here: functions run without it; make Content the path of a folder")
             return None
+        built = self._build_folder(of.template.prefix + self._local(of)[0])
+        if not path.exists() and built.is_dir():
+            return built
         return self._arranged(of, self._unpacked(of, "Content", path))
 
     def _located(self, of: Declared, key: str, code: Value) -> Path | None:
@@ -189,16 +192,17 @@ class CodeFinder:
 
     def _arranged(self, of: Declared, source: Path) -> Path:
         """A layer's folder as it would be in `/opt`: one with a BuildMethod has its runtime's folder added."""
-        local = self._local(of)
-        method = str(local[1].get("BuildMethod", "")) if local else ""
+        logical_id, metadata = self._local(of)
+        method = str(metadata.get("BuildMethod", ""))
         if not method:
             return source
-        built = self._build_folder(of.template.prefix + local[0]) if local else source
+        built = self._build_folder(of.template.prefix + logical_id)
         if built.is_dir():
             return built
         inner = {"python": "python", "nodejs": "nodejs"}.get(method.rstrip("0123456789.x"))
         if inner is None:
-            of.note(f"the layer has to be built first (BuildMethod {method}): run `sam build`")
+            meaning = f"it has to be built first (BuildMethod {method}): run `sam build`, whose outcome is used"
+            of.template.note(logical_id, of.type, meaning)
             return source
         if (source / inner).is_dir():
             return source
@@ -207,7 +211,7 @@ class CodeFinder:
         _link(folder / inner, source)
         return folder
 
-    def _local(self, of: Declared) -> tuple[str, Mapping[str, Value]] | None:
+    def _local(self, of: Declared) -> tuple[str, Mapping[str, Value]]:
         """The logical id and metadata that a layer had before SAM renamed it; its own where SAM did not."""
         code = of.get("Content")
         if isinstance(code, dict) and code.get("S3Bucket") == BUCKET:

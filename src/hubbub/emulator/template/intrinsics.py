@@ -126,18 +126,23 @@ def _sub(names: Names, value: Value, line: Line) -> Value:
         if literal:
             return f"${{{variable[2]}}}"
         if name in own:
-            return names.text(own[name], line)
+            found = names.resolve(own[name], line)
+            return _substituted(names, name, found, line)
         if not re.fullmatch(r"[\w.:]+", name):
             hint = f"write ${{!{name}}} to keep it as it is"
             raise names.error(line, f"expected a name in Fn::Sub, got ${{{name}}}; {hint}")
         logical_id, dot, attribute = name.partition(".")
         found = names.attribute(logical_id, attribute, line) if dot else names.reference(name, line)
-        made = "" if found is ABSENT else as_text(found)
-        if made is None:
-            raise names.error(line, f"expected text for ${{{name}}} in Fn::Sub, got {_shown(found)}")
-        return made
+        return _substituted(names, name, found, line)
 
     return _VARIABLE.sub(replaced, value)
+
+
+def _substituted(names: Names, name: str, value: Value, line: Line) -> str:
+    made = "" if value is ABSENT else as_text(value)
+    if made is None:
+        raise names.error(line, f"expected text for ${{{name}}} in Fn::Sub, got {_shown(value)}")
+    return made
 
 
 def _join(names: Names, value: Value, line: Line) -> Value:
@@ -188,7 +193,7 @@ def _cidr(names: Names, value: Value, line: Line) -> Value:
 
 
 def _get_azs(names: Names, value: Value, line: Line) -> Value:
-    region = names.text(value, line) or names.reference("AWS::Region", line)
+    region = (value and names.text(value, line)) or names.reference("AWS::Region", line)
     return [f"{region}{zone}" for zone in "abc"]
 
 

@@ -73,7 +73,7 @@ def _expanded(scope: Scope, value: Value, watched: list[Path], loop: Mapping[str
         return [_expanded(scope, item, watched, loop) for item in value]
     if not isinstance(value, Mapping):
         return value
-    if list(value) == ["Ref"] and value["Ref"] in loop:
+    if list(value) == ["Ref"] and isinstance(value["Ref"], str) and value["Ref"] in loop:
         return loop[value["Ref"]]
     made: dict[str, Value] = {}
     lines: dict[str, int] = {}

@@ -32,6 +32,11 @@ _API_PARTS: Final = frozenset(
     )
 )
 
+_NETWORK: Final = (
+    *("EIP", "EgressOnlyInternetGateway", "FlowLog", "InternetGateway", "NatGateway", "NetworkAcl", "PrefixList"),
+    *("Route", "SecurityGroup", "Subnet", "VPC"),
+)
+
 _NOT_NEEDED: Final = (
     "AWS::ApiGateway::Account",
     "AWS::ApplicationAutoScaling::",
@@ -41,6 +46,8 @@ _NOT_NEEDED: Final = (
     "AWS::CloudTrail::",
     "AWS::CloudWatch::",
     "AWS::CodeDeploy::",
+    *(f"AWS::EC2::{kind}" for kind in _NETWORK),
+    "AWS::ElastiCache::SubnetGroup",
     "AWS::Events::EventBusPolicy",
     "AWS::IAM::",
     "AWS::Lambda::Alias",
@@ -49,6 +56,7 @@ _NOT_NEEDED: Final = (
     "AWS::Lambda::Permission",
     "AWS::Lambda::Version",
     "AWS::Logs::",
+    "AWS::RDS::DBSubnetGroup",
     "AWS::ResourceGroups::",
     "AWS::Route53::",
     "AWS::S3::BucketPolicy",
@@ -62,7 +70,7 @@ _NOT_NEEDED: Final = (
     "AWS::Signer::",
     "AWS::XRay::",
 )
-"""Permissions, logs, alarms, names and certificates: nothing here checks, keeps, watches or needs them."""
+"""Permissions, logs, alarms, names, certificates, networks: nothing here checks, keeps, watches or needs them."""
 
 _MEANINGS: Final = {
     "AWS::ApiGateway::RestApi": "REST APIs do not run here, only WebSocket APIs: call its functions by the Lambda API",
@@ -76,7 +84,8 @@ _MEANINGS: Final = {
     "AWS::Cognito::": "there is no Cognito here: nobody can sign in, and its ids are made up",
     "AWS::DAX::": "there is no DAX cluster: calls to it fail",
     "AWS::DocDB::": "there is no DocumentDB: give the functions the address of a database of your own",
-    "AWS::EC2::": "there are no networks and no machines: functions run on this machine, outside of any VPC",
+    "AWS::EC2::Instance": "no machines are started",
+    "AWS::EC2::LaunchTemplate": "no machines are started",
     "AWS::ECS::": "containers are not run",
     "AWS::EFS::": "there is no file system: it is not mounted",
     "AWS::ElastiCache::": "there is no cache: give the functions the address of one of your own",

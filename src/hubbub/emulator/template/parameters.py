@@ -9,17 +9,14 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from hubbub.emulator.definition import Unsupported
 from hubbub.emulator.template.errors import TemplateError
 from hubbub.emulator.template.source import Value, line_of
 
 _SSM = re.compile(r"AWS::SSM::Parameter::Value<(.+)>")
 
 
-def parameter_values(
-    declared: Mapping[str, Value], given: Mapping[str, str], path: Path
-) -> tuple[dict[str, str | list[str]], list[Unsupported]]:
-    """The values of all parameters, and what is said of those that AWS would look up.
+def parameter_values(declared: Mapping[str, Value], given: Mapping[str, str], path: Path) -> dict[str, str | list[str]]:
+    """The values of all parameters.
 
     Keys of `given` with a colon are no parameters: they stand for what AWS looks up elsewhere (see `Scope`).
 
@@ -36,8 +33,12 @@ def parameter_values(
     if missing:
         line = line_of(declared, missing[0])
         raise TemplateError(path, line, f"expected values, for there are no defaults: {_named(missing)} not given")
-    values = {name: _value(name, of, given, path) for name, of in declared.items()}
-    return values, list(_looked_up(declared, given))
+    return {name: _value(name, of, given, path) for name, of in declared.items()}
+
+
+def is_looked_up(type_: str) -> bool:
+    """Whether AWS reads the values of parameters of this type from the parameter store; what is given is a name."""
+    return _SSM.fullmatch(type_) is not None
 
 
 def _mapping(declaration: Value, name: str, path: Path) -> Mapping[str, Value]:
@@ -96,18 +97,6 @@ def _matches(pattern: str, text: str) -> bool:
         return re.fullmatch(pattern, text) is not None
     except re.error:
         return True
-
-
-def _looked_up(declared: Mapping[str, Value], given: Mapping[str, str]) -> Iterator[Unsupported]:
-    for name, of in declared.items():
-        kind = str(of.get("Type", ""))
-        if _SSM.fullmatch(kind) and name not in given:
-            yield Unsupported(
-                logical_id=name,
-                type=kind,
-                meaning=f"AWS reads it from the parameter store; here it is its default, {_text(of['Default'])!r}, "
-                f"unless you give --parameter {name}=VALUE",
-            )
 
 
 def _named(names: list[str]) -> str:

@@ -154,6 +154,10 @@ class _Session:
 
 
 def _translate(scope: Scope, document: dict[str, Value]) -> Value:
+    from samtranslator.metrics.metrics import (  # type: ignore[import-untyped]  # it has no types
+        DummyMetricsPublisher,
+        Metrics,
+    )
     from samtranslator.model.exceptions import InvalidDocumentException  # type: ignore[import-untyped]  # it has no types
     from samtranslator.parser.parser import Parser  # type: ignore[import-untyped]  # it has no types
     from samtranslator.translator.arn_generator import ArnGenerator  # type: ignore[import-untyped]  # it has no types
@@ -168,12 +172,13 @@ def _translate(scope: Scope, document: dict[str, Value]) -> Value:
         "AWS::StackName": around.stack_name,
         "AWS::URLSuffix": "amazonaws.com",
     }
+    metrics = Metrics("ServerlessTransform", DummyMetricsPublisher())
     before = ArnGenerator.BOTO_SESSION_REGION_NAME
     logger = logging.getLogger("samtranslator")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)  # it logs what it raises as well
     try:
-        translator = Translator(None, Parser(), boto_session=_Session(around.region))
+        translator = Translator(None, Parser(), boto_session=_Session(around.region), metrics=metrics)
         return translator.translate(
             document, parameters, passthrough_metadata=True, get_managed_policy_map=lambda: _ManagedPolicies()
         )
@@ -183,6 +188,7 @@ def _translate(scope: Scope, document: dict[str, Value]) -> Value:
         what = f"the SAM translator failed with {type(failure).__name__}: {failure}"
         raise scope.error(None, what) from failure
     finally:
+        metrics.publish()  # nowhere; it complains in the end where this was not called
         ArnGenerator.BOTO_SESSION_REGION_NAME = before
         logger.setLevel(level)
 

@@ -13,6 +13,7 @@ from typing import Final
 from hubbub.emulator.definition import Surroundings, Unsupported
 from hubbub.emulator.template.errors import TemplateError
 from hubbub.emulator.template.intrinsics import ABSENT, FUNCTIONS, as_text
+from hubbub.emulator.template.parameters import is_looked_up
 from hubbub.emulator.template.source import Located, Value, line_of
 
 SECTIONS: Final = ("Parameters", "Mappings", "Conditions", "Resources", "Outputs")
@@ -163,8 +164,9 @@ class Scope:
 
         """
         line = line_of(value) or line
-        if isinstance(value, Mapping) and len(value) == 1 and isinstance(value.get("Condition"), str):
-            return self.holds(value["Condition"], line)
+        if isinstance(value, Mapping) and len(value) == 1 and "Condition" in value:
+            named = value["Condition"]  # which the SAM translator puts into one another
+            return self.holds(named, line) if isinstance(named, str) else self.truth(named, line)
         made = as_text(self.resolve(value, line))
         if made not in ("true", "false"):
             raise self.error(line, f"expected a condition that is true or false, got {made!r}")
@@ -180,9 +182,22 @@ class Scope:
         if name in self._pseudo:
             return self._pseudo[name]
         if name in self.parameters:
+            self._say_if_looked_up(name)
             return self.parameters[name]
         known = [*self.parameters, *self.section("Resources"), *self._pseudo]
         raise self.error(line, f"expected the name of a parameter or resource, got {name!r}{closest(name, known)}")
+
+    def _say_if_looked_up(self, name: str) -> None:
+        """Name a parameter whose value is its default here, and on AWS what the parameter store has of that name."""
+        kind = str(self.section("Parameters")[name].get("Type"))
+        if is_looked_up(kind) and name not in self.given:
+            default = self.parameters[name]
+            self.note(
+                name,
+                kind,
+                f"AWS reads it from the parameter store; here it is its default, {default!r}, unless you give "
+                f"--parameter {name}=VALUE",
+            )
 
     def attribute(self, logical_id: str, name: str, line: int | None) -> Value:
         """What `Fn::GetAtt` is.

@@ -172,13 +172,11 @@ def _scope(
     declared = document.get("Parameters") or {}
     if not isinstance(declared, Mapping):
         raise TemplateError(path, line_of(document, "Parameters"), "expected a mapping as Parameters")
-    values, looked_up = parameter_values(declared, given, path)
-    unsupported += [one for one in looked_up if one not in unsupported]
     return Scope(
         document,
         path=path,
         surroundings=surroundings,
-        parameters=values,
+        parameters=parameter_values(declared, given, path),
         given=given,
         unsupported=unsupported,
         prefix=prefix,
