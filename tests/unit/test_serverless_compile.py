@@ -120,6 +120,14 @@ def test_every_plugin_is_said_with_what_it_means_here(tmp_path: Path) -> None:
     assert not [key for key in said if key.startswith(("app ", "org "))]
 
 
+def test_a_parameter_that_nothing_asks_for_is_named(tmp_path: Path) -> None:
+    """So that a mistyped name is seen; the stage, and what CloudFormation asks for, are asked for."""
+    text = "functions: {a: {handler: app.a, environment: {A: '${param:color}'}}}\nresources: {Parameters: {Size: {}}}\n"
+    parameters = {"color": "red", "colour": "red", "stage": "x", "Size": "1", "import:x": "y"}
+    said = named(compiled(tmp_path, text, parameters=parameters))
+    assert [key for key in said if key.endswith(" parameter")] == ["colour parameter"]
+
+
 @pytest.mark.parametrize(
     ("head", "line", "what"),
     [

@@ -10,10 +10,9 @@ from hubbub.emulator.template.serverless.document import Listing, Place, Section
 from hubbub.emulator.template.serverless.draft import Draft
 from hubbub.emulator.template.serverless.expect import as_section, section_at
 from hubbub.emulator.template.serverless.merging import merge
+from hubbub.emulator.template.serverless.packaged import BUCKET
 from hubbub.emulator.template.serverless.service import Service
 from hubbub.emulator.template.source import Located
-
-_BUCKET = "ServerlessDeploymentBucket"  # is there for deploying, and here for what refers to it
 
 _REPLACED = ("Condition", "CreationPolicy", "DeletionPolicy", "UpdatePolicy", "UpdateReplacePolicy")
 
@@ -39,8 +38,8 @@ def assembled(service: Service, draft: Draft) -> Located:
     _extend(resources, extensions)
     for key, resource in resources.items():
         _strip(as_section(resource, resources.place_of(key), f"the resource {key}").get("Properties"))
-    if _BUCKET not in resources and any(value == _BUCKET for value in walk(whole)):
-        resources.put(_BUCKET, _with_places({"Type": "AWS::S3::Bucket"}, place), place)
+    if BUCKET not in resources and any(value == BUCKET for value in walk(whole)):
+        resources.put(BUCKET, _with_places({"Type": "AWS::S3::Bucket"}, place), place)
     if "serverless-pseudo-parameters" in service.plugins:
         whole = _with_pseudo_parameters(whole)
     located = _located(whole, service.path)

@@ -19,7 +19,7 @@ from hubbub.emulator.template.serverless.draft import Draft
 from hubbub.emulator.template.serverless.events import put_events
 from hubbub.emulator.template.serverless.functions import put_functions
 from hubbub.emulator.template.serverless.meanings import put_meanings
-from hubbub.emulator.template.serverless.packaged import PACKAGED, load_packaged
+from hubbub.emulator.template.serverless.packaged import PACKAGED, load_packaged, those_of
 from hubbub.emulator.template.serverless.service import read_service
 from hubbub.emulator.template.serverless.websockets import put_websockets
 from hubbub.emulator.template.stack import stack_from_template
@@ -135,17 +135,15 @@ def load_serverless(
         account=surroundings.account,
         region=surroundings.region,
     )
-    declared = compiled.template.get("Parameters") or {}
     service = msgspec.structs.replace(surroundings, stack_name=compiled.stack_name, region=compiled.region)
-    stack = stack_from_template(
+    return stack_from_template(
         compiled.template,
         path=path.resolve(),
         language="serverless",
         surroundings=service,
         work=work,
-        parameters={key: value for key, value in (parameters or {}).items() if key in declared},
+        parameters=those_of(compiled.template, parameters or {}),
         code=compiled.code,
         watched=compiled.watched,
         unsupported=compiled.unsupported,
     )
-    return msgspec.structs.replace(stack, surroundings=service)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hubbub.emulator.template.serverless.building import builder_of
 from hubbub.emulator.template.serverless.document import Place
 from hubbub.emulator.template.serverless.draft import Draft
+from hubbub.emulator.template.serverless.expect import section_at
 from hubbub.emulator.template.serverless.service import Service
 
 _BUILT = "JavaScript runs as it is in the service's folder, TypeScript from {folder}, where it has to be built to first"
@@ -77,6 +78,10 @@ def put_meanings(service: Service, draft: Draft) -> None:
     for old, new in _OLD_NAMES.items():
         if old in service.provider_keys:
             draft.name(old, "provider", f"the framework ignores this name; it reads provider.{new}")
+    declared = section_at(service.resources, "Parameters")
+    for name in service.unused:
+        if name not in declared and ":" not in name:
+            draft.name(name, "parameter", "nothing in the service asks for it")
     for note in service.notes:
         draft.name(_where(note.place), note.written, f"its default is taken: {note.why}")
 

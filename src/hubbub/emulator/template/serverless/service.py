@@ -79,6 +79,7 @@ class Service(msgspec.Struct, kw_only=True):
         plugins: the framework's, by package.
         other_keys: top-level sections that this does not know.
         files: the others that it is made of.
+        unused: names of the user's parameters that nothing in the file asked for.
         notes: defaults that were taken for what cannot be had here.
 
     """
@@ -98,6 +99,7 @@ class Service(msgspec.Struct, kw_only=True):
     plugins: tuple[str, ...]
     other_keys: dict[str, Place]
     files: tuple[Path, ...]
+    unused: tuple[str, ...]
     notes: tuple[Note, ...]
 
     @property
@@ -178,6 +180,7 @@ class _Reading:
             plugins=self._plugins(),
             other_keys={key: resolver.root.place_of(key) for key in resolver.root if key not in _KNOWN},
             files=tuple(resolver.outside.files),
+            unused=tuple(name for name in resolver.outside.parameters if name not in resolver.outside.used),
             notes=tuple(resolver.notes),
         )
         if self._faults:

@@ -58,6 +58,7 @@ class Outside:
         account: the account's number.
         region: where everything is if nobody says another.
         files: those that were read.
+        used: names of the parameters that something asked for.
 
     """
 
@@ -79,6 +80,7 @@ class Outside:
         self.account = account
         self.region = region
         self.files: list[Path] = []
+        self.used = set(_OPTIONS)
         self._read: dict[Path, Any] = {}  # Any: whatever a file holds
 
     def stand_in(self, kind: str, arguments: tuple[object, ...] | None, address: str | None) -> object:
@@ -89,7 +91,7 @@ class Outside:
         """
         written = ", ".join(map(str, arguments or ()))
         names = (f"{kind}({written}):{address}", f"{kind}:{address}", f"{kind}({written})")
-        value = next((self.parameters[name] for name in names if name in self.parameters), None)
+        value = next((self.parameter(name) for name in names if name in self.parameters), None)
         if value is None or kind != "ssm" or "raw" in (arguments or ()) or not value.startswith("{"):
             return value
         try:
@@ -97,6 +99,11 @@ class Outside:
         except json.JSONDecodeError:
             return value
         return parse_yaml(value, Path(names[1]))
+
+    def parameter(self, name: str) -> str | None:
+        """A parameter of the user's; None for none."""
+        self.used.add(name)
+        return self.parameters.get(name)
 
     def value(self, kind: str, arguments: tuple[object, ...], address: str | None) -> Any:  # Any: a source's value
         """What a source has at an address; None for nothing.

@@ -264,8 +264,8 @@ class Resolver:
 
     def _parameter(self, name: str) -> Any:  # Any: whatever a file holds
         """A parameter: the user's, else the stage's, else that of all stages, of `stages` (version 4) and `params`."""
-        if name in self.outside.parameters:
-            return self.outside.parameters[name]
+        if (given := self.outside.parameter(name)) is not None:
+            return given
         for stage in (self.stage(), "default"):
             for keys in (("stages", stage, "params", name), ("params", stage, name)):
                 value = self._whole(self.found(*keys), keys, 0, None)

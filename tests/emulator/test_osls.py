@@ -1,0 +1,113 @@
+"""What is compiled here is what osls, the free Serverless Framework, packages; it is fetched from npm."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hubbub.emulator.definition import Surroundings
+from hubbub.emulator.template.serverless import PACKAGED, compile_serverless, load_packaged, load_serverless
+from servicelab import SERVICES
+
+OSLS = "osls@4.3.1"
+
+FETCH_WITHIN_S = 150
+PACKAGE_WITHIN_S = 60
+
+ENVIRONMENT = {"PATH": os.environ["PATH"], "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
+
+LEFT_OUT = re.compile(
+    r"ServerlessDeploymentBucket(Policy)?|IamRole\w+|Custom\w+|HttpApi(Integration|Route|Stage).*"
+    r"|ApiGateway(Deployment|Method|Resource).*|\w+LambdaVersion\w+"
+    r"|\w+LambdaPermission(?!Websockets)\w+|\w+EventBridgeLambdaPermission\w+"
+)
+"""What only concerns deploying, rights or HTTP."""
+
+IGNORED = ("Role", "Code", "Policy", "EndpointConfiguration")
+
+
+@pytest.fixture(scope="module")
+def osls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program, installed for these tests."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("NOT COMPARED WITH osls: there is no npm on this machine")
+    folder = tmp_path_factory.mktemp("osls")
+    environment = {**os.environ, "npm_config_cache": str(folder / "cache"), "npm_config_update_notifier": "false"}
+    command = [npm, "install", "--no-audit", "--no-fund", "--no-save", "--ignore-scripts", OSLS]
+    (folder / "package.json").write_text("{}")
+    try:
+        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, timeout=FETCH_WITHIN_S)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        pytest.skip(f"NOT COMPARED WITH osls: npm could not fetch it: {error}: {error.stderr!r}")
+    return folder / "node_modules" / ".bin" / "osls"
+
+
+def package(osls: Path, name: str, folder: Path) -> Path:
+    """A copy of a service that osls has packaged, with plugins that do nothing."""
+    service = folder / name
+    shutil.copytree(SERVICES / name, service)
+    for plugin in ("serverless-offline", "serverless-python-requirements"):
+        module = service / "node_modules" / plugin
+        module.mkdir(parents=True)
+        (module / "index.js").write_text("module.exports = class {};")
+    environment = {**ENVIRONMENT, "HOME": str(folder)}
+    done = subprocess.run(
+        [osls, "package"], cwd=service, env=environment, capture_output=True, text=True, timeout=PACKAGE_WITHIN_S
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return service
+
+
+def comparable(template: Any) -> dict[str, Any]:
+    """A template's resources, without what is left out on purpose; the deployment's name has a hash in it."""
+    text = re.sub(r"WebsocketsDeployment(?!Stage)\w+", "WebsocketsDeployment", json.dumps(template["Resources"]))
+    resources: dict[str, Any] = {}
+    for logical_id, resource in json.loads(text).items():
+        if LEFT_OUT.fullmatch(logical_id):
+            continue
+        for key in IGNORED:
+            resource.get("Properties", {}).pop(key, None)
+        if resource.get("DependsOn") == ["IamRoleLambdaExecution"]:
+            del resource["DependsOn"]
+        resources[logical_id] = resource
+    return resources
+
+
+@pytest.mark.parametrize("name", ["talk", "orders", "board"])
+def test_a_service_is_compiled_to_what_osls_packages(osls: Path, tmp_path: Path, name: str) -> None:
+    """Functions, environments, routes, integrations, authorizers, stages and sources are the same, id by id."""
+    service = package(osls, name, tmp_path)
+    theirs = json.loads((service / PACKAGED).read_text())
+    ours = compile_serverless(next(service.glob("serverless.*")), environment={})
+    assert comparable(ours.template) == comparable(theirs)
+    for key, output in ours.template["Outputs"].items():
+        assert theirs["Outputs"][key] == output
+    state = json.loads((service / ".serverless" / "serverless-state.json").read_text())["service"]["provider"]
+    assert (ours.stage, ours.region) == (state["stage"], state["region"])
+
+
+@pytest.mark.parametrize("name", ["talk", "board"])
+def test_what_osls_has_packaged_is_the_same_stack(osls: Path, tmp_path: Path, name: str) -> None:
+    """A packaged service has the same functions, APIs and resources as its file, its code from the archive."""
+    service = package(osls, name, tmp_path)
+    (tmp_path / "work").mkdir()
+    packaged = load_packaged(service, surroundings=Surroundings(), work=tmp_path / "work")
+    read = load_serverless(
+        next(service.glob("serverless.*")), surroundings=Surroundings(), work=tmp_path / "work", environment={}
+    )
+    assert packaged.surroundings == read.surroundings
+    assert packaged.apis == read.apis
+    assert packaged.resources == read.resources
+    assert [function.name for function in packaged.functions] == [function.name for function in read.functions]
+    for function, other in zip(packaged.functions, read.functions, strict=True):
+        assert function.environment == other.environment
+        source = f"{function.handler.rpartition('.')[0]}.py"
+        assert (function.code / source).read_bytes() == (other.code / source).read_bytes()
