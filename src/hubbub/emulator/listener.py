@@ -18,7 +18,7 @@ from functools import partial
 import msgspec
 import uvicorn
 
-from hubbub.listening import Server
+from hubbub.listening import Server, Servers
 
 logger = logging.getLogger("hubbub.emulator")
 
@@ -235,3 +235,26 @@ class DualServer(Server):
         ]
         self.started = True
         self.accepting.set()
+
+
+class DualServers(Servers):
+    """Servers of which each speaks plain and TLS on its sockets.
+
+    Args:
+        tls, limits: as for `DualServer`.
+
+    """
+
+    def __init__(self, tls: ssl.SSLContext, *, limits: ListenerLimits | None = None) -> None:
+        super().__init__()
+        self._tls = tls
+        self._limits = limits
+
+    async def listen(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        """Begin to serve on bound sockets; returns when it accepts.
+
+        Raises:
+            CannotStart: it cannot.
+
+        """
+        await self.serve(DualServer(config, tls=self._tls, limits=self._limits), sockets)
