@@ -1,4 +1,4 @@
-"""The command line: `serve`, `token`, `doctor`, `version`.
+"""The command line: `serve`, `local`, `token`, `doctor`, `version`.
 
 Its flags are made of the settings' table. Whatever goes wrong in a foreseeable way ends in one clear message on
 standard error: status 2 for what was asked for wrongly, 1 for what could not be done.
@@ -344,6 +344,84 @@ def _print(findings: list[Finding]) -> None:
 app.command("doctor")(_with_settings(_doctor))
 
 
+@app.command(
+    "local", epilog="[bold]hubbub local … -- COMMAND[/bold] runs a command beside the stack and ends with its status."
+)
+def _local(
+    context: typer.Context,
+    path: Annotated[str, typer.Argument(help="A template, or the folder that it is in.", metavar="[PATH]")] = ".",
+    parameter: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="A parameter of the template, or an option such as stage. Repeat it.", metavar="NAME=VALUE"),
+    ] = None,
+    env_file: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Variables for all functions, one NAME=VALUE a line.", metavar="FILE"),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.", metavar="HOST")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Port of the first API; others get those after it. 0 for free ones.")
+    ] = 8000,
+    quotas: Annotated[
+        str,
+        typer.Option(help="`aws` for AWS's quotas, `none`; values may follow: aws,idle_s=6,requests=100/50."),
+    ] = "none",
+    endpoint: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Where a service runs already; `*` for all. Repeat it.", metavar="SERVICE=URL"),
+    ] = None,
+    region: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="By default what serverless.yml says, AWS_REGION, or us-east-1.", metavar="REGION"),
+    ] = None,
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The stack's name. By default the folder's.", metavar="NAME"),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Do not follow changes of sources and template.")] = False,
+) -> None:
+    """Run a WebSocket stack made for AWS on this machine: SAM, CloudFormation or serverless.yml.
+
+    [bold]hubbub local[/bold]  the template in this folder, with everything it has
+
+    [bold]hubbub local examples/sam-python --quotas aws[/bold]  with API Gateway's quotas
+
+    [bold]hubbub local . -- pytest[/bold]  run a command against it; it finds the stack at $HUBBUB_URL
+    """
+    try:
+        import uvloop
+
+        from hubbub.emulator.console import Console
+        from hubbub.emulator.local import local, named_values, read_env_file
+        from hubbub.emulator.running import RunningStack
+        from hubbub.emulator.template import TemplateError
+    except ModuleNotFoundError as error:
+        _fail(f"local: {error.name} is not installed; it comes with: pip install 'hubbub[local]'", 1)
+    from hubbub.telemetry import configure_logging
+
+    configure_logging("warning", "text")
+    console = Console()
+    try:
+        stack = RunningStack(
+            path,
+            parameters=named_values("parameter", parameter or []),
+            environment=read_env_file(env_file) if env_file else None,
+            host=host,
+            port=port,
+            quotas=quotas,
+            endpoints=named_values("endpoint", endpoint or []),
+            region=region,
+            name=name,
+            watch=not once,
+            on_log=console.line,
+            on_report=console.report,
+            say=console.say,
+        )
+    except (TemplateError, ValueError, OSError) as error:
+        _fail(str(error), 2)
+    raise typer.Exit(uvloop.run(local(stack, console, context.obj or ())))
+
+
 @app.command("version")
 def _version() -> None:
     """Print the version."""
@@ -352,4 +430,8 @@ def _version() -> None:
 
 def main() -> None:
     """The console entry point."""
-    app()
+    arguments, command = sys.argv[1:], []
+    if arguments[:1] == ["local"] and "--" in arguments:  # what follows is a command of its own
+        end = arguments.index("--")
+        arguments, command = arguments[:end], arguments[end + 1 :]
+    app(arguments, obj=command)

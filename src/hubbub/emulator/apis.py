@@ -1,14 +1,13 @@
-"""WebSocket APIs of a stack, as the gateway serves them: definitions in, routes with handlers at their addresses out."""
+"""WebSocket APIs of a stack as the gateway serves them: definitions in, routes with handlers at their addresses out."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from hubbub.apigateway import CONNECT, DISCONNECT, Api, ApiKey, Event, Handler, Response, Route
 from hubbub.emulator.definition import ACCOUNT, ApiDefinition, RouteDefinition, StageDefinition
 from hubbub.gateway import Sites
 from hubbub.gateway.authorizers import request_authorizer
-from hubbub.gateway.integrations import Integration, Invoke
+from hubbub.gateway.integrations import Invoke
+from hubbub.gateway.integrations.build import Integrations
 from hubbub.gateway.models import body_validator
 
 
@@ -17,7 +16,7 @@ class Wiring:
 
     Args:
         invoke: calls Lambda functions, for authorizers.
-        handler: makes a handler of an integration.
+        integrations: makes handlers of integrations.
         region, account: of everything.
 
     """
@@ -26,12 +25,12 @@ class Wiring:
         self,
         *,
         invoke: Invoke,
-        handler: Callable[[Integration], Handler],
+        integrations: Integrations,
         region: str,
         account: str = ACCOUNT,
     ) -> None:
         self._invoke = invoke
-        self._handler = handler
+        self._integrations = integrations
         self._region = region
         self._account = account
 
@@ -62,9 +61,7 @@ class Wiring:
             route_selection_expression=definition.route_selection_expression,
             authorizer=None
             if authorizer is None
-            else request_authorizer(
-                authorizer.function, self._invoke, identity_sources=authorizer.identity_sources
-            ),
+            else request_authorizer(authorizer.function, self._invoke, identity_sources=authorizer.identity_sources),
             iam=connect is not None and connect.authorization == "AWS_IAM",
             api_keys=tuple(ApiKey(id, value) for id, value in definition.api_keys),  # noqa: A001  AWS's word
             api_key_selection_expression=definition.api_key_selection_expression,
@@ -78,10 +75,14 @@ class Wiring:
     def _route(self, definition: ApiDefinition, route: RouteDefinition, stage: StageDefinition) -> Route:
         integration = route.integration
         return Route(
-            _not_integrated(route.key) if integration is None else self._handler(integration),
+            _not_integrated(route.key)
+            if integration is None
+            else self._integrations.handler(integration, two_way=route.two_way or route.key == CONNECT),
             two_way=route.two_way,
             timeout_s=None if integration is None else integration.timeout_ms / 1_000,
-            accepts=body_validator(route.models, route.model_selection_expression, api=definition.id)
+            accepts=body_validator(
+                route.models, route.model_selection_expression, named=definition.models, api=definition.id
+            )
             if route.models
             else None,
             rate=stage.route_rates.get(route.key),

@@ -73,7 +73,7 @@ class RouteDefinition(msgspec.Struct, frozen=True, kw_only=True):
         api_key_required: whether a client must send an API key; `$connect` only.
         two_way: whether it has a `RouteResponseSelectionExpression` and a route response `$default`.
         models: JSON schemas by the key that `model_selection_expression` gives.
-        model_selection_expression: None for `$default`.
+        model_selection_expression: None where nothing is validated.
         required_parameters: as `route.request.querystring.NAME`; `$connect` only.
 
     """
@@ -107,7 +107,7 @@ class DomainMapping(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApiDefinition(msgspec.Struct, frozen=True, kw_only=True):
-    """A WebSocket API with its stages; `api_keys` are pairs of id and value."""
+    """A WebSocket API with its stages; `api_keys` are pairs of id and value, `models` schemas by name."""
 
     logical_id: str
     id: str
@@ -115,6 +115,7 @@ class ApiDefinition(msgspec.Struct, frozen=True, kw_only=True):
     route_selection_expression: str
     api_key_selection_expression: str = "$request.header.x-api-key"
     api_keys: tuple[tuple[str, str], ...] = ()
+    models: dict[str, dict[str, Any]] = {}  # Any: JSON schemas
     routes: tuple[RouteDefinition, ...] = ()
     stages: tuple[StageDefinition, ...] = ()
     domains: tuple[DomainMapping, ...] = ()

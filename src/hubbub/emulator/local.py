@@ -96,6 +96,20 @@ def _interrupted() -> Iterator[asyncio.Future[int]]:
             loop.remove_signal_handler(number)
 
 
+def named_values(what: str, given: Sequence[str]) -> dict[str, str]:
+    """What was written as `NAME=VALUE`.
+
+    Raises:
+        ValueError: one was not; it says so with `what` it is.
+
+    """
+    pairs = [each.partition("=") for each in given]
+    wrong = next(("".join(pair) for pair in pairs if not pair[0] or not pair[1]), None)
+    if wrong is not None:
+        raise ValueError(f"{what}: expected NAME=VALUE, got {wrong!r}")
+    return {name: value for name, _, value in pairs}
+
+
 def read_env_file(path: Path) -> dict[str, str]:
     """Variables from a file of `NAME=value` lines; blank lines, `#` comments, `export` and quotes are understood.
 

@@ -198,7 +198,8 @@ class RunningStack:
         if route.integration is None:
             return "nothing"
         name = route.integration.uri.removesuffix("/invocations").rpartition(":")[2] or route.integration.type
-        return name if route.integration.type == "AWS_PROXY" else f"{route.integration.type} {name}"
+        kind = route.integration.type
+        return name if kind in ("AWS_PROXY", name) else f"{kind} {name}"
 
     async def invoke(self, name: str, payload: Any = None) -> Outcome:  # Any: JSON
         """Invoke a function by its name or logical id, and wait for its end."""
@@ -269,7 +270,7 @@ class RunningStack:
                 )
             )
         )
-        self._wiring = Wiring(invoke=self._invocations.invoke, handler=integrations.handler, region=self._region)
+        self._wiring = Wiring(invoke=self._invocations.invoke, integrations=integrations, region=self._region)
         async with asyncio.TaskGroup() as starting:
             starting.create_task(self._create_resources())
             starting.create_task(self._take_functions(()))

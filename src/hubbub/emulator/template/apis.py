@@ -89,6 +89,7 @@ class _Assembly:
             route_selection_expression=self._route_selection(),
             api_key_selection_expression=self.api.text("ApiKeySelectionExpression", "$request.header.x-api-key"),
             api_keys=api_keys(self.id, self.templates),
+            models={model.text("Name", model.logical_id): _schema(model) for model in self.parts("Model")},
             routes=tuple(self._routes()),
             stages=tuple(stages),
             domains=tuple(self._domains({stage.name for stage in stages})),
