@@ -70,6 +70,8 @@ def test_params_are_those_of_the_handshake() -> None:
         "$input.params().header.get('X-Token') #foreach($kind in $input.params().keySet())$kind #end"
     )
     assert rendered(template, None, connect=True) == "two t [] {room=two} t path querystring header "
+    both = {"headers": {"room": "header"}, "multi_value_headers": {"room": ["header"]}}
+    assert rendered("$input.params('room')", None, connect=True, **both) == "two"
 
 
 def test_context_is_the_request_context() -> None:

@@ -164,6 +164,7 @@ STORE = {
     ],
     "bicycle": {"colour": "red", "price": 20},
     "limit": 10,
+    "flags": [True, 1, 0, False],
     "null": None,
     "a-b": True,
     "odd 'name'": 1,
@@ -220,6 +221,9 @@ STORE = {
         ("$.book[?(@.isbn empty false)].price", [12.5, 9]),
         ("$.bicycle[?(@.colour == 'red')].price", [20]),
         ("$..[?(@.price == 20)].colour", ["red"]),
+        ("$.flags[?(@ == true)]", [True]),
+        ("$.flags[?(@ == 1)]", [1]),
+        ("$.flags[?(@ < 1)]", [0]),
         ("$.book.length()", 3),
         ("$.book.size()", 3),
         ("$.bicycle.keys()", ["colour", "price"]),
@@ -245,6 +249,12 @@ def test_a_path_that_cannot_be_read_says_where(path: str) -> None:
     with pytest.raises(PathError) as caught:
         find(path, {})
     assert repr(path) in str(caught.value)
+
+
+def test_a_path_of_absurd_depth_cannot_be_read() -> None:
+    """A filter of thousands of parentheses is an error as any other."""
+    with pytest.raises(PathError, match="fewer parentheses"):
+        find("$[?(" + "(" * 5_000 + "@.a" + ")" * 5_000 + ")]", {})
 
 
 @given(st.text(alphabet="$.[]'*?(@)=ab0-:,!&|/ ", max_size=25), st.sampled_from([STORE, [1, [2]], "text", None]))

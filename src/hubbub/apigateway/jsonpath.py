@@ -99,7 +99,10 @@ def read_path(text: str) -> Path:
         PathError: it cannot be read; says where.
 
     """
-    return _Reader(text).path()
+    try:
+        return _Reader(text).path()
+    except RecursionError:
+        raise PathError(f"expected a path with fewer parentheses in each other than {text[:40]!r}… has") from None
 
 
 def _walk(document: Json, keys: tuple[str | int, ...]) -> Json:

@@ -83,7 +83,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         invoke: Lambda functions.
-        endpoints: where the services are, by their name in service ARNs (`sqs`, `sns`, `dynamodb`, `states`, …).
+        endpoints: where the services are, by their name in service ARNs (`sqs`, `dynamodb`, `states`, …), `*` for
+            those that have none of their own; `lambda` is called for invocations that nobody waits for.
         access_key, secret_key: what calls to them are signed with.
 
     """
