@@ -9,7 +9,8 @@ Source: velocity.apache.org/engine/1.7/vtl-reference.html and user-guide.html.
 """
 
 from hubbub.gateway.integrations.velocity.rendering import render
-from hubbub.gateway.integrations.velocity.syntax import Block, TemplateError, parse
+from hubbub.gateway.integrations.velocity.syntax import parse
+from hubbub.gateway.integrations.velocity.tree import Block, TemplateError
 from hubbub.gateway.integrations.velocity.values import Quiet, Tool, text_of
 
 __all__ = ["Block", "Quiet", "TemplateError", "Tool", "parse", "render", "text_of"]

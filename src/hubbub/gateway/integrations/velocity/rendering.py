@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable
 
-from hubbub.gateway.integrations.velocity.syntax import (
+from hubbub.gateway.integrations.velocity.tree import (
     Block,
     Break,
     Call,
