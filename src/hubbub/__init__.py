@@ -59,8 +59,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:  # Any: every public name has its own type
-    if name == "errors":
-        return import_module("hubbub.errors")
+    if name in ("emulator", "errors"):
+        return import_module(f"hubbub.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'hubbub' has no attribute {name!r}")
