@@ -1,7 +1,8 @@
 """Anybody's WebSocket stack on this machine: templates, functions, the resources that they use, behind our gateway.
 
 `async with hubbub.emulator.run("template.yaml") as stack:` runs one; where nothing is asynchronous it is
-`with hubbub.emulator.BackgroundStack(…)`. It needs `pip install 'hubbub[local]'`; each name is imported when it is first used.
+`with hubbub.emulator.BackgroundStack(…)`. It needs `pip install 'hubbub[local]'`; each name is imported when it is
+first used.
 """
 
 from __future__ import annotations
