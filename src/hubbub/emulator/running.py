@@ -264,7 +264,7 @@ class RunningStack:
             Integrations(
                 Services(
                     invoke=self._invocations.invoke,
-                    endpoints=_Endpoints(self._backends),
+                    endpoints=_Endpoints(self._backends, **{"lambda": self._environment["AWS_ENDPOINT_URL_LAMBDA"]}),
                     access_key=CREDENTIALS.access_key,
                     secret_key=CREDENTIALS.secret_key,
                 )
@@ -407,10 +407,13 @@ class RunningStack:
 
 
 class _Endpoints(dict[str, str]):
-    """Where services are, asked of the backends when it is needed: some are known by several names."""
+    """Where services are, asked of the backends when it is needed, since some are known by several names.
 
-    def __init__(self, backends: Backends) -> None:
-        super().__init__()
+    Those that are given are elsewhere.
+    """
+
+    def __init__(self, backends: Backends, **elsewhere: str) -> None:
+        super().__init__(elsewhere)
         self._backends = backends
 
     def __missing__(self, service: str) -> str:
