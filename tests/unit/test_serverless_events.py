@@ -163,6 +163,14 @@ def test_http_apis_are_there_to_be_referred_to(tmp_path: Path) -> None:
     assert properties(service, "HttpApi")["ProtocolType"] == "HTTP"
 
 
+def test_buckets_of_events_are_there_to_be_referred_to(tmp_path: Path) -> None:
+    """A bucket is made as the framework would, unless it exists."""
+    service = with_event(tmp_path, "s3: my-photos")
+    assert properties(service, "S3BucketMyphotos") == {"BucketName": "my-photos"}
+    service = with_event(tmp_path, "s3: {bucket: my-photos, existing: true}")
+    assert "S3BucketMyphotos" not in service.template["Resources"]
+
+
 @pytest.mark.parametrize(
     ("event", "what"),
     [

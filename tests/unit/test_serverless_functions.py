@@ -155,7 +155,7 @@ def test_an_image_is_handed_on_as_one(tmp_path: Path) -> None:
         ("functions:\n  a:\n    handler: x\n    events: [5]", 9, "expected a mapping as an event, got 5"),
         ("functions:\n  a: {handler: x, destinations: {onFailure: nobody}}", 7, "got 'nobody'"),
         ("layers:\n  a: {name: x}", 7, "expected a path in the layer a, got none"),
-        ("layers:\n  a: {path: absent}", 7, "there is no absent for the layer a"),
+        ("layers:\n  a: {path: absent}", 7, "there is no absent, which is the path of the layer a"),
         ("resources: 5", 6, "expected a mapping as resources, got 5"),
         ("resources: {Resources: {A: 5}}", 6, "expected a mapping as the resource A, got 5"),
     ],
@@ -200,10 +200,31 @@ def test_typescript_has_to_be_built_and_runs_from_where_it_was_built_to(
     assert "ALambdaFunction AWS::Lambda::Function" not in named(service)
 
 
-def test_javascript_runs_as_it_is(tmp_path: Path) -> None:
-    """No plugin is needed for what Node.js runs itself."""
-    text = "plugins: [serverless-esbuild]\nfunctions: {a: {handler: src/a.handler}}\n"
-    assert compiled(tmp_path, text, head=NODE, src__a_mjs="").code == {"ALambdaFunction": tmp_path}
+MODULE = "import x from './x';\nexport const handler = x;\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "is_named"),
+    [
+        ({"src__a_mjs": MODULE}, False),
+        ({"src__a_js": "exports.handler = 1"}, False),
+        ({"src__a_js": MODULE}, True),
+        ({"src__a_js": MODULE, "package_json": '{"type": "module"}'}, False),
+        ({"src__a_js": MODULE, "package_json": "[]"}, True),
+        ({"src__a_jsx": ""}, True),
+    ],
+)
+def test_javascript_runs_as_it_is_unless_only_a_bundler_understands_it(
+    tmp_path: Path, files: dict[str, str], is_named: bool
+) -> None:
+    """Nothing is built for what Node.js runs itself; modules that are no modules to it are named."""
+    text = "plugins: [serverless-bundle]\nfunctions: {a: {handler: src/a.handler}}\n"
+    service = compiled(tmp_path, text, head=NODE, **files)
+    assert service.code == {"ALambdaFunction": tmp_path}
+    assert ("ALambdaFunction AWS::Lambda::Function" in named(service)) == is_named
+    text = text.replace("serverless-bundle", "serverless-offline")
+    is_typed = "src__a_jsx" in files
+    assert ("ALambdaFunction AWS::Lambda::Function" in named(compiled(tmp_path, text, head=NODE))) == is_typed
 
 
 def test_what_was_packaged_by_other_means_is_the_code(tmp_path: Path) -> None:
@@ -216,10 +237,19 @@ def test_what_was_packaged_by_other_means_is_the_code(tmp_path: Path) -> None:
           a: {handler: app.a, package: {artifact: build/a.zip}}
           b: {handler: app.b}
         """,
+        all_zip="",
+        build__a_zip="",
     )
     assert service.code == {"ALambdaFunction": tmp_path / "build/a.zip", "BLambdaFunction": tmp_path / "all.zip"}
     service = compiled(tmp_path, "functions: {a: {handler: app.a, module: one}}", one__app_py="")
     assert service.code == {"ALambdaFunction": tmp_path / "one"}
+
+
+def test_what_was_not_packaged_runs_from_the_folder(tmp_path: Path) -> None:
+    """An artifact that a script has still to make is named, and the handler looked for where it was written."""
+    service = compiled(tmp_path, "functions: {a: {handler: app.a, package: {artifact: build/a.zip}}}")
+    assert service.code == {"ALambdaFunction": tmp_path}
+    assert "there is no build/a.zip" in named(service)["ALambdaFunction package.artifact"]
 
 
 def test_the_dotenv_plugin_gives_functions_their_files(tmp_path: Path) -> None:

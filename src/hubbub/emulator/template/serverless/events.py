@@ -58,7 +58,17 @@ def _name_event(service: Service, function: FunctionEntry, event: Event, draft: 
         logical_id, kind, properties = _HTTP[event.kind]
         draft.put(logical_id, kind, {"Name": f"{service.stage}-{service.name}", **properties})
         meaning = "the function is not served over HTTP here: only WebSocket APIs are"
+    if event.kind == "s3":
+        _put_bucket(event, draft)
     draft.name(naming.function_id(function.key), event.kind, meaning)
+
+
+def _put_bucket(event: Event, draft: Draft) -> None:
+    """The bucket that an `s3` event makes, to be referred to."""
+    section = event.value if isinstance(event.value, Section) else Section(event.place)
+    name = event.value if isinstance(event.value, Text) else section.get("bucket")
+    if isinstance(name, Text) and not section.get("existing"):
+        draft.put(naming.bucket_id(name), "AWS::S3::Bucket", {"BucketName": name})
 
 
 def _described(event: Event, *, simple: str) -> Section:

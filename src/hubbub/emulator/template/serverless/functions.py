@@ -170,7 +170,7 @@ def _put_layer(service: Service, key: str, draft: Draft) -> None:
         raise TemplateError(*place, f"expected a path in the layer {key}, got none")
     code = service.folder / path
     if not code.exists():
-        raise TemplateError(*section.place_of("path"), f"there is no {path} for the layer {key}")
+        raise TemplateError(*section.place_of("path"), f"there is no {path}, which is the path of the layer {key}")
     logical_id = naming.layer_id(key)
     draft.put(
         logical_id,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from hubbub.emulator.template.serverless.building import builder_of
+from hubbub.emulator.template.serverless.building import folder_of
 from hubbub.emulator.template.serverless.document import Place
 from hubbub.emulator.template.serverless.draft import Draft
 from hubbub.emulator.template.serverless.expect import section_at
 from hubbub.emulator.template.serverless.service import Service
 
-_BUILT = "JavaScript runs as it is in the service's folder, TypeScript from {folder}, where it has to be built to first"
+_BUILT = "what is built in {folder} runs from there, other JavaScript as it is in the service's folder"
 _TABLES = "tables are made on the emulator's own DynamoDB; seeds under custom are not loaded, and its port is not used"
 _OFFLINE = "the emulator takes its place; its settings under custom are not used"
 _DEPLOYING = "it only concerns deploying"
@@ -72,7 +72,7 @@ def put_meanings(service: Service, draft: Draft) -> None:
     for plugin in service.plugins:
         meaning = _PLUGINS.get(plugin, _OTHERS)
         if meaning:
-            draft.name(plugin, "plugins", meaning.format(folder=builder_of(service).folder))
+            draft.name(plugin, "plugins", meaning.format(folder=folder_of(service)))
     for key in service.other_keys:
         draft.name(key, "serverless.yml", _SECTIONS.get(key, "it is no section of the framework's own and is ignored"))
     for old, new in _OLD_NAMES.items():

@@ -79,6 +79,11 @@ def stream_mapping_id(function: str, kind: str, stream: str) -> str:
     return f"{normalized(function)}EventSourceMapping{_capital(kind)}{alphanumeric(stream)}"
 
 
+def bucket_id(bucket: str) -> str:
+    """A bucket that the function's event makes."""
+    return f"S3Bucket{alphanumeric(bucket)}"
+
+
 def topic_id(topic: str) -> str:
     """A topic that the function's event makes."""
     return f"SNSTopic{alphanumeric(topic)}"

@@ -302,9 +302,18 @@ class _Reading:
             if isinstance(event, Text):  # such as `- alexaSkill`
                 found.append(Event(str(event), None, where))
             for kind in as_section(event, where, "an event") if not isinstance(event, Text) else ():
-                value = self._get(*keys, str(index), kind) if kind in _EVENTS else None
+                value = self._event(kind, *keys, str(index), kind)
                 found.append(Event(kind, value, event.place_of(kind)))
         return found
+
+    def _event(self, kind: str, *keys: str) -> Any:  # Any: whatever a file holds
+        """How an event is described; None where that does not matter, or does not matter enough to be a fault."""
+        if kind in _EVENTS:
+            return self._get(*keys)
+        try:
+            return self._resolver.at(*keys) if kind == "s3" else None
+        except TemplateError:
+            return None
 
     def _plugins(self) -> tuple[str, ...]:
         value = self._get("plugins")
