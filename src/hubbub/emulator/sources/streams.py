@@ -83,16 +83,21 @@ class StreamSource:
         )
 
     async def run(self) -> None:
-        """Read the table's stream for ever, shard by shard."""
-        position = self._source.starting_position if self._arn is None else "TRIM_HORIZON"
-        arn = await self._find()
-        if arn != self._arn:
-            self._arn = arn
-            self._done.clear()
-            self._read.clear()
+        """Read the table's stream for ever, and a new one when the table was made anew."""
+        while True:
+            position = self._source.starting_position if self._arn is None else "TRIM_HORIZON"
+            arn = await self._find()
+            if arn != self._arn:
+                self._arn = arn
+                self._done.clear()
+                self._read.clear()
+            await self._follow(arn, position)
+
+    async def _follow(self, arn: str, position: str) -> None:
+        """Read a stream, shard by shard, as long as it is the table's."""
         readers: dict[str, asyncio.Task[None]] = {}
         try:
-            while True:
+            while await self._find() == arn:
                 await self._begin(arn, readers, position)
                 position = "TRIM_HORIZON"  # of shards that appear from now on nothing may be missed
                 if readers:
