@@ -462,3 +462,22 @@ async def test_no_other_connection_is_led_there(source: Source, tmp_path: Path, 
         """
     async with gateway(tmp_path) as variables, running(node(source, handler), environment=variables) as lab:
         assert await _asks(lab, f"https://{host}/") in (code, "EAI_AGAIN")
+
+
+@pytest.mark.parametrize("kind", ["module", "commonjs"])
+async def test_packages_of_layers_are_found_by_modules_of_both_kinds(source: Source, tmp_path: Path, kind: str) -> None:
+    """As Lambda's SDK and its layers are: by NODE_PATH, heeding the package's `exports`."""
+    package = tmp_path / "layer" / "nodejs" / "node_modules" / "greeting"
+    package.mkdir(parents=True)
+    (package / "package.json").write_text(
+        json.dumps({"name": "greeting", "exports": {"import": "./esm.mjs", "require": "./cjs.cjs"}})
+    )
+    (package / "esm.mjs").write_text("export const said = 'imported';")
+    (package / "cjs.cjs").write_text("exports.said = 'required';")
+    if kind == "module":
+        code = "import { said } from 'greeting'; export const handler = async () => said;"
+    else:
+        code = "const { said } = require('greeting'); exports.handler = async () => said;"
+    function = node(source, code, file=f"app.{'mjs' if kind == 'module' else 'js'}", layers=(tmp_path / "layer",))
+    async with running(function) as lab:
+        assert (await lab.invoke()).payload == (b'"imported"' if kind == "module" else b'"required"')

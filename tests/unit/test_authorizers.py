@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hubbub.apigateway import Event, Identity, Refused, RequestContext, Unauthorized
 from hubbub.gateway.authorizers import MAX_RESULT_BYTES, request_authorizer
 from hubbub.gateway.integrations import Invoked
+from hubbub.gateway.integrations.failures import FunctionFailed
 from hubbub.gateway.policies import Verdict, judge, matches
 
 ARN = "arn:aws:execute-api:us-east-1:123456789012:abcdef1234/prod/$connect"
@@ -421,7 +422,7 @@ async def test_the_error_unauthorized_is_401():
 )
 async def test_any_other_error_of_the_function_is_a_failure(payload: object):
     """The gateway makes 500 of it; what is raised is no refusal."""
-    with pytest.raises(RuntimeError, match="the authorizer function failed"):
+    with pytest.raises(FunctionFailed, match="failed with"):
         await ask(Function(payload, error="Unhandled"))
 
 

@@ -7,7 +7,6 @@ Source: developer guide, "Controlling and managing access to a WebSocket API" an
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -25,12 +24,11 @@ from hubbub.gateway.handshake import (
     said,
 )
 from hubbub.gateway.integrations import InProcess
+from hubbub.gateway.integrations.calls import log_failure
 from hubbub.sigv4 import Keys, Rejected, verify
 
 if TYPE_CHECKING:
     from hubbub.gateway.sockets import Connection
-
-logger = logging.getLogger("hubbub.gateway")
 
 RETRY_AFTER_S = 2
 """What is told with 503."""
@@ -108,9 +106,9 @@ class Admission:
         try:
             response = await self._integration.call(route.handler, event, timeout_s=route.timeout_s, late=late)
             return _outcome(response, request)
-        except Exception:
+        except Exception as error:
             self._failed()
-            logger.exception("$connect failed", extra=connection.ids())
+            log_failure("$connect failed", error, connection.ids())
             return Refusal(502, said("Internal server error"))
 
     def _check_signature(self, connection: Connection, request: Request) -> Refusal | None:
@@ -149,9 +147,9 @@ class Admission:
             connection.authorizer = {**checked_context(said_of_it), "integrationLatency": took_ms}
         except Refused as error:
             return refusal(error.status, error.body)
-        except Exception:
+        except Exception as error:
             self._failed()
-            logger.exception("the authorizer failed", extra=connection.ids())
+            log_failure("the authorizer failed", error, connection.ids())
             return Refusal(500, said("Internal server error"))
         return None
 

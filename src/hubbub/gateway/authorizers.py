@@ -15,6 +15,7 @@ import msgspec
 
 from hubbub.apigateway import Authorizer, AuthorizerContext, Event, Refused, Unauthorized, checked_context
 from hubbub.gateway.integrations import Invoke, Invoked
+from hubbub.gateway.integrations.lambdas import failure_of
 from hubbub.gateway.policies import Verdict, judge
 
 ACTION = "execute-api:Invoke"
@@ -36,8 +37,9 @@ def request_authorizer(function: str, invoke: Invoke, *, identity_sources: Seque
 
     It raises `Unauthorized` where an identity source is missing or empty, without asking, and where the function's
     error is the text `Unauthorized`; `Refused` with 403 where its policy does not allow `execute-api:Invoke` on the
-    event's `methodArn`. Whatever else is wrong with the answer is a ValueError, a function's own error a
-    RuntimeError: API Gateway makes 500 of both. The context that it returns has the answer's `usageIdentifierKey` too.
+    event's `methodArn`. Whatever else is wrong with the answer is a ValueError, a function's own error
+    is `FunctionFailed`: API Gateway makes 500 of both. The context that it returns has the answer's
+    `usageIdentifierKey` too.
 
     Args:
         function: its ARN or name.
@@ -54,7 +56,7 @@ def request_authorizer(function: str, invoke: Invoke, *, identity_sources: Seque
     async def authorize(event: Event) -> AuthorizerContext:
         if not all(source(event) for source in sources):
             raise Unauthorized
-        return _outcome(await invoke(function, msgspec.json.encode(event)), event)
+        return _outcome(function, await invoke(function, msgspec.json.encode(event)), event)
 
     return authorize
 
@@ -91,9 +93,10 @@ _PLACES: dict[str, Callable[[Event, str], object]] = {
 }
 
 
-def _outcome(invoked: Invoked, event: Event) -> AuthorizerContext:
+def _outcome(function: str, invoked: Invoked, event: Event) -> AuthorizerContext:
     if invoked.function_error is not None:
-        raise _failure(invoked)
+        failure = failure_of(function, invoked)
+        raise Unauthorized if failure.error_message == "Unauthorized" else failure
     if len(invoked.payload) > MAX_RESULT_BYTES:
         raise ValueError(f"expected at most {MAX_RESULT_BYTES} bytes from an authorizer, got {len(invoked.payload)}")
     answer = _document(invoked.payload)
@@ -104,16 +107,6 @@ def _outcome(invoked: Invoked, event: Event) -> AuthorizerContext:
     if verdict is not Verdict.ALLOWED:
         raise Refused(403, _REFUSALS[verdict], f"the authorizer's policy says {verdict.value}")
     return context
-
-
-def _failure(invoked: Invoked) -> Exception:
-    """What a function's own error comes to."""
-    error = _document(invoked.payload)
-    message = error.get("errorMessage") if isinstance(error, dict) else None
-    if message == "Unauthorized":
-        return Unauthorized()
-    kind = error.get("errorType", invoked.function_error) if isinstance(error, dict) else invoked.function_error
-    return RuntimeError(f"the authorizer function failed: {kind}: {message}")
 
 
 def _document(payload: bytes) -> Any:  # Any: JSON of any kind

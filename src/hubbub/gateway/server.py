@@ -39,6 +39,7 @@ from hubbub.gateway.handshake import (
 from hubbub.gateway.http import Farewell, RequestHead
 from hubbub.gateway.hub import Hub
 from hubbub.gateway.integrations import InProcess
+from hubbub.gateway.integrations.calls import log_failure
 from hubbub.gateway.management import Management
 from hubbub.gateway.quotas import Account, GatewayLimits, never_or
 from hubbub.gateway.sites import Sites
@@ -353,9 +354,9 @@ class Gateway:
         event.multi_value_headers = {name: [value] for name, value in event.headers.items()}
         try:
             await self._integration.call(route.handler, event, timeout_s=route.timeout_s)
-        except Exception:
+        except Exception as error:
             self._failed()
-            logger.exception("$disconnect failed", extra=connection.ids())
+            log_failure("$disconnect failed", error, connection.ids())
 
     def gone(self, connection: Connection) -> None:
         """A live connection's socket is gone."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from hubbub.apigateway import Event, Handler, Response, Route, server_error_document
+from hubbub.gateway.integrations.failures import IntegrationFailed
 
 logger = logging.getLogger("hubbub.gateway")
 
@@ -123,8 +124,8 @@ class InProcess:
             response = await _respond(handler, event)
             body = response.body if two_way else None
             answer = body.encode() if isinstance(body, str) else body
-        except Exception:
-            logger.exception("a function failed", extra=_ids(event))
+        except Exception as error:
+            log_failure("a function failed", error, _ids(event))
             answer = server_error_document(event.request_context.connection_id, event.request_context.request_id)
             if not call.overdue:
                 self._on_failure()
@@ -151,9 +152,17 @@ def _say_how_it_ended(event: Event, late: Callable[[Response], None] | None, tas
     if task.cancelled():
         return
     if (error := task.exception()) is not None:
-        logger.error("a function failed after it was given up", exc_info=error, extra=_ids(event))
+        log_failure("a function failed after it was given up", error, _ids(event))
     elif late is not None:
         late(task.result())
+
+
+def log_failure(what: str, error: BaseException, ids: dict[str, str]) -> None:
+    """Log that a function failed: with the traceback of one in this process, with the words of one elsewhere."""
+    if isinstance(error, IntegrationFailed):
+        logger.error("%s: %s", what, error, extra=ids)
+    else:
+        logger.error(what, exc_info=error, extra=ids)
 
 
 def _ids(event: Event) -> dict[str, str]:

@@ -20,6 +20,7 @@ import httpx
 import msgspec
 
 from hubbub.apigateway import Event, Response
+from hubbub.gateway.integrations.failures import IntegrationFailed
 
 DEFAULT_TIMEOUT_S = 29.0
 """How long a call may take: as long as API Gateway waits for an integration."""
@@ -48,7 +49,7 @@ _PREFIX = "whsec_"
 _VISIBLE = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
 
 
-class HandlerFailed(Exception):
+class HandlerFailed(IntegrationFailed):
     """A call of the endpoint has no response that could be a function's; the message says why.
 
     Attributes:

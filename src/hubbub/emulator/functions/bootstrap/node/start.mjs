@@ -8,6 +8,7 @@ import { setRequestId, sayError } from "./console.mjs";
 import { isStreaming, load } from "./handler.mjs";
 import { LambdaError, described } from "./errors.mjs";
 import { runStreaming } from "./streaming.mjs";
+import "./modules.mjs";
 import "./network.mjs";
 
 let whenEmpty = null; // what to do when the event loop has nothing left; null between invocations
