@@ -297,13 +297,12 @@ class _Reading:
             raise TemplateError(*place, f"expected a list as events, got {name_of(events)}")
         found: list[Event] = []
         for index in range(len(events)):
-            event = self._found(*keys, str(index))
-            where = events.places[index]
+            event, where = self._found(*keys, str(index)), events.places[index]
             if isinstance(event, Text):  # such as `- alexaSkill`
                 found.append(Event(str(event), None, where))
-            for kind in as_section(event, where, "an event") if not isinstance(event, Text) else ():
-                value = self._event(kind, *keys, str(index), kind)
-                found.append(Event(kind, value, event.place_of(kind)))
+            elif event is not None:
+                kinds = as_section(event, where, "an event")
+                found += [Event(k, self._event(k, *keys, str(index), k), kinds.place_of(k)) for k in kinds]
         return found
 
     def _event(self, kind: str, *keys: str) -> Any:  # Any: whatever a file holds
