@@ -131,7 +131,7 @@ async def test_an_authorizers_event_to_the_field() -> None:
     functions = Functions()
     async with running(functions, functions.api(authorizer=functions.authorize)) as lab:
         peer = await lab.open()
-        headers = {"Connection": "Upgrade", "Upgrade": "websocket", **ASKED, **FORWARDED, "content-length": "0"}
+        headers = {"Connection": "upgrade", "Upgrade": "websocket", **ASKED, **FORWARDED, "content-length": "0"}
         assert functions.authorizations == [
             {
                 "type": "REQUEST",

@@ -41,26 +41,30 @@ AuthorizerContext = dict[str, str | int | float | bool]
 
 
 class RequestContext(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
-    """What API Gateway says about an event; the same shape for all three event types.
+    """What API Gateway says about an event; the same shape for all three event types, its fields in AWS's order.
 
     Attributes:
         route_key: the selected route.
+        authorizer: absent when no authorizer ran.
+        message_id: MESSAGE only.
+        disconnect_status_code, disconnect_reason: DISCONNECT only.
         event_type: CONNECT, MESSAGE or DISCONNECT.
         extended_request_id, request_id: equal, and shaped like a connection id.
         request_time: in common log format, UTC.
         request_time_epoch, connected_at: epoch milliseconds.
         domain_name: the host, with the port where it is not the scheme's own.
-        authorizer: absent when no authorizer ran.
-        message_id: MESSAGE only.
-        disconnect_status_code, disconnect_reason: DISCONNECT only.
 
     """
 
     route_key: str
+    authorizer: AuthorizerContext | None = None
+    message_id: str | None = None
+    disconnect_status_code: int | None = None
     event_type: Literal["CONNECT", "MESSAGE", "DISCONNECT"]
     extended_request_id: str
     request_time: str
     message_direction: str = msgspec.field(default_factory=lambda: "IN")
+    disconnect_reason: str | None = None
     stage: str
     connected_at: int
     request_time_epoch: int
@@ -69,10 +73,6 @@ class RequestContext(msgspec.Struct, rename="camel", omit_defaults=True, kw_only
     domain_name: str
     connection_id: str
     api_id: str
-    authorizer: AuthorizerContext | None = None
-    message_id: str | None = None
-    disconnect_status_code: int | None = None
-    disconnect_reason: str | None = None
 
 
 class Event(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):

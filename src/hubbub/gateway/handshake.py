@@ -170,14 +170,22 @@ def _port(host: str) -> str | None:
     return port if port != host and port.isdecimal() else None
 
 
+_HOP = ("connection", "upgrade", "content-length")
+"""Headers that belong to the client's own hop."""
+
+
 def authorizer_event(context: RequestContext, api: Api, request: Request, fields: Fields) -> Event:
-    """What a REQUEST authorizer is given; what there is none of is empty here, and not absent."""
-    length = [] if request.values("content-length") else [("content-length", "0")]
+    """What a REQUEST authorizer is given; what there is none of is empty here, and not absent.
+
+    It sees that a WebSocket is asked for, in API Gateway's own spelling whatever the client's is.
+    """
+    own = [("Connection", "upgrade"), ("Upgrade", "websocket"), ("content-length", "0")]
+    headers = _by_name([*_without_hop(fields), *own])
     return Event(
         type="REQUEST",
         method_arn=f"{api.arn}/{CONNECT}",
-        headers=dict(fields + length),
-        multi_value_headers=_gathered(fields + length),
+        headers=_last_of(headers),
+        multi_value_headers=headers,
         query_string_parameters=dict(request.query),
         multi_value_query_string_parameters=_gathered(request.query),
         stage_variables=api.stage_variables,
@@ -187,17 +195,36 @@ def authorizer_event(context: RequestContext, api: Api, request: Request, fields
 
 def connect_event(context: RequestContext, api: Api, request: Request, fields: Fields) -> Event:
     """What `$connect` is given: no headers of the hop, and nothing of a query that was not there."""
-    fields = [field for field in fields if field[0].lower() not in ("connection", "upgrade", "content-length")]
+    headers = _by_name(_without_hop(fields))
     query = request.query
     return Event(
-        headers=dict(fields),
-        multi_value_headers=_gathered(fields),
+        headers=_last_of(headers),
+        multi_value_headers=headers,
         query_string_parameters=dict(query) if query else None,
         multi_value_query_string_parameters=_gathered(query) if query else None,
         stage_variables=api.stage_variables or None,
         request_context=context,
         is_base64_encoded=False,
     )
+
+
+def _without_hop(fields: Fields) -> Fields:
+    return [field for field in fields if field[0].lower() not in _HOP]
+
+
+def _by_name(fields: Fields) -> dict[str, list[str]]:
+    """Values by name, in alphabetical order whatever the case: so AWS writes headers.
+
+    Names that differ in case alone are one header (RFC 9110, section 5.1), which is spelled as it came first.
+    """
+    gathered: dict[str, tuple[str, list[str]]] = {}
+    for name, value in fields:
+        gathered.setdefault(name.lower(), (name, []))[1].append(value)
+    return dict(gathered[name] for name in sorted(gathered))
+
+
+def _last_of(gathered: dict[str, list[str]]) -> dict[str, str]:
+    return {name: values[-1] for name, values in gathered.items()}
 
 
 def _gathered(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
