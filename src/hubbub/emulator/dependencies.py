@@ -1,4 +1,4 @@
-"""What functions import and do not bring along: what `requirements.txt` names, and the AWS SDK of Lambda's Node images.
+"""What functions import and do not bring along: what their package files name, and the AWS SDK of Lambda's Node images.
 
 `sam build` and the plugins of serverless.yml would install the former, and Lambda's images have the latter. Here both
 are installed once into a folder of the user's cache and given to functions as layers; what is there already is used.
@@ -97,12 +97,13 @@ class Dependencies:
         return await self._once(layer, "python", command, f"{file} for {function.logical_id}", file.parent)
 
     async def _node(self, function: Function) -> Path | None:
-        wanted = sorted(name for name in _imported(function) if not _is_found(name, function.code))
+        asked = {**dict.fromkeys(_imported(function), "latest"), **_declared(function)}
+        wanted = [f"{name}@{asked[name]}" for name in sorted(asked) if not _is_found(name, function.code)]
         npm = shutil.which("npm")
         if not wanted:
             return None
         if npm is None:
-            self._say(f"{function.logical_id} imports {', '.join(wanted)}, and there is no npm here to install it")
+            self._say(f"{function.logical_id} needs {', '.join(wanted)}, and there is no npm here to install it")
             return None
         layer = self._cache / "nodejs" / _digest(*wanted)
         command = [npm, "install", "--silent", "--no-audit", "--no-fund", *wanted, "--prefix"]
@@ -196,6 +197,18 @@ def _imported(function: Function) -> set[str]:
             if name.endswith(_SOURCES):
                 names.update(_IMPORTED.findall(Path(folder, name).read_text(encoding="utf-8", errors="replace")))
     return {name for name in names if (name == "aws-sdk") is had_v2}
+
+
+def _declared(function: Function) -> dict[str, str]:
+    """What a function's own `package.json` names, but for what is a path in the project."""
+    try:
+        package = json.loads((function.code / "package.json").read_text(encoding="utf-8"))
+        named = {str(name): str(version) for name, version in package.get("dependencies", {}).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}  # there is none, or npm will have to say what is wrong with it
+    return {
+        name: version for name, version in named.items() if not version.startswith(("file:", "link:", "workspace:"))
+    }
 
 
 def _is_found(package: str, code: Path) -> bool:

@@ -248,7 +248,7 @@ class RunningStack:
                 f"https://{self._hosts[0]}/{self.stack.apis[0].stages[0].name}"
             )
         self._services = await stack.enter_async_context(
-            ServiceClient(_Endpoints(self._backends), region=self._region, credentials=CREDENTIALS)
+            ServiceClient(self._backends.endpoints, region=self._region, credentials=CREDENTIALS)
         )
         self.functions = await stack.enter_async_context(
             Functions(
@@ -264,7 +264,7 @@ class RunningStack:
             Integrations(
                 Services(
                     invoke=self._invocations.invoke,
-                    endpoints=_Endpoints(self._backends, **{"lambda": self._environment["AWS_ENDPOINT_URL_LAMBDA"]}),
+                    endpoints={**self._backends.endpoints, "lambda": self._environment["AWS_ENDPOINT_URL_LAMBDA"]},
                     access_key=CREDENTIALS.access_key,
                     secret_key=CREDENTIALS.secret_key,
                 )
@@ -404,27 +404,6 @@ class RunningStack:
             self._say(f"{self.path.name} has changed, and stays without effect: {error}")
         else:
             self._say(f"{self.path.name} has changed: the stack is as it says now")
-
-
-class _Endpoints(dict[str, str]):
-    """Where services are, asked of the backends when it is needed, since some are known by several names.
-
-    Those that are given are elsewhere.
-    """
-
-    def __init__(self, backends: Backends, **elsewhere: str) -> None:
-        super().__init__(elsewhere)
-        self._backends = backends
-
-    def __missing__(self, service: str) -> str:
-        return self._backends.endpoint(service)
-
-    def get(self, service: str, default: Any = None) -> Any:  # Any: dict's own
-        """Where a service is: there is none without a place."""
-        return self[service]
-
-    def __contains__(self, service: object) -> bool:
-        return True
 
 
 def _region(given: str | None) -> str:

@@ -62,7 +62,8 @@ class ServiceClient:
     """Calls SQS, SNS, DynamoDB, its streams, and EventBridge.
 
     Args:
-        endpoints: where the services are, by their name in ARNs; `dynamodbstreams` is where `dynamodb` is by default.
+        endpoints: where the services are, by their name in ARNs; `dynamodbstreams` is where `dynamodb` is by
+            default, and `*` is where all others are.
         region: of calls that do not say which.
         credentials: what calls are signed with.
         timeout_s: how long a call may take, seconds; longer by as much as a call itself says that it waits.
@@ -133,7 +134,8 @@ class ServiceClient:
         return _answer(service, operation, response)
 
     def _url(self, service: str) -> str:
-        url = self._endpoints.get(service) or self._endpoints.get(_BESIDE.get(service, service))
+        names = (service, _BESIDE.get(service, service), "*")
+        url = next((self._endpoints[name] for name in names if name in self._endpoints), None)
         if url is None:
             known = ", ".join(sorted(self._endpoints)) or "none"
             raise ServiceFailed("NoEndpoint", f"no endpoint is known for {service}; there are: {known}")

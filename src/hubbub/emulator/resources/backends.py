@@ -153,6 +153,11 @@ class Backends:
         """Let everything be in another region; before anything is made."""
         self.place = Place(region, self.place.account)
 
+    @property
+    def endpoints(self) -> dict[str, str]:
+        """The URLs of services by their names in ARNs, as far as they differ from `*`, which is for all others."""
+        return {_arn_name(name): url for name, url in self._endpoints.items()}
+
     def endpoint(self, service: str) -> str:
         """The URL of a service, by botocore's name or that in ARNs."""
         name = _service_name(service)
@@ -270,6 +275,10 @@ class Backends:
         if self._session is None:
             self._session = botocore.session.Session(session_vars=_NO_FILES)
         return self._session
+
+
+def _arn_name(name: str) -> str:
+    return next((alias for alias, known in _ALIASES.items() if known == name), name)
 
 
 def _service_name(name: str) -> str:
