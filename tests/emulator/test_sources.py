@@ -27,7 +27,7 @@ from lambdalab import (
 from hubbub.emulator.definition import ACCOUNT, EventSource
 from hubbub.emulator.functions import Functions, Throttled
 from hubbub.emulator.functions.invocations import Invocations, Runner
-from hubbub.emulator.services import ServiceClient
+from hubbub.emulator.services import ServiceClient, ServiceFailed
 from hubbub.emulator.sources import Pace, SourceInvalid, Sources
 from live import BOUND_S, until
 
@@ -633,13 +633,14 @@ class Shards:
     """A stream with shards that close and have children, as DynamoDB's do and moto's do not; a `ServiceClient`.
 
     Attributes:
-        expired: how often the next calls of GetRecords say that their iterator is too old.
+        expired, unreachable: how often the next calls of GetRecords say that their iterator is too old, or fail.
+        asked: shards and kinds of the iterators that were asked for.
 
     """
 
     def __init__(self, **shards: tuple[str | None, list[str], bool]) -> None:
         self._shards = shards  # parent, ids of items, whether it is closed
-        self.expired = 0
+        self.expired = self.unreachable = 0
         self.asked: list[str] = []
 
     async def call(self, service: str, operation: str, parameters: Json, **options: Any) -> Json:
@@ -672,8 +673,9 @@ class Shards:
         return {"ShardIterator": f"{name}|{position}"}
 
     def GetRecords(self, parameters: Json) -> Json:  # noqa: N802  likewise
-        from hubbub.emulator.services import ServiceFailed
-
+        if self.unreachable:
+            self.unreachable -= 1
+            raise ServiceFailed("Unreachable", "nobody there")
         if self.expired:
             self.expired -= 1
             raise ServiceFailed("ExpiredIteratorException", "too old")
@@ -748,6 +750,23 @@ async def test_an_iterator_that_has_expired_is_replaced_where_it_was() -> None:
         await until(lambda: ["b"] in keys(functions), "the second came")
     assert keys(functions) == [["a"], ["b"]]
     assert shards.asked == ["only TRIM_HORIZON", "only AFTER_SEQUENCE_NUMBER"]
+
+
+@pytest.mark.parametrize("trouble", ["expired", "unreachable"])
+async def test_trouble_before_the_first_record_brings_no_older_ones(trouble: str) -> None:
+    """A stream read from LATEST goes on where it was begun after a failure: nothing older comes, nothing is missed."""
+    shards = Shards(only=(None, ["old"], False))
+    functions = fake()
+    async with reading_shards(shards, functions):
+        setattr(shards, trouble, 1)
+        if trouble == "unreachable":
+            shards._shards["only"] = (None, ["old", "meanwhile"], False)
+        await until(lambda: getattr(shards, trouble) == 0, "it went wrong")
+        await until(lambda: len(shards.asked) == (2 if trouble == "expired" else 1), "it went on")
+        shards._shards["only"] = (None, [*shards._shards["only"][1], "new"], False)
+        await until(lambda: "new" in itertools.chain(*keys(functions)), "the new one came")
+    expected = ["new"] if trouble == "expired" else ["meanwhile", "new"]
+    assert list(itertools.chain(*keys(functions))) == expected
 
 
 # SNS
@@ -908,6 +927,31 @@ async def test_a_schedule_of_the_scheduler_has_its_own_event_and_attributes() ->
     assert functions.events("f") == [{"arn": arn, "at": "2023-11-15T12:10:00Z"}]
 
 
+async def test_a_rate_of_the_scheduler_fires_at_once_and_between_its_dates() -> None:
+    """EventBridge Scheduler's rates begin at once, or at StartDate, and end with EndDate."""
+    clock, functions = HandClock(NOON * 1_000), fake()
+    flexible = {"FlexibleTimeWindow": {"Mode": "OFF"}}
+    async with scheduled(clock, schedule("rate(10 minutes)", properties=flexible), functions):
+        await clock.advance(601)
+    assert [event["time"][11:16] for event in functions.events("f")] == ["12:00", "12:10"]
+    clock, functions = HandClock(NOON * 1_000), fake()
+    dates = {"StartDate": "2023-11-15T12:03:00Z", "EndDate": "2023-11-15T12:24:00Z"}
+    async with scheduled(clock, schedule("rate(10 minutes)", properties={**flexible, **dates}), functions):
+        await clock.advance(3_600)
+    assert [event["time"][11:16] for event in functions.events("f")] == ["12:03", "12:13", "12:23"]
+
+
+async def test_a_rule_s_target_gets_what_its_input_is_made_of() -> None:
+    """An input transformer makes the payload of the event and of what EventBridge knows."""
+    clock, functions = HandClock(NOON * 1_000), fake()
+    template = '{"at": <t>, "rule": "<aws.events.rule-arn>"}'
+    properties = {"InputTransformer": {"InputPathsMap": {"t": "$.time"}, "InputTemplate": template}}
+    async with scheduled(clock, schedule("rate(1 minute)", properties=properties), functions):
+        await clock.advance(60)
+    arn = f"arn:aws:events:eu-central-1:{ACCOUNT}:rule/Tick"
+    assert functions.events("f") == [{"at": "2023-11-15T12:01:00Z", "rule": arn}]
+
+
 async def test_a_schedule_whose_function_is_gone_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     """A time at which the function cannot be invoked is told, and the next comes."""
     clock, functions = HandClock(NOON * 1_000), FakeFunctions()
@@ -941,6 +985,12 @@ async def test_times_that_were_slept_through_are_not_made_up_for() -> None:
             from_table("arn:aws:dynamodb:us-east-1:1:table/t/stream/x", starting_position="AT_TIMESTAMP"),
             "S: expected LATEST or TRIM_HORIZON",
         ),
+        (
+            from_table("arn:aws:dynamodb:us-east-1:1:table/t/stream/x", properties={"MaximumRetryAttempts": "few"}),
+            "S: expected a number as MaximumRetryAttempts, got 'few'",
+        ),
+        (schedule("rate(1 minute)", properties={"StartDate": "soon"}), "Tick: expected StartDate as 2026-01-02T"),
+        (schedule("rate(1 minute)", properties={"InputPath": "$.["}), "Tick: expected a JSONPath"),
         (from_topic("arn:aws:sns:us-east-1:1:t.fifo"), "T: a FIFO topic cannot invoke functions"),
     ],
 )

@@ -154,6 +154,20 @@ def warn_of(source: EventSource, meanings: dict[str, str]) -> None:
             logger.warning("%s: %s is not heeded here: %s", source.logical_id, name, meaning)
 
 
+def number_of(source: EventSource, name: str, default: float) -> float:
+    """A number among a source's properties, which templates may have as text.
+
+    Raises:
+        SourceInvalid: it is none.
+
+    """
+    value = source.properties.get(name)
+    try:
+        return default if value is None else float(value)
+    except (TypeError, ValueError):
+        raise SourceInvalid(f"{source.logical_id}: expected a number as {name}, got {value!r}") from None
+
+
 def region_of(arn: str) -> str | None:
     """The region in an ARN; None where it has none."""
     parts = arn.split(":", 5)

@@ -30,12 +30,15 @@ class Timing(Protocol):
         ...
 
 
-def parse_expression(expression: str, *, created_at: float, timezone: str = "UTC") -> Timing:
+def parse_expression(
+    expression: str, *, created_at: float, first_at: float | None = None, timezone: str = "UTC"
+) -> Timing:
     """The times of an expression.
 
     Args:
         expression: `rate(…)`, `cron(…)`, or `at(…)`, which EventBridge Scheduler has.
-        created_at: when the schedule was made, epoch seconds: what rates are counted from.
+        created_at: when the schedule was made, epoch seconds.
+        first_at: the first time of a rate; None for a period after its making.
         timezone: what `cron` and `at` are in: an IANA name.
 
     Raises:
@@ -47,7 +50,8 @@ def parse_expression(expression: str, *, created_at: float, timezone: str = "UTC
         raise ExpressionInvalid(f"expected rate(…), cron(…) or at(…) as a schedule, got {expression!r}")
     kind, inner = found.groups()
     if kind == "rate":
-        return _Rate(_period_s(inner, expression), created_at)
+        period_s = _period_s(inner, expression)
+        return _Rate(period_s, created_at + period_s if first_at is None else first_at)
     try:
         zone = ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError):
@@ -70,14 +74,15 @@ class _Once(NamedTuple):
 
 
 class _Rate(NamedTuple):
-    """Every so often from the time of its making on; the first time is a period later."""
+    """Every so often from a first time on."""
 
     period_s: int
-    created_at: float
+    first_at: float
 
     def following(self, after: float) -> float | None:
-        periods = max(0, int((after - self.created_at) // self.period_s))
-        return self.created_at + (periods + 1) * self.period_s
+        if after < self.first_at:
+            return self.first_at
+        return self.first_at + (int((after - self.first_at) // self.period_s) + 1) * self.period_s
 
 
 def _period_s(inner: str, expression: str) -> int:

@@ -12,6 +12,8 @@ import json
 import logging
 from typing import Any
 
+import msgspec
+
 from hubbub.emulator.clock import Clock
 from hubbub.emulator.definition import EventSource
 from hubbub.emulator.functions import UnknownFunction
@@ -24,6 +26,7 @@ from hubbub.emulator.sources.batches import (
     SourceInvalid,
     failed_items,
     invoke_patiently,
+    number_of,
     region_of,
     split,
 )
@@ -110,8 +113,8 @@ class QueueSource:
         self._pace = pace
         self._queue = Queue(services, source.source)
         self._patterns = [Pattern(text) for text in source.filters]
-        scaling = source.properties.get("ScalingConfig") or {}
-        self._parallel = max(1, int(scaling.get("MaximumConcurrency") or pace.parallel))
+        scaling = msgspec.structs.replace(source, properties=source.properties.get("ScalingConfig") or {})
+        self._parallel = max(1, int(number_of(scaling, "MaximumConcurrency", pace.parallel)))
         self._is_fifo = source.source.endswith(".fifo")
         self._visibility_s = 30.0  # until the queue says its own
         self._batches: set[asyncio.Task[None]] = set()  # under way

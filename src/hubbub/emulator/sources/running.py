@@ -60,11 +60,11 @@ class Sources:
         self._clock = clock or SystemClock()
         self._pace = pace or Pace()
         self._close_s = close_s
-        self._sources = {each.logical_id: self._source(each) for each in sources if each.enabled}
+        self._sources = [(each.logical_id, self._source(each)) for each in sources if each.enabled]
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        for name, source in self._sources.items():
+        for name, source in self._sources:
             task = asyncio.get_running_loop().create_task(self._keep_up(name, source), name=f"source {name}")
             self._tasks.add(task)
             task.add_done_callback(self._ended)
@@ -79,20 +79,20 @@ class Sources:
             await asyncio.wait(set(self._tasks))
         try:
             async with asyncio.timeout(self._close_s):
-                await asyncio.gather(*(self._close(name, source) for name, source in self._sources.items()))
+                await asyncio.gather(*(self._close(name, source) for name, source in self._sources))
         except TimeoutError:
             logger.warning("sources were not closed within %g s", self._close_s)
 
     async def wait_ready(self, within_s: float) -> tuple[str, ...]:
         """Wait until all sources miss nothing any more, at most `within_s` seconds; the names of those that are not."""
-        waits = [asyncio.ensure_future(source.ready.wait()) for source in self._sources.values()]
+        waits = [asyncio.ensure_future(source.ready.wait()) for _, source in self._sources]
         try:
             if waits:
                 await asyncio.wait(waits, timeout=within_s)
         finally:
             for each in waits:
                 each.cancel()
-        return tuple(name for name, source in self._sources.items() if not source.ready.is_set())
+        return tuple(name for name, source in self._sources if not source.ready.is_set())
 
     def _source(self, source: EventSource) -> Source:
         functions, services, clock, pace = self._invocations.functions, self._services, self._clock, self._pace

@@ -16,13 +16,16 @@ from hubbub.emulator.clock import Clock
 from hubbub.emulator.definition import EventSource
 from hubbub.emulator.functions import Throttled, UnknownFunction
 from hubbub.emulator.functions.invocations import Invocations
-from hubbub.emulator.sources.batches import SourceInvalid, warn_of
+from hubbub.emulator.sources.batches import SourceInvalid
 from hubbub.emulator.sources.expressions import ExpressionInvalid, parse_expression
+from hubbub.emulator.sources.inputs import InputInvalid, TargetInput
 
 logger = logging.getLogger("hubbub.emulator")
 
 _NAP_S = 30.0
 """The longest single sleep: a machine that was suspended notices by then that it is late."""
+
+_INSTANT_S = 0.001
 
 
 class ScheduleSource:
@@ -48,26 +51,26 @@ class ScheduleSource:
         self._region = region
         self._account = account
         self._is_scheduler = "FlexibleTimeWindow" in source.properties  # the Scheduler's schedules must have one
-        zone = str(source.properties.get("ScheduleExpressionTimezone") or "UTC")
+        self._starts_at, self._ends_at = (_date(source, name) for name in ("StartDate", "EndDate"))
+        now = clock.now()
         try:
-            self._timing = parse_expression(source.source, created_at=clock.now(), timezone=zone)
-        except ExpressionInvalid as error:
+            self._input = TargetInput(source.properties)
+            self._timing = parse_expression(
+                source.source,
+                created_at=now,
+                first_at=max(now, self._starts_at or now) if self._is_scheduler else None,
+                timezone=str(source.properties.get("ScheduleExpressionTimezone") or "UTC"),
+            )
+        except (ExpressionInvalid, InputInvalid) as error:
             raise SourceInvalid(f"{source.logical_id}: {error}") from None
-        warn_of(
-            source,
-            {
-                "StartDate": "it fires from now on",
-                "EndDate": "it fires as long as this runs",
-                "InputPath": "the whole event is passed",
-                "InputTransformer": "the event is passed as it is",
-            },
-        )
 
     async def run(self) -> None:
         """Fire at each of its times, until there are no more."""
-        after = self._clock.now()
+        after = max(self._clock.now(), self._starts_at or 0.0)
+        if self._is_scheduler:
+            after -= _INSTANT_S  # a rate of the Scheduler's fires at once
         self.ready.set()
-        while (at := self._timing.following(after)) is not None:
+        while (at := self._timing.following(after)) is not None and (self._ends_at is None or at <= self._ends_at):
             while (left_s := at - self._clock.now()) > 0:
                 await self._clock.sleep(min(left_s, _NAP_S))
             self._fire(at)
@@ -83,32 +86,47 @@ class ScheduleSource:
             logger.error("%s did not fire: %s", self._source.logical_id, error)
 
     @property
+    def name(self) -> str:
+        """The rule's or schedule's name."""
+        return str(self._source.properties.get("Name") or self._source.logical_id)
+
+    @property
     def arn(self) -> str:
-        """The rule's or schedule's ARN."""
-        name = self._source.properties.get("Name") or self._source.logical_id
+        """Its ARN."""
         where = f"{self._region}:{self._account}"
         if self._is_scheduler:
             group = self._source.properties.get("GroupName") or "default"
-            return f"arn:aws:scheduler:{where}:schedule/{group}/{name}"
-        return f"arn:aws:events:{where}:rule/{name}"
+            return f"arn:aws:scheduler:{where}:schedule/{group}/{self.name}"
+        return f"arn:aws:events:{where}:rule/{self.name}"
 
     def _payload(self, at: float) -> str:
         """What the function gets."""
         time = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        if self._source.input is None:
-            return json.dumps(self._event(time))
+        text = self._source.input
         if not self._is_scheduler:
-            return self._source.input
-        attributes = {
+            return text if text is not None else self._input.of(self._event(time), self._variables(time))
+        if text is None:
+            return json.dumps(self._event(time))
+        for name, value in self._attributes(time).items():
+            text = text.replace(f"<aws.scheduler.{name}>", value)
+        return text
+
+    def _variables(self, time: str) -> dict[str, str]:
+        """What an input transformer of EventBridge knows beside the event."""
+        return {
+            "aws.events.rule-arn": self.arn,
+            "aws.events.rule-name": self.name,
+            "aws.events.event.ingestion-time": time,
+        }
+
+    def _attributes(self, time: str) -> dict[str, str]:
+        """The context attributes of EventBridge Scheduler."""
+        return {
             "schedule-arn": self.arn,
             "scheduled-time": time,
             "execution-id": str(uuid.uuid4()),
             "attempt-number": "1",
         }
-        text = self._source.input
-        for name, value in attributes.items():
-            text = text.replace(f"<aws.scheduler.{name}>", value)
-        return text
 
     def _event(self, time: str) -> dict[str, object]:
         return {
@@ -122,3 +140,15 @@ class ScheduleSource:
             "resources": [self.arn],
             "detail": "{}" if self._is_scheduler else {},
         }
+
+
+def _date(source: EventSource, name: str) -> float | None:
+    """A date of a schedule, epoch seconds; one without an offset is in UTC."""
+    value = source.properties.get(name)
+    if not value:
+        return None
+    try:
+        date = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    except ValueError:
+        raise SourceInvalid(f"{source.logical_id}: expected {name} as 2026-01-02T03:04:05Z, got {value}") from None
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()

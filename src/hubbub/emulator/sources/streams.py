@@ -23,6 +23,7 @@ from hubbub.emulator.sources.batches import (
     SourceInvalid,
     failed_items,
     invoke_patiently,
+    number_of,
     region_of,
     split,
     warn_of,
@@ -74,6 +75,7 @@ class StreamSource:
         self._arn: str | None = None  # of the stream that is read; None before the first
         self._done: set[str] = set()  # shards that were read to their ends
         self._read: dict[str, str] = {}  # the last sequence number that was handled, by shard
+        self._begun: dict[str, tuple[str, str]] = {}  # where shards were begun: the position, and the iterator there
         warn_of(
             source,
             {
@@ -85,13 +87,13 @@ class StreamSource:
     async def run(self) -> None:
         """Read the table's stream for ever, and a new one when the table was made anew."""
         while True:
-            position = self._source.starting_position if self._arn is None else "TRIM_HORIZON"
             arn = await self._find()
             if arn != self._arn:
                 self._arn = arn
-                self._done.clear()
-                self._read.clear()
-            await self._follow(arn, position)
+                for kept in (self._done, self._read, self._begun):
+                    kept.clear()
+            # of what appears once anything was read nothing may be missed
+            await self._follow(arn, "TRIM_HORIZON" if self.ready.is_set() else self._source.starting_position)
 
     async def _follow(self, arn: str, position: str) -> None:
         """Read a stream, shard by shard, as long as it is the table's."""
@@ -99,7 +101,7 @@ class StreamSource:
         try:
             while await self._find() == arn:
                 await self._begin(arn, readers, position)
-                position = "TRIM_HORIZON"  # of shards that appear from now on nothing may be missed
+                position = "TRIM_HORIZON"
                 if readers:
                     await asyncio.wait(
                         readers.values(), timeout=self._pace.describe_s, return_when=asyncio.FIRST_COMPLETED
@@ -140,8 +142,7 @@ class StreamSource:
             if position == "LATEST" and "EndingSequenceNumber" in (shard.get("SequenceNumberRange") or {}):
                 self._done.add(name)  # it is closed: nothing later will be in it
                 continue
-            iterator = await self._iterator(arn, name, position)
-            reader = self._read_shard(arn, name, iterator)
+            reader = self._read_shard(arn, name, await self._first_iterator(arn, name, position))
             readers[name] = asyncio.get_running_loop().create_task(reader, name=f"{self._source.logical_id} {name}")
         self.ready.set()
 
@@ -155,11 +156,20 @@ class StreamSource:
                 return shards
             asked["ExclusiveStartShardId"] = last
 
-    async def _iterator(self, arn: str, shard: str, position: str) -> str:
-        """An iterator that begins after what was handled; at a position where nothing was."""
-        asked: Document = {"StreamArn": arn, "ShardId": shard, "ShardIteratorType": position}
+    async def _first_iterator(self, arn: str, shard: str, position: str) -> str:
+        """Where to begin with a shard, or to go on with it after a failure."""
+        if shard not in self._begun:
+            self._begun[shard] = position, await self._new_iterator(arn, shard, position)
+        return await self._iterator(arn, shard) if shard in self._read else self._begun[shard][1]
+
+    async def _iterator(self, arn: str, shard: str) -> str:
+        """A new iterator: after what was handled, or where the shard was begun."""
         if (last := self._read.get(shard)) is not None:
-            asked |= {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": last}
+            return await self._new_iterator(arn, shard, "AFTER_SEQUENCE_NUMBER", SequenceNumber=last)
+        return await self._new_iterator(arn, shard, self._begun[shard][0])
+
+    async def _new_iterator(self, arn: str, shard: str, kind: str, **more: str) -> str:
+        asked = {"StreamArn": arn, "ShardId": shard, "ShardIteratorType": kind, **more}
         iterator: str = (await self._call("GetShardIterator", asked))["ShardIterator"]
         return iterator
 
@@ -176,8 +186,9 @@ class StreamSource:
                     raise
                 if error.code == "TrimmedDataAccessException":
                     self._read.pop(shard, None)
+                    self._begun[shard] = "TRIM_HORIZON", iterator
                 waiting.clear()  # they come again
-                iterator = await self._iterator(arn, shard, "TRIM_HORIZON")
+                iterator = await self._iterator(arn, shard)
                 continue
             records = [_record(each, arn) for each in answer.get("Records") or []]
             iterator = answer.get("NextShardIterator")
@@ -207,8 +218,8 @@ class _Batches:
 
     def __init__(self, source: EventSource, invocations: Invocations, clock: Clock, pace: Pace) -> None:
         properties = source.properties
-        attempts = int(properties.get("MaximumRetryAttempts", -1))
-        age_s = float(properties.get("MaximumRecordAgeInSeconds", -1))
+        attempts = number_of(source, "MaximumRetryAttempts", -1)
+        age_s = number_of(source, "MaximumRecordAgeInSeconds", -1)
         self._source = source
         self._functions = invocations.functions
         self._destinations: Destinations = invocations.destinations
