@@ -136,7 +136,8 @@ class _Opening:
         asset = of.metadata.get("aws:asset:path")
         location = asset if isinstance(asset, str) else as_text(of.get("TemplateURL"))
         if location is None or location.startswith(("http:", "https:", "s3:", "sar:")):
-            of.note(f"its template is not on this machine ({location}): nothing of it runs, its outputs are made up")
+            where = (location or "nowhere").removeprefix("sar:")
+            of.note(f"its template is not on this machine ({where}): nothing of it runs, its outputs are made up")
             return None
         if of.shown_id.count(".") >= _DEEPEST:
             raise of.error("TemplateURL", f"expected at most {_DEEPEST} stacks within one another")

@@ -1,0 +1,1 @@
+"""A function that these tests look for and do not run."""

@@ -1,0 +1,2 @@
+// Looked for by the tests, and not run.
+exports.handler = async () => ({ statusCode: 200 });
