@@ -185,7 +185,9 @@ def test_files_are_read_beside_the_service(tmp_path: Path, written: str, expecte
 def test_a_program_is_not_run_but_may_be_stood_in_for(tmp_path: Path, name: str) -> None:
     """What only running JavaScript could say is named, with the parameter that says it instead."""
     written = f"${{file(./{name}.js):a}}"
-    assert f"{name}.js is a program" in fault(tmp_path, written, **FILES)
+    said = fault(tmp_path, written, **FILES)
+    assert f"{name}.js is a program" in said
+    assert f"'file(./{name}.js):a=…'" in said
     assert value(tmp_path, written, parameters={f"file(./{name}.js):a": "given"}, **FILES) == "given"
 
 

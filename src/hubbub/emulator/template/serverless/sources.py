@@ -34,13 +34,21 @@ _EXPORT = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 
+_ELSEWHERE = {
+    "ssm": "a value of SSM",
+    "cf": "another stack's output",
+    "s3": "an object in S3",
+    "output": "another service's output",
+    "git": "what git says",
+}
+
 _PLAIN = re.compile(r"true|false|null|-?[0-9]+(?:\.[0-9]+)?")
 
 _TRUE, _FALSE = ("true", "1"), ("false", "0")
 
 
 class Unavailable(Exception):
-    """A source cannot be asked here; its text says why, and what can be done."""
+    """A source cannot be asked here; its text says why."""
 
 
 class SourceFault(Exception):
@@ -127,7 +135,7 @@ class Outside:
                 return uuid.uuid5(uuid.NAMESPACE_URL, str(self.folder)).hex  # the same at every start
             case "sls":
                 raise SourceFault(f"expected sls:stage or sls:instanceId, got sls:{address}")
-        raise Unavailable(_meaning(kind, arguments, address))
+        raise Unavailable(f"{_ELSEWHERE.get(kind, f'a value of the source {kind!r}')} cannot be had here")
 
     def document(self, arguments: tuple[object, ...]) -> Any:  # Any: whatever a file holds
         """What the file of `${file(path)}` holds; None where there is none.
@@ -169,17 +177,10 @@ def _boolean(arguments: tuple[object, ...]) -> bool:
     return value in _TRUE
 
 
-def _meaning(kind: str, arguments: tuple[object, ...], address: str | None) -> str:
-    named = {
-        "ssm": "a value of SSM",
-        "cf": "another stack's output",
-        "s3": "an object in S3",
-        "output": "another service's output",
-        "git": "what git says",
-    }.get(kind, f"a value of the source {kind!r}")
+def name_of_stand_in(kind: str, arguments: tuple[object, ...] | None, address: str | None) -> str:
+    """What a parameter has to be called to stand in for a variable."""
     brackets = f"({', '.join(map(str, arguments))})" if arguments else ""
-    name = f"{kind}{brackets}:{address}" if address else f"{kind}{brackets}"
-    return f"{named} cannot be had here; give it as the parameter '{name}=…'"
+    return f"{kind}{brackets}:{address}" if address else f"{kind}{brackets}"
 
 
 def _literal_of(path: Path) -> Any:  # Any: whatever a file holds
@@ -196,10 +197,7 @@ def _literal_of(path: Path) -> Any:  # Any: whatever a file holds
             return parse_yaml(found["value"], path)
     except yaml.YAMLError:
         pass
-    raise Unavailable(
-        f"{path.name} is a program, and only YAML, JSON and objects written out are read here; give the value as the"
-        " parameter of the variable's name"
-    )
+    raise Unavailable(f"{path.name} is a program, and only YAML, JSON and objects written out are read here")
 
 
 def _is_literal(node: yaml.Node) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from hubbub.emulator.template.errors import TemplateError
 from hubbub.emulator.template.serverless.document import Listing, Place, Section, Text, copy_of, name_of
-from hubbub.emulator.template.serverless.sources import Outside, SourceFault, Unavailable
+from hubbub.emulator.template.serverless.sources import Outside, SourceFault, Unavailable, name_of_stand_in
 from hubbub.emulator.template.serverless.syntax import Literal, Parts, Source, SyntaxFault, Variable, parse
 
 _DEPTH = 10  # as the framework: how often a value may be found in a value
@@ -228,7 +228,14 @@ class Resolver:
         arguments = None if source.parameters is None else tuple(self._argument(p, place) for p in source.parameters)
         if source.type != "self" and (given := self.outside.stand_in(source.type, arguments, address)) is not None:
             return given
-        match source.type:
+        try:
+            return self._found_at(source.type, arguments or (), address)
+        except Unavailable as unavailable:
+            name = name_of_stand_in(source.type, arguments, address)
+            raise Unavailable(f"{unavailable}; give it as the parameter '{name}=…'") from unavailable
+
+    def _found_at(self, kind: str, arguments: tuple[object, ...], address: str | None) -> Any:  # Any: a source's value
+        match kind:
             case "self":
                 keys = tuple(address.split(".")) if address else ()
                 return copy_of(self._whole(self.found(*keys), keys, 0, None))
@@ -239,8 +246,8 @@ class Resolver:
             case "param":
                 return self._parameter(address or "")
             case "file":
-                return self._in_file(self.outside.document(arguments or ()), address)
-        return self.outside.value(source.type, arguments or (), address)
+                return self._in_file(self.outside.document(arguments), address)
+        return self.outside.value(kind, arguments, address)
 
     def _argument(self, parameter: Parts | Literal, place: Place) -> object:
         if isinstance(parameter, Literal):
