@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import re
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -299,23 +300,39 @@ async def test_one_direction_may_end_before_the_other() -> None:
         await until(lambda: "0 connections" in repr(proxy), "nothing is left")
 
 
+class _Narrow(Proxy):
+    """A proxy of whose bytes the kernel keeps hardly any, so that it keeps them itself."""
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        super()._connected(reader, writer)
+
+
 async def test_the_last_words_reach_a_slow_reader() -> None:
-    """What the other side has sent before it closed arrives, though the client reads it only later."""
-    async with asyncio.timeout(BOUND_S):
-        gone = asyncio.Event()
+    """What the other side has sent before it closed arrives, though the client reads it only afterwards."""
+    size = 60_000
+    closed = asyncio.Event()
 
-        async def answer(streams: Streams) -> None:
-            streams[1].write(b"x" * 50_000)
-            streams[1].close()
-            await streams[1].wait_closed()
-            gone.set()
+    async def answer(streams: Streams) -> None:
+        await streams[0].read()
+        streams[1].write(b"x" * size)
+        streams[1].close()
+        await streams[1].wait_closed()
+        closed.set()
 
-        async with proxying() as proxy, listening(answer) as port, tunnel(proxy, port) as (reader, writer):
-            reader._transport.pause_reading()  # type: ignore[attr-defined]
-            writer.write_eof()
-            await gone.wait()
-            reader._transport.resume_reading()  # type: ignore[attr-defined]
-            assert await reader.read() == b"x" * 50_000
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(BOUND_S), _Narrow({}, environment=NOBODY) as proxy, listening(answer) as port:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            client.setblocking(False)
+            await loop.sock_connect(client, ("127.0.0.1", proxy.port))
+            await loop.sock_sendall(client, f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\n\r\n".encode())
+            client.shutdown(socket.SHUT_WR)
+            await closed.wait()
+            got = 0
+            while data := await loop.sock_recv(client, 4_096):
+                got += len(data)
+    assert got == size + len("HTTP/1.1 200 Connection established\r\n\r\n")
 
 
 async def test_a_cut_on_either_side_cuts_the_other() -> None:
@@ -542,6 +559,16 @@ async def test_nonsense_is_refused_with_words(head: str, line: str) -> None:
     first, _, rest = answer.partition("\r\n")
     assert re.fullmatch(f"HTTP/1.1 {line}", first), first
     assert rest.endswith(f"{first.partition(' ')[2].partition(' ')[2]}\n")
+
+
+async def test_a_refusal_arrives_though_more_is_sent() -> None:
+    """Who goes on sending after a request that is refused still gets to read why."""
+    async with proxying() as proxy, dialled(proxy, "CONNECT nowhere HTTP/1.1\r\n\r\n") as (reader, writer):
+        for _ in range(20):
+            writer.write(b"x" * 100_000)
+            await writer.drain()
+        writer.write_eof()
+        assert b"got 'nowhere'" in await asyncio.wait_for(reader.read(), BOUND_S)
 
 
 async def test_a_head_that_does_not_come_is_not_waited_for() -> None:

@@ -11,18 +11,23 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import boto3
 import psutil
 import pytest
+from botocore.exceptions import ClientError
+from botocore.stub import Stubber
 
 from hubbub.emulator.definition import Resource
 from hubbub.emulator.resources import SUPPORTED, Backends, CannotCreate, Created, dynamodb_local
 from hubbub.emulator.resources.backends import LASTING, MOTO, NOT_RUN
 from hubbub.emulator.resources.coercion import coerced
+from hubbub.emulator.resources.creating import KINDS
+from hubbub.emulator.resources.kinds import Made, Place, Service
 from hubbub.listening import CannotStart
 from live import BOUND_S, until
 
@@ -409,6 +414,72 @@ async def test_an_endpoint_where_nobody_is_is_an_error() -> None:
     """A service that cannot be reached is an error of the resource, not a wait without end."""
     problems = await refused("http://127.0.0.1:9", resource("Queue", "AWS::SQS::Queue", "work"))
     assert "http://127.0.0.1:9" in problems["Queue"]
+
+
+# What moto does not mind and AWS does: botocore's stub has AWS's answers
+
+
+@contextmanager
+def aws(resource: Resource) -> Iterator[tuple[Stubber, Callable[[], Made]]]:
+    """The service of a resource, whose answers are given and whose calls are checked, and what makes the resource."""
+    kind = KINDS[resource.type]
+    there = client(kind.service, "http://127.0.0.1:1")
+    with Stubber(there) as stub:
+        yield stub, lambda: kind.make(Service(there, Place()), resource)
+        stub.assert_no_pending_responses()
+
+
+@pytest.mark.parametrize("message", ["TimeToLive is already enabled", "The provided attribute is none"])
+def test_a_time_to_live_that_is_set_already_is_no_error(message: str) -> None:
+    """AWS refuses to turn on what is on, which is what was wanted; all other refusals are errors."""
+    ends = {"AttributeName": "ends", "Enabled": True}
+    found = {"Table": {"TableArn": arn("dynamodb", "table/rooms"), "TableStatus": "ACTIVE"}}
+    with aws(table(TimeToLiveSpecification=ends)) as (stub, make):
+        stub.add_client_error("create_table", "ResourceInUseException")
+        stub.add_response("describe_table", found)
+        stub.add_client_error("update_time_to_live", "ValidationException", message)
+        if "already" in message:
+            stub.add_response("describe_table", found)
+            assert make().attributes == {"Arn": found["Table"]["TableArn"]}
+        else:
+            with pytest.raises(ClientError, match=message):
+                make()
+
+
+def test_a_stream_is_not_asked_for_what_it_has_anyway() -> None:
+    """AWS refuses to raise a retention to the 24 hours that it is."""
+    stream = resource("Stream", "AWS::Kinesis::Stream", "clicks", ShardCount="1", RetentionPeriodHours="24")
+    description = {"StreamName": "clicks", "StreamARN": arn("kinesis", "stream/clicks"), "StreamStatus": "ACTIVE"}
+    rest = {"RetentionPeriodHours": 24, "StreamCreationTimestamp": 0, "EnhancedMonitoring": []}
+    with aws(stream) as (stub, make):
+        stub.add_response("create_stream", {}, {"StreamName": "clicks", "ShardCount": 1})
+        shards = {"Shards": [], "HasMoreShards": False}
+        stub.add_response("describe_stream", {"StreamDescription": {**description, **rest, **shards}})
+        stub.add_response(
+            "describe_stream_summary", {"StreamDescriptionSummary": {**description, **rest, "OpenShardCount": 1}}
+        )
+        assert make().attributes == {"Arn": arn("kinesis", "stream/clicks")}
+
+
+def test_a_queue_that_is_no_fifo_does_not_say_so() -> None:
+    """AWS refuses `FifoQueue` false."""
+    with aws(resource("Queue", "AWS::SQS::Queue", "work", FifoQueue=False, DelaySeconds=1)) as (stub, make):
+        wanted = {"QueueName": "work", "Attributes": {"DelaySeconds": "1"}}
+        stub.add_response("create_queue", {"QueueUrl": "http://q"}, wanted)
+        stub.add_response("get_queue_attributes", {"Attributes": {"QueueArn": arn("sqs", "work")}})
+        make()
+
+
+@pytest.mark.parametrize("message", ["Topic already exists with different attributes", "Invalid parameter: Name"])
+def test_a_topic_with_other_attributes_is_kept(message: str) -> None:
+    """AWS refuses to make a topic with other attributes than it has; all other refusals are errors."""
+    with aws(resource("Topic", "AWS::SNS::Topic", "news", DisplayName="News")) as (stub, make):
+        stub.add_client_error("create_topic", "InvalidParameter", message)
+        if "already" in message:
+            assert make().attributes == {"Arn": arn("sns", "news")}
+        else:
+            with pytest.raises(ClientError, match=message):
+                make()
 
 
 # Values
