@@ -149,6 +149,14 @@ class Peer:
         """Be gone without a word: the kernel sends what it sends for a process that died."""
         self._writer.transport.abort()
 
+    def stop_reading(self) -> None:
+        """Take nothing more from the socket."""
+        self._writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a transport that also reads
+
+    def read_again(self) -> None:
+        """Take again what comes."""
+        self._writer.transport.resume_reading()  # type: ignore[attr-defined]  # likewise
+
     async def send(self, *data: bytes) -> None:
         """Write bytes, in one segment as far as that is ours to say."""
         if self._writer.transport.is_closing():

@@ -37,6 +37,9 @@ MAX_BYTES = 131_072
 BODY_WITHIN_S = 10.0
 """How long the body of a call may take to arrive."""
 
+MAX_DISCARDED = 16 * 1024 * 1024
+"""How much of a body that is too large is read, and thrown away, so that its sender lives to hear the answer."""
+
 NORMAL, NORMAL_REASON = 1000, "Connection Closed Normally"
 """How a connection ends that is deleted, and what `$disconnect` is told of it."""
 
@@ -77,14 +80,23 @@ class Problem(Exception):
         status: the HTTP status.
         type: what `x-amzn-ErrorType` says.
         message: the sentence in the body; None for no body.
+        closes: whether the HTTP connection ends with it, for the rest of the call would still come.
 
     """
 
-    def __init__(self, status: int, type: str, message: str | None) -> None:  # noqa: A002  AWS's word
+    def __init__(
+        self,
+        status: int,
+        type: str,  # noqa: A002  AWS's word
+        message: str | None,
+        *,
+        closes: bool = False,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.type = type
         self.message = message
+        self.closes = closes
 
 
 class Answer(NamedTuple):
@@ -200,7 +212,7 @@ class Management:
         except (Problem, Rejected) as problem:
             body = b"" if problem.message is None else msgspec.json.encode({"message": problem.message})
             answer = Answer(problem.status, body, problem.type)
-            close = problem.status == 408
+            close = isinstance(problem, Problem) and problem.closes
         except Exception:
             logger.exception("a call of the management API failed", extra={"path": scope["path"]})
             answer = Answer(500, b'{"message":"Internal server error"}', "InternalServerErrorException")
@@ -215,13 +227,15 @@ class Management:
 
         """
         call = _read(scope)
+        body = await self._body(call, receive)
+        if body is None:
+            return None
         api = self._find(call.host, call.prefix)
         if api is None:
             raise Problem(403, "ForbiddenException", "Forbidden")
         operation = self._operation(call)
-        body = await self._body(call, receive)
-        if body is None:
-            return None
+        if len(body) > self._max_bytes:
+            raise self._too_large()
         call = call._replace(body=body)
         verify(
             self._keys,
@@ -241,7 +255,7 @@ class Management:
     def _operation(self, call: Call) -> Callable[[Api, Call], Answer]:
         known = self._operations.get((call.kind, len(call.parts)), {})
         found = known.get(call.method)
-        if found is None or (len(call.parts) == 3 and call.parts[1] != "connections"):
+        if found is None or not all(call.parts) or (len(call.parts) == 3 and call.parts[1] != "connections"):
             path = "/".join((f"@{call.kind}", *call.parts))
             raise Problem(
                 404, "NotFoundException", f"No method found matching route {path} for http method {call.method}."
@@ -249,27 +263,37 @@ class Management:
         return found
 
     async def _body(self, call: Call, receive: Receive) -> bytes | None:
-        """The call's body; None where the caller is gone before it was here."""
+        """The call's body; None where the caller is gone before it was here.
+
+        All of it is read before anything is said, as long as that is bearable: who is answered in the midst of sending
+        may never see the answer. What is too long is returned as one byte more than is allowed.
+        """
         length = call.field("content-length") or "0"
-        if length.isdecimal() and int(length) > self._max_bytes:
-            raise self._too_large()
-        gathered = bytearray()
+        if call.field("expect") and length.isdecimal() and int(length) > self._max_bytes:
+            raise self._too_large(closes=True)  # the caller waits to be told to send it
+        kept, size = bytearray(), 0
         try:
             async with asyncio.timeout(self._body_within_s):
                 while True:
                     message = await receive()
                     if message["type"] != "http.request":
                         return None
-                    gathered += message.get("body", b"")
-                    if len(gathered) > self._max_bytes:
-                        raise self._too_large()
+                    data = message.get("body", b"")
+                    size += len(data)
+                    kept += data[: self._max_bytes + 1 - len(kept)]
                     if not message.get("more_body", False):
-                        return bytes(gathered)
+                        return bytes(kept)
+                    if size > self._max_bytes + MAX_DISCARDED:
+                        raise self._too_large(closes=True)
         except TimeoutError:
-            raise Problem(408, "RequestTimeoutException", "The request took too long to arrive.") from None
+            if len(kept) > self._max_bytes:
+                raise self._too_large(closes=True) from None
+            late = "The request took too long to arrive."
+            raise Problem(408, "RequestTimeoutException", late, closes=True) from None
 
-    def _too_large(self) -> Problem:
-        return Problem(413, "PayloadTooLargeException", f"A message has at most {self._max_bytes} bytes.")
+    def _too_large(self, *, closes: bool = False) -> Problem:
+        words = f"A message has at most {self._max_bytes} bytes."
+        return Problem(413, "PayloadTooLargeException", words, closes=closes)
 
     # Connections
 
