@@ -1,4 +1,4 @@
-"""moto's server on a socket that is already listening: what `hubbub.emulator.resources.backends` starts as a child.
+"""Moto's server on a socket that is already listening: what `hubbub.emulator.resources.backends` starts as a child.
 
 A script of its own, run as `python -P moto_process.py FD`, where FD is the number of the listening socket. So the port
 is known before anything is imported here, and who calls early waits in the socket's queue instead of failing.
