@@ -28,6 +28,7 @@ from hubbub.emulator.resources.backends import LASTING, MOTO, NOT_RUN
 from hubbub.emulator.resources.coercion import coerced
 from hubbub.emulator.resources.creating import KINDS
 from hubbub.emulator.resources.kinds import Made, Place, Service
+from hubbub.emulator.template.stateful import CREATED
 from hubbub.listening import CannotStart
 from live import BOUND_S, until
 
@@ -346,9 +347,10 @@ async def test_a_queue_with_other_attributes_is_kept(url: str) -> None:
 
 
 async def test_every_supported_type_is_of_a_service_that_botocore_knows() -> None:
-    """The list of types names botocore's services."""
+    """The list of types names botocore's services, and is that of the types which templates have made."""
     assert set(SUPPORTED.values()) <= set(boto3.Session().get_available_services())
     assert SUPPORTED["AWS::SQS::Queue"] == "sqs"
+    assert SUPPORTED.keys() == CREATED
 
 
 # What cannot be made
