@@ -278,8 +278,8 @@ class ManagementClient:
         )
         return _decoded(answer, _Published).sent
 
-    async def members(self, group: str) -> AsyncIterator[str]:
-        """The ids of a group's members, in their own order, fetched as they are asked for.
+    async def members(self, group: str, *, page: int = 1_000) -> AsyncIterator[str]:
+        """The ids of a group's members, in their own order, fetched as they are asked for, `page` at a time.
 
         Raises:
             BadRequest, LimitExceeded, Forbidden, Unreachable: as `post`.
@@ -287,10 +287,11 @@ class ManagementClient:
         """
         token = None
         while True:
-            page = _decoded(await self._call("GET", _path("groups", group), limit=1_000, nextToken=token), _Page)
-            for connection in page.connections:
+            answer = await self._call("GET", _path("groups", group), limit=page, nextToken=token)
+            fetched = _decoded(answer, _Page)
+            for connection in fetched.connections:
                 yield connection
-            token = page.next_token
+            token = fetched.next_token
             if token is None:
                 return
 
