@@ -327,9 +327,9 @@ class ManagementClient:
         try:
             response = await self._http.send(request)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise _NotSent(f"{self._endpoint} cannot be reached: {error or type(error).__name__}") from error
+            raise _NotSent(f"{self._endpoint} cannot be reached: {str(error) or type(error).__name__}") from error
         except httpx.TransportError as error:
-            raise Unreachable(f"{self._endpoint} did not answer: {error or type(error).__name__}") from error
+            raise Unreachable(f"{self._endpoint} did not answer: {str(error) or type(error).__name__}") from error
         if response.is_success:
             return response.content
         raise _error_of(response)
