@@ -397,9 +397,12 @@ def _local(
         from hubbub.emulator.template import TemplateError
     except ModuleNotFoundError as error:
         _fail(f"local: {error.name} is not installed; it comes with: pip install 'hubbub[local]'", 1)
+    import logging
+
     from hubbub.telemetry import configure_logging
 
     configure_logging("warning", "text")
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # what clients do wrong is for them to be told
     console = Console()
     try:
         stack = RunningStack(

@@ -2,13 +2,77 @@
 
 from __future__ import annotations
 
+import re
+
 from hubbub.apigateway import CONNECT, DISCONNECT, Api, ApiKey, Event, Handler, Response, Route
 from hubbub.emulator.definition import ACCOUNT, ApiDefinition, RouteDefinition, StageDefinition
-from hubbub.gateway import Sites
+from hubbub.gateway import Gateway, Sites
 from hubbub.gateway.authorizers import request_authorizer
 from hubbub.gateway.integrations import Invoke
 from hubbub.gateway.integrations.build import Integrations
 from hubbub.gateway.models import body_validator
+
+
+class RunningApi:
+    """A WebSocket API of a running stack.
+
+    Attributes:
+        definition: what the template says of it.
+        host: `host:port`, where it is.
+        gateway: what serves it.
+
+    """
+
+    def __init__(self, definition: ApiDefinition, host: str, gateway: Gateway) -> None:
+        self.definition = definition
+        self.host = host
+        self.gateway = gateway
+
+    def __repr__(self) -> str:
+        return f"<RunningApi {self.definition.name} at {self.host}>"
+
+    @property
+    def urls(self) -> list[str]:
+        """Where clients connect, stage by stage; `wss://` is at the same port for who trusts the stack's authority."""
+        return [f"ws://{self.host}/{stage.name}" for stage in self.definition.stages]
+
+    @property
+    def domain_urls(self) -> list[str]:
+        """Where clients connect by custom domains, once such a name leads to this machine."""
+        port = self.host.rpartition(":")[2]
+        return [f"ws://{mapping.host}:{port}/{mapping.path}".rstrip("/") for mapping in self.definition.domains]
+
+    @property
+    def url(self) -> str:
+        """Where clients of the first stage connect.
+
+        Raises:
+            LookupError: it has no stage.
+
+        """
+        return f"ws://{self.host}/{self._first_stage}"
+
+    @property
+    def callback_url(self) -> str:
+        """Where the management API of the first stage is, as boto3 wants it for `endpoint_url`.
+
+        Raises:
+            LookupError: it has no stage.
+
+        """
+        return f"http://{self.host}/{self._first_stage}"
+
+    @property
+    def _first_stage(self) -> str:
+        if not self.definition.stages:
+            raise LookupError(f"the API {self.definition.logical_id} has no stage, so nobody can connect to it")
+        return self.definition.stages[0].name
+
+    def here(self, address: str) -> str | None:
+        """Where an address of the API on AWS leads to on this machine; None for what is none of its addresses."""
+        on_aws = rf"(ws|http)s://{re.escape(self.definition.id)}\.execute-api\.[a-z0-9-]+\.amazonaws\.com(\.cn)?(?=/|$)"
+        local, found = re.subn(on_aws, rf"\1://{self.host}", address)
+        return local if found else None
 
 
 class Wiring:
@@ -39,17 +103,19 @@ class Wiring:
 
         Args:
             definition: the API.
-            host: `host:port` where it is, for the events' `domainName`.
+            host: `host:port` where it is, for the events' `domainName`; who comes by a custom domain finds that there.
 
         Raises:
             ValueError: a model, an identity source or an integration is none.
 
         """
-        apis = {stage.name: self._deployed(definition, stage, host) for stage in definition.stages}
+        apis = {f"/{stage.name}": self._deployed(definition, stage, host) for stage in definition.stages}
+        stages = {stage.name: stage for stage in definition.stages}
         domains: dict[str, dict[str, Api]] = {}
         for mapping in definition.domains:
-            domains.setdefault(mapping.host, {})[f"/{mapping.path}"] = apis[mapping.stage]
-        return Sites({f"/{name}": api for name, api in apis.items()}, domains)
+            api = self._deployed(definition, stages[mapping.stage], mapping.host)
+            domains.setdefault(mapping.host, {})[f"/{mapping.path}"] = api
+        return Sites(apis, domains)
 
     def _deployed(self, definition: ApiDefinition, stage: StageDefinition, host: str) -> Api:
         connect = next((route for route in definition.routes if route.key == CONNECT), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
@@ -11,9 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from hubbub.emulator.apis import RunningApi
 from hubbub.emulator.definition import Stack
 from hubbub.emulator.functions import Outcome
-from hubbub.emulator.running import RunningApi, RunningStack
+from hubbub.emulator.running import RunningStack
+
+logger = logging.getLogger("hubbub.emulator")
 
 T = TypeVar("T")
 
@@ -96,10 +100,22 @@ class BackgroundStack:
         try:
             async with self._running:
                 self._started.set_result(None)
-                await self._end.wait()
+                await self._until_end(self._end)
         except BaseException as error:
             if self._started.done():
                 raise
             self._started.set_exception(error)
         finally:
             self._loop = None
+
+    async def _until_end(self, end: asyncio.Event) -> None:
+        """Wait until it is to end, or fails."""
+        failing = asyncio.get_running_loop().create_task(self._running.failed())
+        ending = asyncio.get_running_loop().create_task(end.wait())
+        waited: list[asyncio.Future[Any]] = [failing, ending]
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        for each in waited:
+            each.cancel()
+        await asyncio.wait(waited)
+        if not failing.cancelled() and (error := failing.exception()) is not None:
+            logger.error("the stack has ended: %s", error)

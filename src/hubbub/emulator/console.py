@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Iterator
+from typing import NamedTuple, TextIO
 
 from rich.console import Console as Terminal
-from rich.table import Table
 from rich.text import Text
 
+from hubbub.emulator.definition import RouteDefinition
 from hubbub.emulator.functions import LogLine, Report
-
-if TYPE_CHECKING:
-    from hubbub.emulator.running import RunningStack
+from hubbub.emulator.running import RunningStack, listed
 
 COLOURS = ("cyan", "magenta", "yellow", "blue", "green", "bright_cyan", "bright_magenta", "bright_yellow")
 
 _NOISE = ("START ", "END ", "REPORT ", "INIT_START ")
 """How lines begin that CloudWatch has for every invocation; `report` says it in fewer words."""
 
-_PLAIN_WIDTH = 160
-"""How wide tables are where there is no terminal to ask."""
+
+class Row(NamedTuple):
+    """A row of the table: what it is, what it is called, and the rest."""
+
+    kind: str
+    name: str
+    rest: str = ""
+    colour: str = ""
 
 
 class Console:
@@ -34,17 +38,15 @@ class Console:
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        chosen = stream or sys.stderr
-        width = None if chosen.isatty() else _PLAIN_WIDTH
-        self._terminal = Terminal(file=chosen, highlight=False, soft_wrap=True, width=width)
-        self._colours: dict[str, str] = {}
-        self._width = 0
+        self._terminal = Terminal(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+        self._running: RunningStack | None = None  # whose functions are called by their labels
+        self._colours: dict[str, str] = {}  # by function
+        self._width = 0  # of labels
+        self._notices: dict[str, list[str]] | None = {}  # functions by what was said of them; None once it is shown
 
-    def name_functions(self, names: Iterable[str]) -> None:
-        """Give functions their colours, and their names one width."""
-        for name in names:
-            self._colours.setdefault(name, COLOURS[len(self._colours) % len(COLOURS)])
-            self._width = max(self._width, len(name))
+    def attach(self, running: RunningStack) -> None:
+        """Call functions what this stack calls them."""
+        self._running = running
 
     def say(self, words: str) -> None:
         """Something that is good to know."""
@@ -54,9 +56,17 @@ class Console:
         """Something that is not as it should be."""
         self._terminal.print(Text(words, style="yellow"))
 
+    def fail(self, words: str) -> None:
+        """Why it is over."""
+        self._tell_notices()
+        self._terminal.print(Text(words, style="red"))
+
     def line(self, line: LogLine) -> None:
-        """A line that a function printed."""
+        """A line that a function printed, or that is said of one; what is said at the start is told together."""
         if line.stream == "platform" and line.text.startswith(_NOISE):
+            return
+        if line.stream == "platform" and line.request_id is None and self._notices is not None:
+            self._notices.setdefault(line.text, []).append(line.function)
             return
         style = "yellow" if line.stream == "platform" else "red" if line.stream == "stderr" else ""
         self._terminal.print(self._head(line.function, line.at) + Text(_visible(line.text), style=style))
@@ -74,41 +84,76 @@ class Console:
 
     def _head(self, function: str, at: float) -> Text:
         clock = time.strftime("%H:%M:%S", time.localtime(at)) + f".{int(at * 1_000) % 1_000:03d} "
-        name = Text(f"{function:<{self._width}} ", style=self._colours.get(function, ""))
-        return Text.assemble((clock, "dim"), name, ("│ ", "dim"))
+        label = self._label(function)
+        self._width = max(self._width, len(label))
+        return Text.assemble((clock, "dim"), (f"{label:<{self._width}} ", self._colour(function)), ("│ ", "dim"))
+
+    def _label(self, function: str) -> str:
+        return function if self._running is None else self._running.labels.get(function, function)
+
+    def _colour(self, function: str) -> str:
+        return self._colours.setdefault(function, COLOURS[len(self._colours) % len(COLOURS)])
 
     def show(self, running: RunningStack) -> None:
-        """Everything that runs, as one table."""
-        table = Table(title=None, box=None, pad_edge=False, show_header=False)
-        for column in ("bold", "", "dim"):
-            table.add_column(style=column, overflow="fold")
-        stack = running.stack
+        """Everything that runs, as one table, and what is not as it would be on AWS."""
+        self._width = max(map(len, running.labels.values()), default=0)
+        rows = [*self._apis(running), *self._functions(running), *_others(running)]
+        widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
+        before = ""
+        for kind, name, rest, colour in rows:
+            shown = kind if kind != before else ""
+            before = kind
+            cell = name.ljust(widths[1]) if rest else name
+            self._terminal.print(
+                Text.assemble((f"{shown:<{widths[0]}}  ", "bold"), (cell, colour), (f"  {rest}" if rest else "", "dim"))
+            )
+        for each in running.stack.unsupported:
+            self.warn(f"not here: {each.logical_id} ({each.type}): {each.meaning}")
+        self._tell_notices()
+
+    def _tell_notices(self) -> None:
+        """Tell what was said of functions at the start: once, however many it was said of."""
+        notices, self._notices = self._notices, None
+        for text, functions in (notices or {}).items():
+            self.warn(f"{listed(map(self._label, functions))}: {text}")
+
+    def _apis(self, running: RunningStack) -> Iterator[Row]:
         for api in running.apis:
             for url in api.urls:
-                table.add_row("address", url, api.definition.name)
+                yield Row("address", url, api.definition.name)
+            for url in api.domain_urls:
+                yield Row("address", url, f"{api.definition.name}, for who resolves that name to this machine")
             for route in api.definition.routes:
-                notes: list[str] = [route.authorization] if route.authorization != "NONE" else []
-                notes += ["API key"] if route.api_key_required else []
-                notes += ["answers"] if route.two_way else []
-                table.add_row("route", Text(route.key), f"{running.target_of(route)}  {', '.join(notes)}".strip())
-        for function in stack.functions:
-            limits = f"{function.runtime}, {function.memory_mb} MB, {function.timeout_s:g} s"
-            table.add_row("function", Text(function.name, style=self._colours.get(function.name, "")), limits)
-        for source in stack.sources:
-            table.add_row("source", f"{source.source} ({source.kind})", source.function)
-        for resource in stack.resources:
-            table.add_row("resource", resource.name, resource.type)
-        for service, url in running.endpoints.items():
-            table.add_row("endpoint", url, service)
-        for name, value in stack.outputs.items():
-            table.add_row("output", str(value), name)
-        self._terminal.print(table)
-        for each in stack.unsupported:
-            self.warn(f"not here: {each.logical_id} ({each.type}): {each.meaning}")
+                yield Row("route", route.key, self._of_route(running, route))
 
-    def fail(self, words: str) -> None:
-        """Why it is over."""
-        self._terminal.print(Text(words, style="red"))
+    def _of_route(self, running: RunningStack, route: RouteDefinition) -> str:
+        notes: list[str] = []
+        if route.authorizer is not None:
+            notes.append(f"authorizer {self._label(route.authorizer.function.rpartition(':')[2])}")
+        elif route.authorization == "AWS_IAM":
+            notes.append("signed with AWS keys")
+        notes += ["with an API key"] if route.api_key_required else []
+        notes += ["answers"] if route.two_way else []
+        return ", ".join([self._label(running.target_of(route)), *notes])
+
+    def _functions(self, running: RunningStack) -> Iterator[Row]:
+        for function in running.stack.functions:
+            label = self._label(function.name)
+            limits = [function.runtime, f"{function.memory_mb} MB", f"{function.timeout_s:g} s"]
+            full = [function.name] if function.name != label else []
+            yield Row("function", label, ", ".join([*full, *limits]), self._colour(function.name))
+        for source in running.stack.sources:
+            yield Row("source", source.source, f"{source.kind}, invokes {self._label(source.function)}")
+
+
+def _others(running: RunningStack) -> Iterator[Row]:
+    for resource in running.stack.resources:
+        yield Row("resource", resource.logical_id, f"{resource.type.removeprefix('AWS::')} {resource.name}")
+    for service, url in running.endpoints.items():
+        yield Row("endpoint", url, "Lambda's API" if service == "lambda" else "all other services of AWS")
+    for name, value in running.stack.outputs.items():
+        here = running.here(str(value))
+        yield Row("output", name, str(value) if here is None else f"{value}, here {here}")
 
 
 def _visible(text: str) -> str:

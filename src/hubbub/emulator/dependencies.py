@@ -9,22 +9,27 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
 
+from hubbub.emulator.children import Child
 from hubbub.emulator.definition import Function
 
 INSTALL_WITHIN_S = 600.0
 """How long an installation may take."""
+
+PACKAGE_FILES = ("requirements.txt", "package.json")
+"""Where functions name what they need."""
 
 _IN_IMAGE = ("boto3", "botocore")
 """What Lambda's Python images have, and so what need not be installed: ours has it too."""
@@ -45,20 +50,38 @@ def cache_folder() -> Path:
 
 
 class Dependencies:
-    """Installs what functions need.
+    """Installs what functions need; to be closed at the end.
 
     Args:
         project: the template's folder, whose `requirements.txt` counts for functions without one of their own.
+        interpreter: says which Python runs functions of a runtime.
         say: told what is being installed, and what could not be.
         cache: where to; by default the user's cache.
 
     """
 
-    def __init__(self, project: Path, *, say: Callable[[str], None], cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        project: Path,
+        *,
+        interpreter: Callable[[str], Awaitable[str]],
+        say: Callable[[str], None],
+        cache: Path | None = None,
+    ) -> None:
         self._project = project
+        self._interpreter = interpreter
         self._say = say
         self._cache = cache or cache_folder()
         self._made: dict[Path, asyncio.Task[Path | None]] = {}  # installations, by their folder
+
+    def __repr__(self) -> str:
+        return f"<Dependencies in {self._cache}>"
+
+    async def close(self) -> None:
+        """End what is being installed."""
+        for task in self._made.values():
+            task.cancel()
+        await asyncio.gather(*self._made.values(), return_exceptions=True)
 
     async def add(self, functions: Sequence[Function]) -> list[Function]:
         """The functions, with layers for what they lack.
@@ -83,72 +106,80 @@ class Dependencies:
         )
         if file is None:
             return None
-        text = file.read_text(encoding="utf-8")
-        version = function.runtime.removeprefix("python")
-        mine = f"{sys.version_info.major}.{sys.version_info.minor}"
-        found = shutil.which(function.runtime)
-        if version == mine or found is None:
-            if not _lacking(text):
-                return None
-            found, version = sys.executable, mine
-        layer = self._cache / "python" / _digest(version, text)
-        pip = [found, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-warn-script-location"]
-        command = [*pip, "--requirement", str(file), "--target"]
-        return await self._once(layer, "python", command, f"{file} for {function.logical_id}", file.parent)
+        text = file.read_text(encoding="utf-8", errors="replace")
+        interpreter = await self._interpreter(function.runtime)
+        if interpreter == sys.executable and not _lacking(text):
+            return None
+        layer = self._cache / "python" / _digest(interpreter, text)
+        what = f"{file} for {function.logical_id}"
+        installer = _python_installer(interpreter)
+        if installer is None:
+            self._say(f"could not install {what}: there is neither pip in {sys.prefix} nor uv")
+            return None
+        return await self._once(layer, "python", [*installer, "-r", str(file), "--target"], what, file.parent)
 
     async def _node(self, function: Function) -> Path | None:
         asked = {**dict.fromkeys(_imported(function), "latest"), **_declared(function)}
         wanted = [f"{name}@{asked[name]}" for name in sorted(asked) if not _is_found(name, function.code)]
-        npm = shutil.which("npm")
         if not wanted:
             return None
+        what = f"{', '.join(wanted)} for {function.logical_id}"
+        npm = shutil.which("npm")
         if npm is None:
-            self._say(f"{function.logical_id} needs {', '.join(wanted)}, and there is no npm here to install it")
+            self._say(f"could not install {what}: there is no npm; Debian has it as: apt-get install npm")
             return None
         layer = self._cache / "nodejs" / _digest(*wanted)
         command = [npm, "install", "--silent", "--no-audit", "--no-fund", *wanted, "--prefix"]
-        return await self._once(
-            layer, "nodejs", command, f"{', '.join(wanted)} for {function.logical_id}", function.code
-        )
+        return await self._once(layer, "nodejs", command, what, function.code)
 
-    async def _once(self, layer: Path, part: str, command: list[str], what: str, cwd: Path) -> Path | None:
+    async def _once(self, layer: Path, part: str, command: list[str], what: str, folder: Path) -> Path | None:
         """Run an installation into a part of a layer, once for all functions and all times; None where it fails.
 
-        The command is given the folder as its last argument.
+        The command is given the part's folder as its last argument.
         """
         task = self._made.get(layer)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._install(layer, part, command, what, cwd))
+            task = asyncio.get_running_loop().create_task(self._install(layer, part, command, what, folder))
             self._made[layer] = task
         return await asyncio.shield(task)
 
-    async def _install(self, layer: Path, part: str, command: list[str], what: str, cwd: Path) -> Path | None:
+    async def _install(self, layer: Path, part: str, command: list[str], what: str, folder: Path) -> Path | None:
         if layer.is_dir():  # noqa: ASYNC240  one look
             return layer
         self._say(f"installing {what}")
         begun = await asyncio.to_thread(_beside, layer)
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            str(begun / part),
-            cwd=cwd,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
         try:
-            output, _ = await asyncio.wait_for(process.communicate(), INSTALL_WITHIN_S)
-        except BaseException as error:
-            process.kill()
-            await process.wait()
-            if not isinstance(error, TimeoutError):
-                raise
-            output = f"it took longer than {INSTALL_WITHIN_S:g} s".encode()
-        if process.returncode != 0:
-            self._say(f"could not install {what}:\n{output.decode(errors='replace').strip()}")
+            problem = await _carry_out([*command, str(begun / part)], folder)
+            if problem is None:
+                await asyncio.to_thread(_put, begun, layer)
+        finally:
             await asyncio.to_thread(shutil.rmtree, begun, ignore_errors=True)
+        if problem is not None:
+            self._say(f"could not install {what}: {problem}")
             return None
-        await asyncio.to_thread(_put, begun, layer)
         return layer
+
+
+async def _carry_out(command: list[str], folder: Path) -> str | None:
+    """Run a command to its end; None, or what went wrong."""
+    child = await Child.start(Path(command[0]).name, command, folder=folder)
+    try:
+        async with asyncio.timeout(INSTALL_WITHIN_S):
+            status = await child.ended()
+    except TimeoutError:
+        return f"it took longer than {INSTALL_WITHIN_S:g} s\n{child.last_words}"
+    finally:
+        await child.stop()
+    return None if status == 0 else f"{child.name} ended with status {status}\n{child.last_words}"
+
+
+def _python_installer(interpreter: str) -> list[str] | None:
+    """What installs packages for an interpreter, which need not have pip itself; None where nothing does."""
+    if importlib.util.find_spec("pip") is not None:
+        quiet = ("--quiet", "--disable-pip-version-check", "--no-input")
+        return [sys.executable, "-m", "pip", *quiet, "--python", interpreter, "install"]
+    uv = shutil.which("uv")
+    return None if uv is None else [uv, "pip", "install", "--quiet", "--python", interpreter]
 
 
 def _beside(layer: Path) -> Path:
@@ -180,6 +211,8 @@ def _is_met(line: str) -> bool:
         return True
     if wanted.name.lower() in _IN_IMAGE:
         return True
+    if wanted.extras:
+        return False  # they may need more
     try:
         return not wanted.url and wanted.specifier.contains(importlib.metadata.version(wanted.name), prereleases=True)
     except importlib.metadata.PackageNotFoundError:

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,57 +24,97 @@ STOP_WITHIN_S = 5.0
 async def local(stack: RunningStack, console: Console, command: Sequence[str] = ()) -> int:
     """Run a stack, and return the status to exit with.
 
+    That is 0 where a stack that runs is asked to end; 1 where it fails; 128 and the signal's number where it is asked
+    to end before it runs; and with a command the command's own, which is 128 and its number for a signal that ended it.
+
     Args:
         stack: not yet entered.
         console: where all is shown.
-        command: a program and its arguments to run beside it, whose status is the result; empty to run until SIGINT
-            or SIGTERM, a second of which ends the process at once.
+        command: a program and its arguments to run beside it; empty to run until SIGINT or SIGTERM, a second of which
+            ends the process at once.
 
     """
+    console.attach(stack)
     with _interrupted() as interrupted:
         try:
-            async with stack:
-                console.name_functions(function.name for function in stack.stack.functions)
+            if not await _entered(stack, interrupted):
+                return 128 + interrupted.result()
+            try:
                 console.show(stack)
                 if command:
-                    return await _run(command, stack.environment, interrupted)
+                    return await _run(command, stack, interrupted)
                 console.say("Ctrl-C ends it.")
-                return await _until(interrupted, stack)
+                await _first(interrupted, stack.failed())
+                return 0
+            finally:
+                await stack.__aexit__(None, None, None)
         except (TemplateError, CannotStart, CannotCreate, ValueError) as error:
             console.fail(str(error))
             return 1
 
 
-async def _until(interrupted: asyncio.Future[int], stack: RunningStack) -> int:
-    failed = asyncio.get_running_loop().create_task(stack.failed())
+async def _entered(stack: RunningStack, interrupted: asyncio.Future[int]) -> bool:
+    """Start the stack; whether it runs, and was not interrupted before that."""
+    starting = asyncio.get_running_loop().create_task(stack.__aenter__())
+    waited: list[asyncio.Future[Any]] = [starting, interrupted]
+    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait([starting])
+    if starting.cancelled():
+        return False
+    starting.result()
+    return True
+
+
+async def _first(interrupted: asyncio.Future[int], *others: Coroutine[Any, Any, Any]) -> None:
+    """Wait for the first of them, and end the others; raises what one of these raised."""
+    tasks = [asyncio.get_running_loop().create_task(each) for each in others]
+    waited: list[asyncio.Future[Any]] = [interrupted, *tasks]
     try:
-        both: list[asyncio.Future[Any]] = [interrupted, failed]
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if failed.done():
-            failed.result()
-        return 0
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        failed.cancel()
-        await asyncio.wait([failed])
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
 
 
-async def _run(command: Sequence[str], environment: dict[str, str], interrupted: asyncio.Future[int]) -> int:
+async def _run(command: Sequence[str], stack: RunningStack, interrupted: asyncio.Future[int]) -> int:
     """Run a command in the foreground; its own status, or 128 and its signal's number."""
     try:
-        process = await asyncio.create_subprocess_exec(*command, env={**os.environ, **environment})
+        process = await asyncio.create_subprocess_exec(*command, env={**os.environ, **stack.environment})
     except OSError as error:
         raise CannotStart(f"The command {command[0]!r} cannot be run: {error.strerror}.") from error
-    ended = asyncio.get_running_loop().create_task(process.wait())
-    both: list[asyncio.Future[int]] = [ended, interrupted]
-    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-    if not ended.done():  # the terminal's Ctrl-C has reached it as well, a SIGTERM has not
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(interrupted.result())
-        done, _ = await asyncio.wait([ended], timeout=STOP_WITHIN_S)
-        if not done:
-            process.kill()
-    status = await ended
+    try:
+        await _first(interrupted, process.wait(), stack.failed())
+    finally:
+        await _end(process, interrupted.result() if interrupted.done() else signal.SIGTERM)
+    status = process.returncode or 0
     return status if status >= 0 else 128 - status
+
+
+async def _end(process: asyncio.subprocess.Process, number: int) -> None:
+    """Tell a command to end, if it has not, and see to it that it does."""
+    if process.returncode is None and not (number == signal.SIGINT and _is_in_foreground()):
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)
+    try:
+        async with asyncio.timeout(STOP_WITHIN_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _is_in_foreground() -> bool:
+    """Whether a terminal's Ctrl-C reaches us and so our command, which would take a second one for impatience."""
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except (OSError, ValueError):
+        return False
 
 
 @contextlib.contextmanager
@@ -84,7 +125,7 @@ def _interrupted() -> Iterator[asyncio.Future[int]]:
 
     def received(number: int) -> None:
         if asked.done():
-            os._exit(128 + number)  # children end with this process: they are on a leash
+            os._exit(128 + number)  # children and folders end with this process: they are on a leash
         asked.set_result(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -7,12 +7,14 @@ then everything that takes its time, side by side; the APIs last, so that who co
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
+import re
+import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -20,19 +22,22 @@ from typing import Any, Self
 
 import msgspec
 
-from hubbub.emulator.apis import Wiring
-from hubbub.emulator.definition import ApiDefinition, Function, RouteDefinition, Stack, Surroundings
-from hubbub.emulator.dependencies import Dependencies
+from hubbub.emulator.apis import RunningApi, Wiring
+from hubbub.emulator.definition import Function, Resource, RouteDefinition, Stack, Surroundings
+from hubbub.emulator.dependencies import PACKAGE_FILES, Dependencies
+from hubbub.emulator.following import Follower, Places
 from hubbub.emulator.functions import Functions, LogLine, Outcome, Report
 from hubbub.emulator.functions.invocations import Invocations
 from hubbub.emulator.functions.invoke_api import invoke_api
+from hubbub.emulator.functions.processes import Warden
 from hubbub.emulator.listener import DualServers
 from hubbub.emulator.proxy import Proxy
-from hubbub.emulator.resources import Backends
+from hubbub.emulator.resources import Backends, CannotCreate
 from hubbub.emulator.services import ServiceClient
 from hubbub.emulator.sources import Sources
 from hubbub.emulator.template import TemplateError, find_template, load
 from hubbub.emulator.trust import Authority
+from hubbub.entropy import random_bytes
 from hubbub.gateway import Account, Gateway, Hub, profile
 from hubbub.gateway.integrations import Services
 from hubbub.gateway.integrations.build import Integrations
@@ -46,42 +51,6 @@ CREDENTIALS = Credentials("test", "test")
 
 DRAIN_S = 0.0
 """How long connections are spread over when a stack ends: nobody's clients reconnect to a laptop all at once."""
-
-
-class RunningApi:
-    """A WebSocket API of a running stack.
-
-    Attributes:
-        definition: what the template says of it.
-        host: `host:port`, where it is.
-        urls: where clients connect, one for each stage and custom domain.
-
-    """
-
-    def __init__(self, definition: ApiDefinition, host: str, gateway: Gateway) -> None:
-        self.definition = definition
-        self.host = host
-        self.gateway = gateway
-
-    def __repr__(self) -> str:
-        return f"<RunningApi {self.definition.name} at {self.host}>"
-
-    @property
-    def urls(self) -> list[str]:
-        """Where clients connect; `wss://` works at the same port for who trusts the stack's authority."""
-        own = [f"ws://{self.host}/{stage.name}" for stage in self.definition.stages]
-        port = self.host.rpartition(":")[2]
-        return own + [f"ws://{mapping.host}:{port}/{mapping.path}".rstrip("/") for mapping in self.definition.domains]
-
-    @property
-    def url(self) -> str:
-        """The first of them."""
-        return self.urls[0]
-
-    @property
-    def callback_url(self) -> str:
-        """Where the management API of the first stage is, as boto3 wants it for `endpoint_url`."""
-        return f"http://{self.host}/{self.definition.stages[0].name}"
 
 
 class RunningStack:
@@ -104,6 +73,7 @@ class RunningStack:
         stack: what the template says.
         apis: the WebSocket APIs in the template's order.
         functions: the functions, to be invoked by name.
+        labels: what to call functions where the stack is known, by their names: these without the stack's in front.
 
     Raises:
         hubbub.emulator.template.TemplateError: there is no template.
@@ -139,6 +109,7 @@ class RunningStack:
     ) -> None:
         self.path = find_template(Path(path)).resolve()
         self.apis: list[RunningApi] = []
+        self.labels: dict[str, str] = {}
         self._parameters = dict(parameters or {})
         self._given = dict(environment or {})
         self._host = host
@@ -146,6 +117,7 @@ class RunningStack:
         self._limits = profile(quotas)
         self._backends = Backends(endpoints, region=_region(region))
         self._region = _region(region)
+        self._options = self._parameters if region is None else {"region": region, **self._parameters}
         self._name = name or self.path.parent.name or "local"
         self._watch = watch
         self._on_log = on_log or _log
@@ -158,8 +130,11 @@ class RunningStack:
         self._services: ServiceClient
         self._invocations: Invocations
         self._wiring: Wiring
-        self._dependencies = Dependencies(self.path.parent, say=self._say)
+        self._dependencies: Dependencies
         self._environment: dict[str, str] = {}
+        self._running: dict[str, Function] = {}  # functions by name, with all layers
+        self._told: set[tuple[str, str]] = set()  # what was said of which resources
+        self._follower: Follower | None = None  # None while nothing is followed
 
     def __repr__(self) -> str:
         return f"<RunningStack {self.path}>"
@@ -177,8 +152,19 @@ class RunningStack:
 
     @property
     def url(self) -> str:
-        """Where clients of the first API connect."""
-        return self.apis[0].url
+        """Where clients of the first API connect.
+
+        Raises:
+            LookupError: there is no API, or nobody can connect to it.
+
+        """
+        return self._first_api.url
+
+    @property
+    def _first_api(self) -> RunningApi:
+        if not self.apis:
+            raise LookupError(f"there is no WebSocket API in {self.path}")
+        return self.apis[0]
 
     @property
     def endpoints(self) -> dict[str, str]:
@@ -188,10 +174,17 @@ class RunningStack:
     @property
     def environment(self) -> dict[str, str]:
         """Variables for a program beside the stack: how SDKs reach its services, and `HUBBUB_URL` of each API."""
-        urls = {f"HUBBUB_URL_{api.definition.logical_id}": api.url for api in self.apis}
-        first = {"HUBBUB_URL": self.url, "HUBBUB_CALLBACK_URL": self.apis[0].callback_url} if self.apis else {}
-        own = {key: value for key, value in self._environment.items() if key.startswith("AWS_")}
-        return {**own, **first, **urls}
+        found = {key: value for key, value in self._environment.items() if key.startswith("AWS_")}
+        reachable = [api for api in self.apis if api.urls]
+        if reachable:
+            found |= {"HUBBUB_URL": reachable[0].url, "HUBBUB_CALLBACK_URL": reachable[0].callback_url}
+        for api in reachable:
+            found[f"HUBBUB_URL_{re.sub(r'[^A-Za-z0-9]', '_', api.definition.logical_id)}"] = api.url
+        return found
+
+    def here(self, address: str) -> str | None:
+        """Where an address of one of the APIs on AWS leads to on this machine; None for any other text."""
+        return next((found for api in self.apis if (found := api.here(address)) is not None), None)
 
     def target_of(self, route: RouteDefinition) -> str:
         """What a route calls, in a few words."""
@@ -208,19 +201,36 @@ class RunningStack:
 
     async def failed(self) -> None:
         """Wait until something ends that should not, and raise what became of it."""
-        await self._backends.failed()
+        loop = asyncio.get_running_loop()
+        waits = [loop.create_task(self._backends.failed())]
+        if self._follower is not None:
+            waits.append(loop.create_task(self._follower.failed()))
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                each.result()
+        finally:
+            for each in waits:
+                each.cancel()
+            await asyncio.wait(waits)
 
     # Starting
 
     async def _start(self, stack: AsyncExitStack) -> None:
-        self._work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hubbub-")))
+        folder = Path(tempfile.mkdtemp(prefix="hubbub-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        warden = Warden(f"{random_bytes(8).hex()}.", folder)  # removes it if we are killed
+        stack.push_async_callback(warden.stop)
+        await warden.start()
+        self._work = folder / "work"
+        self._work.mkdir()
         sockets = [bind(self._host, self._port)]
         stack.callback(lambda: close_all([each for some in sockets for each in some]))
         await stack.enter_async_context(self._backends)
         self.stack = await self._load(sockets)
         addresses = list(zip(self.stack.apis, self._hosts, strict=True))
         domains = [mapping.host for api in self.stack.apis for mapping in api.domains]
-        authority = stack.enter_context(Authority([reachable(self._host).strip("[]"), *domains]))
+        authority = stack.enter_context(Authority([reachable(self._host).strip("[]"), *domains], within=folder))
         servers = DualServers(authority.server_context)
         stack.push_async_callback(servers.end)
         lambdas = bind("127.0.0.1", 0)
@@ -244,9 +254,8 @@ class RunningStack:
         }
         if self._hosts:
             self._environment["HUBBUB_EXECUTE_API"] = ",".join(f"{api.id}={host}" for api, host in addresses)
-            self._environment["AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"] = (
-                f"https://{self._hosts[0]}/{self.stack.apis[0].stages[0].name}"
-            )
+            stage = "".join(f"/{stage.name}" for stage in self.stack.apis[0].stages[:1])
+            self._environment["AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"] = f"https://{self._hosts[0]}{stage}"
         self._services = await stack.enter_async_context(
             ServiceClient(self._backends.endpoints, region=self._region, credentials=CREDENTIALS)
         )
@@ -259,6 +268,8 @@ class RunningStack:
                 on_report=self._on_report,
             )
         )
+        self._dependencies = Dependencies(self.path.parent, interpreter=self.functions.interpreter, say=self._say)
+        stack.push_async_callback(self._dependencies.close)
         self._invocations = await stack.enter_async_context(Invocations(self.functions, self._services))
         integrations = await stack.enter_async_context(
             Integrations(
@@ -271,17 +282,19 @@ class RunningStack:
             )
         )
         self._wiring = Wiring(invoke=self._invocations.invoke, integrations=integrations, region=self._region)
-        async with asyncio.TaskGroup() as starting:
-            starting.create_task(self._create_resources())
-            starting.create_task(self._take_functions(()))
+        try:
+            async with asyncio.TaskGroup() as starting:
+                starting.create_task(self._create_resources(self.stack.resources))
+                starting.create_task(self._take_functions(self.stack))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
         app = invoke_api(self._invocations, sources=self.stack.sources, region=self._region)
         await servers.listen(http_only(app), lambdas)
         await self._start_apis(stack, servers, sockets)
         stack.push_async_callback(self._end_sources)
-        await self._start_sources()
+        await self._sources.enter_async_context(self._new_sources(self.stack))
         if self._watch:
-            watching = asyncio.get_running_loop().create_task(self._follow(), name="hubbub watch")
-            stack.push_async_callback(_cancel, watching)
+            self._follower = await stack.enter_async_context(Follower(self._places, self._changed))
 
     async def _load(self, sockets: list[list[socket.socket]]) -> Stack:
         """Read the template, and bind as many ports as it has APIs."""
@@ -309,24 +322,31 @@ class RunningStack:
             surroundings=surroundings,
             work=self._work,
             parameters=self._parameters,
-            options=self._parameters,
+            options=self._options,
             environment={**os.environ, **self._given},
         )
 
-    async def _create_resources(self) -> None:
-        for created in await self._backends.create(self.stack.resources):
+    async def _create_resources(self, resources: Sequence[Resource]) -> None:
+        """Make what is not there, and say once what of it is not as on AWS."""
+        remarks: dict[str, list[str]] = {}
+        for created in await self._backends.create(resources):
             for remark in created.remarks:
-                self._say(f"{created.logical_id}: {remark}")
+                if (created.logical_id, remark) not in self._told:
+                    self._told.add((created.logical_id, remark))
+                    remarks.setdefault(remark, []).append(created.logical_id)
+        for remark, names in remarks.items():
+            self._say(f"{listed(names)}: {remark}")
 
-    async def _take_functions(self, before: Sequence[Function]) -> None:
-        """Let the stack's functions be those that run."""
-        known = {function.name: function for function in before}
-        for function in await self._dependencies.add(self.stack.functions):
-            if known.pop(function.name, None) != function:
+    async def _take_functions(self, stack: Stack) -> None:
+        """Let a stack's functions be those that run."""
+        before = self._running
+        self._running = {function.name: function for function in await self._dependencies.add(stack.functions)}
+        self.labels = _labels(stack)
+        for name, function in self._running.items():
+            if before.get(name) != function:
                 await self.functions.replace(function)
-        for name in known:
+        for name in before.keys() - self._running.keys():
             await self.functions.remove(name)
-        self._running = self.stack.functions
 
     async def _start_apis(
         self, stack: AsyncExitStack, servers: DualServers, sockets: list[list[socket.socket]]
@@ -346,64 +366,97 @@ class RunningStack:
             stack.push_async_callback(gateway.drain, DRAIN_S)
             self.apis.append(RunningApi(definition, host, gateway))
 
-    async def _start_sources(self) -> None:
-        sources = Sources(self.stack.sources, self._invocations, self._services, region=self._region)
-        await self._sources.enter_async_context(sources)
+    def _new_sources(self, stack: Stack) -> Sources:
+        return Sources(stack.sources, self._invocations, self._services, region=self._region)
 
     async def _end_sources(self) -> None:
         await self._sources.aclose()
 
     # Following changes
 
-    async def _follow(self) -> None:
-        """Look for changes for as long as the stack runs."""
-        from watchfiles import awatch
-
-        while True:
-            folders = self._watched()
-            async for changes in awatch(*folders, recursive=True):
-                paths = [Path(path) for _, path in changes]
-                if any(path in self._template_files() for path in paths):
-                    await self._reload()
-                    break  # there may be other folders to look at
-                await self._code_changed(paths)
+    def _places(self) -> Places:
+        folders = {folder.resolve() for each in self.stack.functions for folder in (each.code, *each.layers)}
+        return Places(frozenset(folders), frozenset(self._template_files()))
 
     def _template_files(self) -> set[Path]:
-        return {self.path, *[path.resolve() for path in self.stack.watched]}
+        return {self.path, *(path.resolve() for path in self.stack.watched)}
 
-    def _watched(self) -> list[Path]:
-        folders = {function.code.resolve() for function in self.stack.functions}
-        folders |= {layer.resolve() for function in self.stack.functions for layer in function.layers}
-        return [path for path in {*folders, *self._template_files()} if path.exists()]
+    async def _changed(self, paths: set[Path]) -> None:
+        """Files have changed: the template first, then the code of what it defines now."""
+        template = self._template_files()
+        if not paths.isdisjoint(template):
+            await self._reload()
+        if code := paths - template:
+            await self._code_changed(code)
 
-    async def _code_changed(self, paths: Sequence[Path]) -> None:
+    async def _code_changed(self, paths: set[Path]) -> None:
+        """Start functions anew whose code, or layer, has changed."""
+        seen: set[Path] = set()
+        stale = []
         for function in self.stack.functions:
             folders = [folder.resolve() for folder in (function.code, *function.layers)]
-            changed = next((path for path in paths if any(path.is_relative_to(folder) for folder in folders)), None)
-            if changed is not None:
-                self._say(f"{changed.name} has changed: {function.name} starts anew")
-                await self.functions.reload(function.name)
+            own = {path for path in paths if any(path.is_relative_to(folder) for folder in folders)}
+            seen |= own
+            stale += [function] if own else []
+        if not stale:
+            return
+        if any(path.name in PACKAGE_FILES for path in seen):
+            await self._take_functions(self.stack)
+        for function in stale:
+            await self.functions.reload(function.name)
+        files = listed(sorted({path.name for path in seen}))
+        self._say(f"{files} changed: {listed(self.labels[function.name] for function in stale)} start anew")
 
     async def _reload(self) -> None:
         """Take the template as it is now, as far as that goes without a new start."""
+        before = self.stack
         try:
             stack = await asyncio.to_thread(self._read)
-            if [api.id for api in stack.apis] != [api.id for api in self.stack.apis]:
-                self._say(f"{self.path.name} has changed: it has other APIs now, which needs a new start")
-                return
-            before = self.stack.functions
-            self.stack = stack
-            await self._create_resources()
-            await self._take_functions(before)
-            for running, definition in zip(self.apis, stack.apis, strict=True):
-                running.gateway.sites = self._wiring.sites(definition, host=running.host)
-                running.definition = definition
-            await self._sources.aclose()
-            await self._start_sources()
-        except (TemplateError, CannotStart, ValueError, LookupError) as error:
-            self._say(f"{self.path.name} has changed, and stays without effect: {error}")
-        else:
-            self._say(f"{self.path.name} has changed: the stack is as it says now")
+            if _fixed(stack) != _fixed(before):
+                raise CannotStart(
+                    "its APIs, their stages or domains, or its region are others, and that needs a new start"
+                )
+            sites = [
+                self._wiring.sites(api, host=running.host) for running, api in zip(self.apis, stack.apis, strict=True)
+            ]
+            sources = self._new_sources(stack)
+            await self._create_resources(stack.resources)
+        except (TemplateError, CannotStart, CannotCreate, ValueError, LookupError) as error:
+            self._say(f"{self.path.name} changed, and that stays without effect: {error}")
+            return
+        self.stack = stack
+        await self._take_functions(stack)
+        for running, definition, new in zip(self.apis, stack.apis, sites, strict=True):
+            running.gateway.redeploy(new)
+            running.definition = definition
+        await self._end_sources()
+        await self._sources.enter_async_context(sources)
+        for each in stack.unsupported:
+            if each not in before.unsupported:
+                self._say(f"not here: {each.logical_id} ({each.type}): {each.meaning}")
+        self._say(f"{self.path.name} changed: the stack is as it says now")
+
+
+def _fixed(stack: Stack) -> tuple[object, ...]:
+    """What of a stack cannot change while it runs: ports, variables and certificates were made for it."""
+    apis = [
+        (api.id, [stage.name for stage in api.stages[:1]], {mapping.host for mapping in api.domains})
+        for api in stack.apis
+    ]
+    return stack.surroundings, apis
+
+
+def _labels(stack: Stack) -> dict[str, str]:
+    prefix = f"{stack.surroundings.stack_name}-"
+    short = {function.name: function.name.removeprefix(prefix) or function.name for function in stack.functions}
+    times = Counter(short.values())
+    return {name: label if times[label] == 1 else name for name, label in short.items()}
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in a row, not too many of them."""
+    first, *others = names
+    return ", ".join([first, *others]) if len(others) < 5 else f"{first} and {len(others)} others"
 
 
 def _region(given: str | None) -> str:
@@ -417,12 +470,6 @@ def _address(host: str) -> tuple[str, int]:
 
 def _log(line: LogLine) -> None:
     logger.info("%s: %s", line.function, line.text)
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 async def _nothing_here(scope: Any, receive: Any, send: Any) -> None:  # Any: ASGI's

@@ -49,6 +49,7 @@ class Authority:
     Args:
         hosts: more names and addresses, of this machine and of custom domains; `*.example.com` is one.
         environment: whose bundles functions are to trust as well; ours by default.
+        within: a folder for its own; by default where temporary files are.
 
     Raises:
         ValueError: a host is no name and no address.
@@ -62,8 +63,11 @@ class Authority:
     certificate: Path
     bundle: Path
 
-    def __init__(self, hosts: Iterable[str] = (), *, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, hosts: Iterable[str] = (), *, environment: Mapping[str, str] = os.environ, within: Path | None = None
+    ) -> None:
         self._environment = environment
+        self._within = within
         self._authority = trustme.CA(
             organization_name="Hubbub", organization_unit_name="local authority of one run, for nothing else"
         )
@@ -76,7 +80,7 @@ class Authority:
         return f"<Authority in {self._folder.name if self._folder else 'no folder'}>"
 
     def __enter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory(prefix="hubbub-trust-")
+        self._folder = tempfile.TemporaryDirectory(prefix="hubbub-trust-", dir=self._within)
         folder = Path(self._folder.name)
         ours = self._authority.cert_pem.bytes().decode()
         try:

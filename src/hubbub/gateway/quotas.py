@@ -123,7 +123,7 @@ class Account:
     def __init__(self, limits: GatewayLimits) -> None:
         self._requests = _buckets(limits.requests)
         self._connections = _buckets(limits.connections)
-        self._own: dict[tuple[str, str, str], Buckets | None] = {}  # by API, stage, route or none
+        self._own: dict[tuple[str, str, str, Rate], Buckets | None] = {}  # by API, stage, route or none
 
     def may_ask(self, now: float) -> bool:
         """Whether there is a request left in the account; it is taken. For calls of `@connections`."""
@@ -145,7 +145,7 @@ class Account:
         return CONNECT not in api.routes or self.may_call(api, CONNECT, now)
 
     def _bucket(self, api: Api, key: str, rate: Rate) -> Buckets | None:
-        place = (api.id, api.stage, key)
+        place = (api.id, api.stage, key, rate)
         if place not in self._own:
             self._own[place] = _buckets(rate)
         return self._own[place]

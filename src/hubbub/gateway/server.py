@@ -153,6 +153,13 @@ class Gateway:
             },
         )
 
+    def redeploy(self, sites: Sites) -> None:
+        """Serve other APIs from now on; connections of a stage that is still there go to its new routes."""
+        self.sites = sites
+        for peer in self.hub.peers():
+            connection = peer.context
+            connection.api = sites.now(connection.api) or connection.api
+
     async def drain(self, period_s: float) -> None:
         """Take no more connections, close those there are with 1012 spread over `period_s` seconds, finish.
 

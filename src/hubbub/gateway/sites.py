@@ -45,6 +45,12 @@ class Sites:
             (found,) = known.values()
         return found
 
+    def now(self, api: Api) -> Api | None:
+        """What an API of before is now: the same stage of it, in the same place; None where that is not here."""
+        everything = [*self.paths.values(), *(each for known in self.domains.values() for each in known.values())]
+        place = (api.id, api.stage, api.domain_name)
+        return next((each for each in everything if (each.id, each.stage, each.domain_name) == place), None)
+
     def _of(self, host: str) -> Mapping[str, Api]:
         name = host.lower()
         return self.domains.get(name) or self.domains.get(name.rpartition(":")[0]) or self.paths

@@ -141,6 +141,10 @@ class Runtimes:
             plan = self._plan_bootstrap(function, opt)
         return self._finish(function, opt, plan)
 
+    async def interpreter(self, runtime: str) -> str:
+        """The Python that runs functions of a Python runtime."""
+        return (await self._python(runtime.removeprefix("python"))).executable
+
     async def close(self) -> None:
         """Stop looking for interpreters."""
         asked = [*self._pythons.values(), *([self._node] if self._node is not None else [])]
@@ -150,10 +154,7 @@ class Runtimes:
 
     async def _plan_python(self, function: Function, opt: Path) -> Plan:
         version = function.runtime.removeprefix("python")
-        asked = self._pythons.get(version)
-        if asked is None:
-            asked = self._pythons[version] = asyncio.create_task(self._find_python(version))
-        interpreter = await asyncio.shield(asked)
+        interpreter = await self._python(version)
         path = [
             str(function.code),
             str(opt / "python" / "lib" / f"python{version}" / "site-packages"),
@@ -168,6 +169,13 @@ class Runtimes:
             folder=function.code,
             warnings=(interpreter.warning,) if interpreter.warning else (),
         )
+
+    async def _python(self, version: str) -> _Interpreter:
+        """The interpreter of a version; it is looked for once."""
+        asked = self._pythons.get(version)
+        if asked is None:
+            asked = self._pythons[version] = asyncio.create_task(self._find_python(version))
+        return await asyncio.shield(asked)
 
     async def _find_python(self, version: str) -> _Interpreter:
         """The interpreter of a version: ours, one on PATH that can run Lambda's runtime, else ours with a warning."""
