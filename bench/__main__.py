@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uvloop
 
-from bench import delivery, memory, path, sends
+from bench import contract, delivery, memory, path, sends
 
 print("Server CPU time per delivered message")
 uvloop.run(delivery.main(rounds=5, quick=False))
@@ -14,3 +14,5 @@ print("\nMemory per idle connection")
 uvloop.run(memory.main(10_000))
 print("\nWhere the time of a message goes")
 uvloop.run(path.main(rounds=5, messages=3_200))
+print("\nFunctions in other places, @connections and groups")
+uvloop.run(contract.main(rounds=3, seconds=4))

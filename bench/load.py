@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import IO
 
 import msgspec
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
@@ -58,7 +59,7 @@ async def bare_server() -> AsyncIterator[Server]:
     """The bare picows broadcaster of `bench.bare`."""
     port = free_port()
     command = [sys.executable, "-m", "bench.bare", str(port)]
-    async with _running(command, port, f"ws://127.0.0.1:{port}/", {}) as server:
+    async with running(command, port, f"ws://127.0.0.1:{port}/", {}) as server:
         yield server
 
 
@@ -77,36 +78,39 @@ async def hubbub_server(**settings: str) -> AsyncIterator[Server]:
             **{f"HUBBUB_{name.upper()}": value for name, value in settings.items()},
         }
         command = [sys.executable, "-m", "hubbub", "serve", "--port", str(port)]
-        async with _running(command, port, f"ws://127.0.0.1:{port}/ws", environ) as server:
+        async with running(command, port, f"ws://127.0.0.1:{port}/ws", environ) as server:
             yield server
 
 
 @asynccontextmanager
-async def _running(command: list[str], port: int, url: str, environ: dict[str, str]) -> AsyncIterator[Server]:
+async def running(
+    command: list[str], port: int, url: str, environ: dict[str, str], *, pinned: bool = True
+) -> AsyncIterator[Server]:
+    """A server's process, once it accepts; it and this process get a core each, unless it has processes of its own."""
     cores = sorted(os.sched_getaffinity(0))
-    process = subprocess.Popen(
-        command, env={**os.environ, **environ}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    os.sched_setaffinity(process.pid, {cores[0]})
-    os.sched_setaffinity(0, {cores[-1]})
-    try:
-        await _accepting(process, port)
-        yield Server(process, port, url)
-    finally:
-        process.send_signal(signal.SIGTERM)
+    with tempfile.TemporaryFile() as said:  # not a pipe, which nobody would read: some servers log every message
+        process = subprocess.Popen(command, env={**os.environ, **environ}, stdout=subprocess.DEVNULL, stderr=said)
+        if pinned:
+            os.sched_setaffinity(process.pid, {cores[0]})
+            os.sched_setaffinity(0, {cores[-1]})
         try:
-            await asyncio.to_thread(process.wait, 20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        os.sched_setaffinity(0, set(cores))
+            await _accepting(process, port, said)
+            yield Server(process, port, url)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                await asyncio.to_thread(process.wait, 20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            os.sched_setaffinity(0, set(cores))
 
 
-async def _accepting(process: subprocess.Popen[bytes], port: int, within_s: float = 30) -> None:
+async def _accepting(process: subprocess.Popen[bytes], port: int, said: IO[bytes], within_s: float = 30) -> None:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            assert process.stderr is not None
-            raise RuntimeError(f"the server ended with {process.returncode}: {process.stderr.read().decode()}")
+            said.seek(0)
+            raise RuntimeError(f"the server ended with {process.returncode}: {said.read().decode()}")
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
