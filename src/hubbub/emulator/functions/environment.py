@@ -146,6 +146,13 @@ class Environment:
         invocation, self._invocation = self._invocation, None
         return invocation
 
+    def forgo(self) -> Invocation | None:
+        """The invocation that it was to come up for and that has not begun; it is to run elsewhere."""
+        if self.phase is not Phase.STARTING or self._has_begun:
+            return None
+        invocation, self._invocation = self._invocation, None
+        return invocation
+
     def waits_with(self, invocation: Invocation) -> bool:
         """Whether it took the invocation, and the process has not asked for it yet."""
         return self._invocation is invocation and self.phase is Phase.RETURNING
@@ -251,7 +258,8 @@ class Environment:
         if self.phase is Phase.ENDED:  # since it was begun to be started
             process.kill()
         self._exited(await process.wait())
-        await process.end_family()
+        if not self._warden.takes_over:
+            await process.end_family()
         self._drain()
         self._warden.unwatch(process.pid)
 

@@ -1,15 +1,15 @@
 """The environments of one function: which of them takes an invocation, and what happens while none comes up.
 
 An invocation goes to the environment that was used last, else to one that is about to be free, else to a new one. As
-starting is what costs on one machine, only so many start at a time; what waits for that is run by whatever is free
-first. Source: docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html.
+all of them share one machine here, only so many start at a time, and a function with several has a moment to become
+free before it gets another; what waits is run by whatever is free first. On AWS nothing waits.
+Source: docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 
 from hubbub.emulator.definition import Function
@@ -20,6 +20,9 @@ from hubbub.emulator.functions.runtimes import CannotRun, Plan
 
 RETURNS_WITHIN_S = 0.1
 """How long an invocation waits for an environment that has answered the one before."""
+
+FREE_WITHIN_S = 0.1
+"""How long it waits for any of several environments before another is started: about what a start takes."""
 
 STARTS_WITHIN_S = 1.0
 """After how long an environment that still comes up does not hold up others."""
@@ -38,40 +41,42 @@ class Starts:
     Args:
         limit: so many.
 
+    Attributes:
+        limit: likewise.
+
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._starting: set[Environment] = set()
-        self._waiting: dict[Fleet, None] = {}  # whose invocations wait for a start, in turn
+        self._waiting: dict[Invocation, Fleet] = {}  # for which there is to be a start, in turn
 
     def has_room(self) -> bool:
         """Whether another may start."""
-        if len(self._starting) >= self._limit:
+        if len(self._starting) >= self.limit:
             late = time.monotonic() - STARTS_WITHIN_S
             self._starting = {one for one in self._starting if one.phase is Phase.STARTING and one.since > late}
-        return len(self._starting) < self._limit
+        return len(self._starting) < self.limit
 
     def begun(self, environment: Environment) -> None:
         """One starts."""
         self._starting.add(environment)
 
     def over(self, environment: Environment) -> None:
-        """It has come up, or will not; it may be told of twice."""
+        """It has come up, or will not; this may be told twice."""
         self._starting.discard(environment)
         self.resume()
 
-    def wait(self, fleet: Fleet) -> None:
-        """Start an environment of `fleet` when there is room."""
-        self._waiting.setdefault(fleet)
+    def wait(self, invocation: Invocation, fleet: Fleet) -> None:
+        """Start an environment for an invocation as soon as there is room, if it waits then."""
+        self._waiting[invocation] = fleet
+        self.resume()
 
     def resume(self) -> None:
         """Start what waits, as far as there is room."""
         while self._waiting and self.has_room():
-            fleet = next(iter(self._waiting))
-            del self._waiting[fleet]
-            if fleet.start_for_waiting():
-                self._waiting[fleet] = None  # it has more, and is last now
+            invocation = next(iter(self._waiting))
+            self._waiting.pop(invocation).start_for(invocation)
 
 
 class Fleet:
@@ -110,7 +115,7 @@ class Fleet:
         self._environments: set[Environment] = set()
         self._idle: list[Environment] = []  # the one that was used last is the last
         self._returning: list[Environment] = []  # the one that answered last is the last
-        self._waiting: deque[Invocation] = deque()  # for a start or a free environment; bounded by concurrency
+        self._waiting: dict[Invocation, None] = {}  # in turn, for a start or what is free; bounded by concurrency
         self._failure: Failure | None = None  # why the last attempt did not come up; None once one has
         self._failures = 0  # attempts in a row that did not
         self._retry_at = 0.0  # when the next attempt may be
@@ -132,20 +137,19 @@ class Fleet:
         elif not self._take_returning(invocation):
             self._place_anew(invocation)
 
-    def start_for_waiting(self) -> bool:
-        """Start an environment for an invocation that waits; whether there are more."""
-        if self._waiting:
-            self._start(self._waiting.popleft())
-        return bool(self._waiting)
+    def start_for(self, invocation: Invocation) -> None:
+        """Start an environment for an invocation, if it still waits."""
+        if invocation in self._waiting:
+            del self._waiting[invocation]
+            self._start(invocation)
 
     def retire(self) -> None:
         """There is newer code: end what is idle now, and what is busy after its invocation."""
         self._retired = True
         for environment in [*self._idle, *self._returning]:
             environment.end()
-        waiting, self._waiting = self._waiting, deque()
-        for invocation in waiting:
-            self._displace(invocation)
+        while self._waiting:
+            self._displace(self._next_waiting())
 
     def end(self) -> None:
         """End all environments, and the invocations in them."""
@@ -171,8 +175,8 @@ class Fleet:
         if self._failure is not None and not self._retired:
             self._failure = None
             self._failures = 0
-            if self._waiting:
-                self._starts.wait(self)
+            for invocation in self._waiting:
+                self._be_patient(invocation)
         self._starts.over(environment)
 
     def idle(self, environment: Environment) -> None:
@@ -182,7 +186,7 @@ class Fleet:
         if self._retired:
             environment.end()
         elif self._waiting:
-            environment.take(self._waiting.popleft())
+            environment.take(self._next_waiting())
         else:
             self._idle.append(environment)
 
@@ -199,6 +203,10 @@ class Fleet:
 
     def init_failed(self, environment: Environment, failure: Failure) -> None:
         """Say so to all who wait, and for a while to who comes; what it logged is told if it is news."""
+        if self._retired:
+            if (invocation := environment.forgo()) is not None:
+                self._displace(invocation)
+            return
         if failure == self._failure:
             environment.log.forget()
         else:
@@ -206,8 +214,8 @@ class Fleet:
         self._failure = failure
         self._failures += 1
         self._retry_at = time.monotonic() + min(FIRST_BACK_OFF_S * 2 ** min(self._failures - 1, 10), MAX_BACK_OFF_S)
-        while self._waiting and not self._retired:
-            self.refuse(self._waiting.popleft(), failure)
+        while self._waiting:
+            self.refuse(self._next_waiting(), failure)
 
     def init_too_slow(self, environment: Environment, invocation: Invocation) -> None:
         """Once more, and within the invocation, whatever else starts."""
@@ -247,12 +255,26 @@ class Fleet:
         elif self._failure is not None and time.monotonic() < self._retry_at:
             self.refuse(invocation, self._failure)
         elif self._failure is not None and any(one.phase is Phase.STARTING for one in self._environments):
-            self._waiting.append(invocation)  # one attempt at a time
-        elif self._waiting or not self._starts.has_room():
-            self._waiting.append(invocation)
-            self._starts.wait(self)
+            self._waiting[invocation] = None  # one attempt at a time
         else:
-            self._start(invocation)
+            self._waiting[invocation] = None
+            self._be_patient(invocation)
+
+    def _be_patient(self, invocation: Invocation) -> None:
+        """Start another environment for what waits: at once, or if none of several is free in a moment."""
+        if len(self._environments) < self._starts.limit:
+            self._starts.wait(invocation, self)
+        else:
+            self._loop.call_later(FREE_WITHIN_S, self._lose_patience, invocation)
+
+    def _lose_patience(self, invocation: Invocation) -> None:
+        if invocation in self._waiting:
+            self._starts.wait(invocation, self)
+
+    def _next_waiting(self) -> Invocation:
+        invocation = next(iter(self._waiting))
+        del self._waiting[invocation]
+        return invocation
 
     def _start(self, invocation: Invocation, *, within_invocation: bool = False) -> None:
         if isinstance(self._plan, CannotRun):

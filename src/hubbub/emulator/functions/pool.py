@@ -178,6 +178,10 @@ class Functions:
         """
         return self._fleet(name_or_arn).environments()
 
+    async def interpreter(self, runtime: str) -> str:
+        """The Python that runs functions of a Python runtime, for who installs what they need."""
+        return await self._found().interpreter(runtime)
+
     async def invoke(
         self,
         name_or_arn: str,
@@ -265,16 +269,19 @@ class Functions:
         self._held = sum(fleet.function.reserved_concurrency or 0 for fleet in self._fleets.values())
 
     async def _plan(self, function: Function) -> Plan | CannotRun:
-        if self._runtimes is None:
-            raise RuntimeError("expected functions that run: use them within `async with`")
         try:
-            plan = await self._runtimes.plan(function)
+            plan = await self._found().plan(function)
         except CannotRun as reason:
             self._warn(function.name, str(reason))
             return reason
         for warning in plan.warnings:
             self._warn(function.name, warning)
         return plan
+
+    def _found(self) -> Runtimes:
+        if self._runtimes is None:
+            raise RuntimeError("expected functions that run: use them within `async with`")
+        return self._runtimes
 
     def _warn(self, name: str, text: str) -> None:
         if (name, text) not in self._told:
@@ -370,6 +377,8 @@ class Functions:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
+        if self._warden is not None:
+            self._warden.takes_over = True
         for fleet in self._fleets.values():
             fleet.end()
         for environment in list(self._alive):

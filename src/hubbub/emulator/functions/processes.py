@@ -86,12 +86,13 @@ class Process:
             os.killpg(self.pid, signal.SIGKILL)
 
     async def wait(self) -> int:
-        """Its status once it has ended: negative for the signal that ended it."""
-        return await self._process.wait()
+        """Its status once it has ended, and its group with it: negative for the signal that ended it."""
+        status = await self._process.wait()
+        self.kill()
+        return status
 
     async def end_family(self) -> None:
-        """End what it left behind."""
-        self.kill()
+        """End what it left behind, where that has left its group."""
         await asyncio.to_thread(end_marked, self._mark)
 
     def _forbid_core_files(self) -> None:
@@ -110,11 +111,15 @@ class Warden:
         mark: what each process' mark begins with.
         folder: what it removes at the end.
 
+    Attributes:
+        takes_over: set once it is about to end all that is left, so that nobody else need look for that.
+
     """
 
     def __init__(self, mark: str, folder: Path) -> None:
         self._mark = mark
         self._folder = folder
+        self.takes_over = False
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
