@@ -1,7 +1,7 @@
 """What the contract costs beyond a chat of one's own: `python -m bench.contract`.
 
-Messages a second through a function in the gateway's process, through an HTTP endpoint, through a warm Lambda function in
-Python. Posts to `@connections` a second from boto3 and from a bare HTTP client. One post to a group of 1,000 beside 1,000
+Messages a second through a function in the gateway's process, an HTTP endpoint and a warm Lambda function in Python.
+Posts to `@connections` a second from boto3 and from a bare HTTP client. One post to a group of 1,000 beside 1,000
 posts. Servers run in processes of their own; wall time, since the other ends are part of what is measured.
 """
 
