@@ -33,6 +33,7 @@ from hubbub.emulator.functions.processes import Warden
 from hubbub.emulator.listener import DualServers
 from hubbub.emulator.proxy import Proxy
 from hubbub.emulator.resources import Backends, CannotCreate
+from hubbub.emulator.service_names import ServiceNames
 from hubbub.emulator.services import ServiceClient
 from hubbub.emulator.sources import Sources
 from hubbub.emulator.template import TemplateError, find_template, load
@@ -241,12 +242,20 @@ class RunningStack:
                 hosts={mapping.host: _address(host) for api, host in addresses for mapping in api.domains},
             )
         )
+        lambda_url = f"http://127.0.0.1:{lambdas[0].getsockname()[1]}"
+        names = await stack.enter_async_context(
+            ServiceNames(
+                authority.service_context,
+                lambda service: lambda_url if service == "lambda" else self._backends.endpoint(service),
+            )
+        )
         self._environment = {
             **self._given,
             **self._backends.environment(),
             **authority.environment(),
             **proxy.environment(),
-            "AWS_ENDPOINT_URL_LAMBDA": f"http://127.0.0.1:{lambdas[0].getsockname()[1]}",
+            "AWS_ENDPOINT_URL_LAMBDA": lambda_url,
+            "HUBBUB_AWS": names.address,
             "AWS_ACCESS_KEY_ID": CREDENTIALS.access_key,
             "AWS_SECRET_ACCESS_KEY": CREDENTIALS.secret_key,
             "AWS_REGION": self._region,
@@ -275,7 +284,7 @@ class RunningStack:
             Integrations(
                 Services(
                     invoke=self._invocations.invoke,
-                    endpoints={**self._backends.endpoints, "lambda": self._environment["AWS_ENDPOINT_URL_LAMBDA"]},
+                    endpoints={**self._backends.endpoints, "lambda": lambda_url},
                     access_key=CREDENTIALS.access_key,
                     secret_key=CREDENTIALS.secret_key,
                 )

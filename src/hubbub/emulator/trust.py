@@ -14,6 +14,7 @@ import re
 import ssl
 import tempfile
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,7 +25,7 @@ import trustme
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 MAX_CONTEXTS = 64
-"""How many regions have certificates at a time; names of more get the one for this machine."""
+"""How many kinds of AWS's names have certificates at a time; names of more get the one for this machine."""
 
 VALID_DAYS = 90
 """How long certificates hold: longer than a run, and shorter than what is too long for any client (Apple: 825 days)."""
@@ -32,7 +33,9 @@ VALID_DAYS = 90
 _SYSTEM = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 """Where systems keep theirs: Debian, Fedora, macOS and Alpine."""
 
-_EXECUTE_API = re.compile(r"[a-z0-9-]+\.(execute-api\.[a-z]{2}(?:-[a-z]+)+-[0-9]{1,2}\.amazonaws\.com(?:\.cn)?)")
+_APIS = re.compile(r"[a-z0-9-]+\.(execute-api\.[a-z]{2}(?:-[a-z]+)+-[0-9]{1,2}\.amazonaws\.com(?:\.cn)?)")
+_SERVICES = re.compile(r"[a-z0-9-]+\.((?:[a-z0-9-]+\.){0,8}amazonaws\.com(?:\.cn)?)")
+"""Names of APIs, and all of AWS's; a certificate is for everything before the same end."""
 
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -72,8 +75,10 @@ class Authority:
             organization_name="Hubbub", organization_unit_name="local authority of one run, for nothing else"
         )
         self._own = self._context(*dict.fromkeys((*LOOPBACK, *hosts)))
-        self._own.sni_callback = self._choose
-        self._contexts: dict[str, ssl.SSLContext] = {}  # by what comes after the API's id
+        self._own.sni_callback = partial(self._choose, _APIS)
+        self._services = self._context("amazonaws.com")
+        self._services.sni_callback = partial(self._choose, _SERVICES)
+        self._contexts: dict[str, ssl.SSLContext] = {}  # by the end of the names that they are for
         self._folder: tempfile.TemporaryDirectory[str] | None = None  # set in the block
 
     def __repr__(self) -> str:
@@ -106,6 +111,11 @@ class Authority:
         """What servers here speak TLS with: HTTP/1.1, and the certificate of the name that the client asks for."""
         return self._own
 
+    @property
+    def service_context(self) -> ssl.SSLContext:
+        """The same for who stands in for AWS's services by their own names; nobody else has certificates for them."""
+        return self._services
+
     def client_context(self) -> ssl.SSLContext:
         """What clients here trust: this authority alone."""
         context = ssl.create_default_context(cadata=self._authority.cert_pem.bytes().decode())
@@ -116,15 +126,21 @@ class Authority:
         """What makes SDKs and HTTP libraries in functions trust this authority, and all that they would otherwise."""
         return {**dict.fromkeys(_BUNDLES, str(self.bundle)), _EXTRA: str(self._extra)}
 
-    def _choose(self, connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
-        """Take the certificate for a region's APIs where one of them is asked for; made when the first is."""
-        found = _EXECUTE_API.fullmatch((name or "").lower())
+    def _choose(
+        self,
+        kind: re.Pattern[str],
+        connection: ssl.SSLSocket | ssl.SSLObject,
+        name: str | None,
+        context: ssl.SSLContext,
+    ) -> None:
+        """Take the certificate for AWS's names with one end where one of them is asked for; made when the first is."""
+        found = kind.fullmatch((name or "").lower())
         if found is None:
             return
-        region = found[1]
-        if region not in self._contexts and len(self._contexts) < MAX_CONTEXTS:
-            self._contexts[region] = self._context(f"*.{region}")
-        connection.context = self._contexts.get(region, context)
+        end = found[1]
+        if end not in self._contexts and len(self._contexts) < MAX_CONTEXTS:
+            self._contexts[end] = self._context(f"*.{end}")
+        connection.context = self._contexts.get(end, context)
 
     def _context(self, *names: str) -> ssl.SSLContext:
         """A server's context with a certificate for `names`."""

@@ -1,5 +1,6 @@
 // Leads connections to `API.execute-api.REGION.amazonaws.com:443` to where HUBBUB_EXECUTE_API says: `API=host:port` for
-// each API, with commas between, or one `host:port` for all.
+// each API, with commas between, or one `host:port` for all; those to other names of AWS's to HUBBUB_AWS, `host:port`, for
+// SDKs that do not heed AWS_ENDPOINT_URL.
 //
 // Node.js takes no notice of HTTPS_PROXY. The name that TLS asks for and checks stays what the code said, so the
 // certificate there must be for it, and of an authority in NODE_EXTRA_CA_CERTS.
@@ -13,7 +14,10 @@ const ADDRESSES = new Map(
 );
 const NAMES = /^([a-z0-9]+)\.execute-api\.[a-z0-9-]+\.amazonaws\.com(\.cn)?$/i;
 
-if (ADDRESSES.size) {
+const SERVICES = /^(.+):(\d+)$/.exec(process.env.HUBBUB_AWS ?? "");
+const SERVICE_NAMES = /\.amazonaws\.com(\.cn)?$/i;
+
+if (ADDRESSES.size || SERVICES) {
   const connect = net.Socket.prototype.connect; // what net, tls, http2 and fetch all come down to
   net.Socket.prototype.connect = function (...given) {
     // Either (options, …), or one array of the same, as net.connect and tls.connect pass it on.
@@ -25,6 +29,9 @@ if (ADDRESSES.size) {
 }
 
 function addressOf(options) {
-  const api = Number(options.port) === 443 ? NAMES.exec(options.host ?? "")?.[1].toLowerCase() : undefined;
-  return api && (ADDRESSES.get(api) ?? ADDRESSES.get(""));
+  const host = options.host ?? "";
+  if (Number(options.port) !== 443) return undefined;
+  const api = NAMES.exec(host)?.[1].toLowerCase();
+  if (api) return ADDRESSES.get(api) ?? ADDRESSES.get("");
+  return SERVICES && SERVICE_NAMES.test(host) ? { host: SERVICES[1], port: Number(SERVICES[2]) } : undefined;
 }
