@@ -51,4 +51,4 @@ $(VENV)/.libraries: $(VENV)/.dev
 	@scripts/setup system libatomic1
 
 $(VENV)/.test: $(VENV)/.dev
-	@scripts/setup system libatomic1 chromium
+	@scripts/setup system libatomic1 chromium nodejs npm
