@@ -420,7 +420,9 @@ def _local(
             on_report=console.report,
             say=console.say,
         )
-    except (TemplateError, ValueError, OSError) as error:
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}", 2)
+    except (TemplateError, ValueError) as error:
         _fail(str(error), 2)
     raise typer.Exit(uvloop.run(local(stack, console, context.obj or ())))
 

@@ -59,7 +59,7 @@ class Console:
     def fail(self, words: str) -> None:
         """Why it is over."""
         self._tell_notices()
-        self._terminal.print(Text(words, style="red"))
+        self._terminal.print(Text(f"hubbub: {words}", style="red"))
 
     def line(self, line: LogLine) -> None:
         """A line that a function printed, or that is said of one; what is said at the start is told together."""

@@ -50,8 +50,8 @@ logger = logging.getLogger("hubbub.emulator")
 CREDENTIALS = Credentials("test", "test")
 """What functions are given to sign with: of no use anywhere else."""
 
-DRAIN_S = 0.0
-"""How long connections are spread over when a stack ends: nobody's clients reconnect to a laptop all at once."""
+FINISH_WITHIN_S = 3.0
+"""How long functions under way are waited for when a stack ends, and after them each `$disconnect`."""
 
 
 class RunningStack:
@@ -372,7 +372,7 @@ class RunningStack:
                 account=account,
             )
             await servers.listen(gateway.config(_nothing_here, timeout_graceful_shutdown=1), bound)
-            stack.push_async_callback(gateway.drain, DRAIN_S)
+            stack.push_async_callback(gateway.drain, 0.0, finish_within_s=FINISH_WITHIN_S)
             self.apis.append(RunningApi(definition, host, gateway))
 
     def _new_sources(self, stack: Stack) -> Sources:

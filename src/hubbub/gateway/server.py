@@ -160,7 +160,7 @@ class Gateway:
             connection = peer.context
             connection.api = sites.now(connection.api) or connection.api
 
-    async def drain(self, period_s: float) -> None:
+    async def drain(self, period_s: float, *, finish_within_s: float = FINISH_WITHIN_S) -> None:
         """Take no more connections, close those there are with 1012 spread over `period_s` seconds, finish.
 
         Returns when the functions under way have ended and every `$disconnect` has been delivered, or the bounds of
@@ -175,13 +175,13 @@ class Gateway:
             if ahead_s > 0.01:
                 await asyncio.sleep(ahead_s)
             self.hub.close(peer.id, SERVICE_RESTART, "Service restart")
-        await self._integration.finish(FINISH_WITHIN_S)
+        await self._integration.finish(finish_within_s)
         await self._until(lambda: not len(self.hub), ANSWER_CLOSE_WITHIN_S)
         for peer in self.hub.peers():
             peer.wire.drop(abort=True)
         await self._until(lambda: not len(self.hub), 1.0)
         if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=FINISH_WITHIN_S)
+            await asyncio.wait(set(self._tasks), timeout=finish_within_s)
         for slow in [slow for slow in self._watched if isinstance(slow, Farewell)]:
             slow.too_slow()
         if self._sweeper is not None:

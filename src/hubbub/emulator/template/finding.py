@@ -29,6 +29,8 @@ def find_template(path: Path) -> Path:
         TemplateError: there is none.
 
     """
+    if not path.exists():
+        raise TemplateError(path, None, "expected a template, or a folder with one, and there is no such path")
     if not path.is_dir():
         return path
     for name in NAMES:
