@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from doubles import FakeSocket
 from hubbub.gateway.connection import CLOSE, PING, PONG, TEXT, Close, Life, Rules
-from hubbub.gateway.hub import LATE_AFTER_S, Hub, Peer, control_frame, text_frame
+from hubbub.gateway.hub import LATE_AFTER_S, MAX_HEAD_BYTES, Hub, Peer, control_frame, text_frame
 
 OUTBOX_BYTES = 100
 
@@ -251,6 +251,56 @@ async def test_a_connection_that_does_not_read_loses_signals_first(node):
     node.hub.publish("g", b"signal", droppable=True)
     await turn()
     assert a.texts == ["entry", "signal"]
+
+
+async def test_it_is_known_beforehand_whether_there_is_room(node):
+    """What waits counts, and what was sent and published in this turn; what is said to have room closes nothing."""
+    a = node.add("a", "g", "h")
+    peer = node.peer("a")
+    assert node.hub.has_room(peer, 10 * OUTBOX_BYTES)  # it reads: let it try
+    node.stick("a")
+    node.hub.send("a", b"x" * 20)
+    await turn()
+    assert a.waits == 22
+    assert node.hub.has_room(peer, OUTBOX_BYTES - 22 - MAX_HEAD_BYTES)
+    assert not node.hub.has_room(peer, OUTBOX_BYTES - 22 - MAX_HEAD_BYTES + 1)
+    node.hub.publish("g", b"x" * 10)
+    node.hub.publish("h", b"x" * 10)
+    node.hub.send("a", b"x" * 10)
+    left = OUTBOX_BYTES - 22 - 3 * 12
+    assert not node.hub.has_room(peer, left - MAX_HEAD_BYTES + 1)
+    assert node.hub.has_room(peer, left - MAX_HEAD_BYTES)
+    node.hub.send("a", b"x" * (left - MAX_HEAD_BYTES))
+    await turn()
+    assert (len(a.texts), a.closed) == (5, None)
+    node.unstick("a")
+    assert node.hub.has_room(peer, 10 * OUTBOX_BYTES)
+
+
+async def test_members_of_a_group_can_be_looked_at(node):
+    """Those there are just now; of a group that nobody is in, nobody."""
+    node.add("a", "g")
+    node.add("b", "g", "h")
+    assert {peer.id for peer in node.hub.members("g")} == {"a", "b"}
+    node.hub.leave("g", "a")
+    assert [peer.id for peer in node.hub.members("g")] == ["b"]
+    assert node.peer("b") in node.hub.members("h")
+    node.hub.remove(node.peer("b"))
+    assert len(node.hub.members("g")) == len(node.hub.members("nobody's")) == 0
+
+
+async def test_it_is_known_when_a_message_was_last_sent(node):
+    """By itself or by a group that it is in, or was."""
+    node.add("a", "g")
+    peer = node.peer("a")
+    assert peer.message_out_at == 0.0
+    for say in (lambda: node.hub.send("a", b"x"), lambda: node.hub.publish("g", b"x")):
+        node.now += 10
+        say()
+        await turn()
+        assert peer.message_out_at == node.now
+    node.hub.leave("g", "a")
+    assert peer.message_out_at == node.now
 
 
 async def test_a_connection_for_which_too_much_waits_is_closed_with_4408(node):
