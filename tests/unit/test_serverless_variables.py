@@ -111,6 +111,7 @@ def test_options_come_before_the_provider(tmp_path: Path) -> None:
     assert (chosen.stack_name, chosen.stage, chosen.region) == ("chat-try", "try", "us-west-1")
     parameters = compiled(tmp_path, "", head=head, parameters={"stage": "p", "opt:region": "eu-north-1"})
     assert (parameters.stage, parameters.region) == ("p", "eu-north-1")
+    assert compiled(tmp_path, "", head=head, options={"stage": "o"}, parameters={"stage": "p"}).stage == "o"
 
 
 def test_a_stage_that_nobody_says_is_noted(tmp_path: Path) -> None:
@@ -223,6 +224,34 @@ def test_what_cannot_be_had_here_needs_a_parameter_or_a_default(
     assert properties(service, "HelloLambdaFunction")["Environment"]["Variables"]["X"] == "default"
     assert what in named(service)[f"serverless.yml:11 {fallen_back}"]
     assert value(tmp_path, fallen_back, parameters={name: "given"}) == "given"
+
+
+def test_another_source_that_is_asked_instead_is_said(tmp_path: Path) -> None:
+    """Not only literals take the place of what cannot be had here."""
+    written = "${ssm:/path, self:service}"
+    service = compiled(tmp_path, f"{FUNCTION}      X: {written}\n")
+    assert properties(service, "HelloLambdaFunction")["Environment"]["Variables"]["X"] == "chat"
+    assert "a value of SSM" in named(service)[f"serverless.yml:11 {written}"]
+
+
+def test_what_several_places_take_over_stays_what_it_is(tmp_path: Path) -> None:
+    """A change in one of the places is none in the others."""
+    service = compiled(
+        tmp_path,
+        """
+        custom: {shared: "${file(./shared.yml)}"}
+        functions:
+          - a: {handler: app.a, environment: "${self:custom.shared}"}
+          - b: {handler: app.b, environment: "${self:custom.shared}"}
+          - c: {handler: app.c, environment: "${file(./shared.yml)}"}
+          - a: {environment: {X: other, Y: more}}
+        resources:
+          Resources: {BLambdaFunction: {Properties: {Environment: {Variables: {X: mine}}}}}
+        """,
+        shared_yml="X: ${sls:stage}\n",
+    )
+    variables = {name: properties(service, f"{name}LambdaFunction")["Environment"]["Variables"] for name in "ABC"}
+    assert variables == {"A": {"X": "other", "Y": "more"}, "B": {"X": "mine"}, "C": {"X": "dev"}}
 
 
 def test_a_secret_of_ssm_that_is_json_is_an_object(tmp_path: Path) -> None:

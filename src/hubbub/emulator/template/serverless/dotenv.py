@@ -22,9 +22,10 @@ _CHOICE = re.compile(r":-|-|:\+|\+")
 
 
 def read_dotenv(path: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    r"""The variables of a `.env` file; those that `environment` has already keep their values.
+    r"""The variables of a `.env` file.
 
-    `${OTHER}`, `$OTHER`, `${OTHER:-default}` and `${OTHER:+alternative}` are replaced; `\$` is a dollar.
+    `${OTHER}`, `$OTHER`, `${OTHER:-default}` and `${OTHER:+alternative}` are replaced by what `environment` has, else
+    by what was before in the file; `\$` is a dollar.
 
     Raises:
         TemplateError: the file cannot be read.
@@ -32,10 +33,7 @@ def read_dotenv(path: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """
     values: dict[str, str] = {}
     for entry in _ENTRY.finditer(read_text(path)):
-        key = entry["key"]
-        known = {**values, **environment}
-        value = known[key] if environment.get(key) else _expanded(_unquoted(entry["value"].strip()), known)
-        values[key] = value
+        values[entry["key"]] = _expanded(_unquoted(entry["value"].strip()), {**values, **environment})
     return values
 
 

@@ -18,7 +18,6 @@ import yaml
 from hubbub.emulator.template.serverless.document import (
     Place,
     Text,
-    copy_of,
     name_of,
     parse_yaml,
     read_document,
@@ -151,7 +150,7 @@ class Outside:
         path = (self.folder / str(arguments[0])).resolve()
         if path not in self._read:
             self._read[path] = self._load(path) if path.is_file() else None
-        return copy_of(self._read[path])
+        return self._read[path]
 
     def _load(self, path: Path) -> Any:  # Any: whatever a file holds
         self.files.append(path)

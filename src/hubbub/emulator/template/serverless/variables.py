@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from hubbub.emulator.template.errors import TemplateError
-from hubbub.emulator.template.serverless.document import Listing, Place, Section, Text, copy_of, name_of
+from hubbub.emulator.template.serverless.document import Listing, Place, Section, Text, name_of
 from hubbub.emulator.template.serverless.sources import Outside, SourceFault, Unavailable, name_of_stand_in
 from hubbub.emulator.template.serverless.syntax import Literal, Parts, Source, SyntaxFault, Variable, parse
 
@@ -238,7 +238,7 @@ class Resolver:
         match kind:
             case "self":
                 keys = tuple(address.split(".")) if address else ()
-                return copy_of(self._whole(self.found(*keys), keys, 0, None))
+                return self._whole(self.found(*keys), keys, 0, None)
             case "sls" if address == "stage":
                 return self.stage()
             case "aws" if address == "region":
@@ -277,7 +277,7 @@ class Resolver:
             for keys in (("stages", stage, "params", name), ("params", stage, name)):
                 value = self._whole(self.found(*keys), keys, 0, None)
                 if value is not None:
-                    return copy_of(value)
+                    return value
         return None
 
 
