@@ -132,6 +132,13 @@ def test_a_folder_with_nothing_but_what_was_packaged_is_loaded(tmp_path: Path) -
     assert stack.path == path
 
 
+def test_a_folder_with_a_service_that_is_a_program_says_what_to_do(tmp_path: Path) -> None:
+    """It is not that there is no template, but that it has to be packaged."""
+    (tmp_path / "serverless.ts").write_text("")
+    with pytest.raises(TemplateError, match="npx osls package"):
+        load(tmp_path, surroundings=Surroundings(), work=tmp_path / "work")
+
+
 def test_without_an_archive_the_services_folder_is_the_code(tmp_path: Path) -> None:
     """Archives may have been taken away."""
     packaged(tmp_path / "service", state=STATE, archive=False)

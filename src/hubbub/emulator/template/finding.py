@@ -9,7 +9,7 @@ from typing import Final, Literal
 from hubbub.emulator.definition import Stack, Surroundings
 from hubbub.emulator.template.errors import TemplateError
 from hubbub.emulator.template.sam import is_sam
-from hubbub.emulator.template.serverless import PACKAGED, load_serverless
+from hubbub.emulator.template.serverless import PACKAGED, PROGRAMS, load_serverless
 from hubbub.emulator.template.source import Value, read_document
 from hubbub.emulator.template.stack import stack_from_template
 
@@ -39,6 +39,9 @@ def find_template(path: Path) -> Path:
     packaged = path / PACKAGED
     if packaged.is_file():
         return packaged
+    for suffix in PROGRAMS:
+        if (path / f"serverless{suffix}").is_file():
+            return path / f"serverless{suffix}"  # which says what has to be done with it
     raise TemplateError(path, None, f"expected one of {', '.join(NAMES)} in this folder, and there is none")
 
 

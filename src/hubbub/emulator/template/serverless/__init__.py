@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hubbub.emulator.template.serverless.compile import Compiled, compile_serverless, load_serverless
+from hubbub.emulator.template.serverless.compile import PROGRAMS, Compiled, compile_serverless, load_serverless
 from hubbub.emulator.template.serverless.packaged import PACKAGED, load_packaged
 
-__all__ = ["PACKAGED", "Compiled", "compile_serverless", "load_packaged", "load_serverless"]
+__all__ = ["PACKAGED", "PROGRAMS", "Compiled", "compile_serverless", "load_packaged", "load_serverless"]

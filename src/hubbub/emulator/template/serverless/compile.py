@@ -24,7 +24,8 @@ from hubbub.emulator.template.serverless.service import read_service
 from hubbub.emulator.template.serverless.websockets import put_websockets
 from hubbub.emulator.template.stack import stack_from_template
 
-_PROGRAMS = (".ts", ".mts", ".cts", ".js", ".mjs", ".cjs")
+PROGRAMS = (".ts", ".js", ".mjs", ".cjs", ".mts", ".cts")
+"""What a service that has to be run to be read may end in."""
 
 
 class Compiled(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +74,7 @@ def compile_serverless(
 
     """
     path = path.resolve()
-    if path.suffix in _PROGRAMS:
+    if path.suffix in PROGRAMS:
         raise TemplateError(
             path,
             None,
