@@ -266,6 +266,7 @@ Outputs: {It: {Value: !Ref Made}}
             part("S", "Stage", "StageName: s, DefaultRouteSettings: {ThrottlingRateLimit: fast}"),
             "S: expected numbers as its throttling limits",
         ),
+        ("  P: {Type: AWS::ApiGateway::UsagePlan, Properties: {ApiStages: [a]}}\n", "P: expected mappings with ApiId"),
         (part("M", "ApiMapping", "DomainName: d, Stage: prod"), "M: expected a stage of its API (dev), got 'prod'"),
     ],
 )

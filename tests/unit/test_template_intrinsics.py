@@ -72,6 +72,8 @@ Resources:
         ("[!If [IsProd, a, !Ref AWS::NoValue], b]", ["b"]),
         ("{a: !If [IsProd, a, !Ref AWS::NoValue], b: 1}", {"b": 1}),
         ("!GetAZs ''", ["us-east-1a", "us-east-1b", "us-east-1c"]),
+        ("{'Fn::GetAZs': !Ref AWS::Region}", ["us-east-1a", "us-east-1b", "us-east-1c"]),
+        ("{'Fn::GetAZs': null}", ["us-east-1a", "us-east-1b", "us-east-1c"]),
         ("!GetAZs eu-west-1", ["eu-west-1a", "eu-west-1b", "eu-west-1c"]),
         ("!Cidr [10.0.0.0/16, 2, 8]", ["10.0.0.0/24", "10.0.1.0/24"]),
         ("!Cidr [10.0.0.0/24, 1]", ["10.0.0.0/24"]),
@@ -139,6 +141,9 @@ def test_a_misused_function_is_an_error_at_its_line(tmp_path: Path, expression: 
         ("A: !And []", "expected Fn::And of a list of conditions"),
         ("A: maybe", "expected a condition that is true or false, got 'maybe'"),
         ("A: !Equals [1]", "expected Fn::Equals of [one, other]"),
+        ("A: !Equals [!Ref T, x]", "got the resource 'T': there are none yet here"),
+        ("A: !Equals [!GetAtt T.TopicName, x]", "got the resource 'T': there are none yet here"),
+        ("A: !Equals [!Ref Ts, x]", "expected the name of a parameter, got 'Ts'"),
     ],
 )
 def test_conditions_that_cannot_be_decided_are_errors(tmp_path: Path, conditions: str, what: str) -> None:

@@ -106,6 +106,20 @@ def test_a_file_can_be_included(tmp_path: Path) -> None:
     assert {path.name for path in stack.watched} == {"template.yaml", "attributes.yaml", "more.json"}
 
 
+def test_a_whole_include_adds_to_the_templates_sections(tmp_path: Path) -> None:
+    """Sections of a file that is included as a whole come to the template's, whose own names win."""
+    (tmp_path / "more.yaml").write_text(
+        "Description: other\nResources: {T: {Type: AWS::SQS::Queue}, U: {Type: AWS::SNS::Topic}}\n"
+    )
+    text = """\
+        Description: own
+        Transform: [{Name: AWS::Include, Parameters: {Location: more.yaml}}]
+        Resources: {T: {Type: AWS::SNS::Topic}}
+        """
+    resources = stack_of(tmp_path, text).resources
+    assert {one.logical_id: one.type for one in resources} == {"T": "AWS::SNS::Topic", "U": "AWS::SNS::Topic"}
+
+
 def test_an_include_that_is_not_here_is_named_or_an_error(tmp_path: Path) -> None:
     """A file in S3 is named and left out; a local one that is missing is an error."""
     text = """\

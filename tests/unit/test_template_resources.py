@@ -58,6 +58,25 @@ def test_a_buckets_notifications_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "written", ['DefinitionString: \'{"StartAt": "A"}\'', "Definition: {StartAt: A}", "DefinitionString: {StartAt: A}"]
+)
+def test_a_state_machine_has_its_definition_as_text(tmp_path: Path, written: str) -> None:
+    """A definition written as text or as a mapping is JSON text, and the other properties stay."""
+    flow = f"  S:\n    Type: AWS::StepFunctions::StateMachine\n    Properties: {{RoleArn: r, {written}}}\n"
+    properties = resource_of(stack_of(tmp_path, f"Resources:\n{flow}"), "S").properties
+    assert properties == {"RoleArn": "r", "DefinitionString": '{"StartAt": "A"}'}
+
+
+def test_a_state_machine_in_s3_is_named(tmp_path: Path) -> None:
+    """A definition in a bucket is not here, so there is no state machine."""
+    where = "DefinitionS3Location: {Bucket: b, Key: k}"
+    text = f"Resources: {{S: {{Type: AWS::StepFunctions::StateMachine, Properties: {{RoleArn: r, {where}}}}}}}\n"
+    stack = stack_of(tmp_path, text)
+    assert stack.resources == ()
+    assert "it is not created" in meaning_of(stack, "S")
+
+
+@pytest.mark.parametrize(
     ("asked", "allowed", "length"),
     [
         ("{}", string.ascii_letters + string.digits + string.punctuation, 32),
@@ -153,6 +172,7 @@ def test_a_reference_is_of_the_secret_that_is_made(tmp_path: Path) -> None:
         "resolve:ssm:/other",
         "resolve:secretsmanager:other:SecretString:key",
         "resolve:secretsmanager:login:SecretString:no",
+        "resolve:secretsmanager:plain:SecretString:key",
     ],
 )
 def test_a_reference_to_nothing_is_named_unless_it_is_given(tmp_path: Path, reference: str) -> None:

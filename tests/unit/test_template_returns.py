@@ -64,6 +64,41 @@ def test_return_values_are_those_of_cloudformation(tmp_path: Path, resource: str
     assert value_of(tmp_path, expression, rest=f"Resources: {{It: {{Type: {resource}}}}}") == value
 
 
+@pytest.mark.parametrize(
+    ("resource", "expression", "pattern"),
+    [
+        ("AWS::KMS::Key", "!GetAtt It.Arn", rf"arn:aws:kms:{ACCOUNT}:key/[0-9a-f-]{{36}}"),
+        ("AWS::Cognito::UserPool", "!Ref It", r"us-east-1_\w{9}"),
+        (
+            "AWS::Cognito::UserPool",
+            "!GetAtt It.ProviderURL",
+            r"https://cognito-idp\.us-east-1\.amazonaws\.com/us-east-1_\w{9}",
+        ),
+        ("AWS::Cognito::UserPoolClient", "!Ref It", r"[a-z0-9]{26}"),
+        ("AWS::SNS::Subscription, Properties: {Protocol: sqs, TopicArn: a}", "!Ref It", r"a:[0-9a-f-]{36}"),
+        ("AWS::ApiGatewayV2::Integration, Properties: {ApiId: a, IntegrationType: MOCK}", "!Ref It", r"[a-z0-9]{7}"),
+        (
+            "AWS::Lambda::Url, Properties: {TargetFunctionArn: f, AuthType: NONE}",
+            "!GetAtt It.FunctionUrl",
+            r"https://[a-z0-9]{32}\.lambda-url\.us-east-1\.on\.aws/",
+        ),
+        (
+            "AWS::Lambda::EventSourceMapping, Properties: {FunctionName: f}",
+            "!Ref It",
+            r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
+        ),
+    ],
+)
+def test_ids_look_as_those_of_aws_and_stay_the_same(
+    tmp_path: Path, resource: str, expression: str, pattern: str
+) -> None:
+    """What AWS would make up has AWS's form, and is the same at each start."""
+    rest = f"Resources: {{It: {{Type: {resource}}}}}"
+    found = value_of(tmp_path, expression, rest=rest)
+    assert re.fullmatch(pattern, found)
+    assert value_of(tmp_path, expression, rest=rest) == found
+
+
 def test_functions_return_their_name_and_arn(tmp_path: Path) -> None:
     """A function's Ref is its name and its Arn its ARN, whether the template names it or not."""
     rest = """\

@@ -158,6 +158,15 @@ Resources:
     assert function_of(stack_of(tmp_path, text), "F").code == tmp_path / "src"
 
 
+def test_a_path_cannot_be_made_of_resources(tmp_path: Path) -> None:
+    """CodeUri is needed before there is any resource, so a reference to one is an error."""
+    properties = "{Runtime: python3.12, Handler: a.b, CodeUri: !Ref F}"
+    failure = failure_of(
+        tmp_path, f"{SAM}Resources:\n  F: {{Type: AWS::Serverless::Function, Properties: {properties}}}\n"
+    )
+    assert ("got the resource 'F'" in failure.what, failure.line) == (True, 3)
+
+
 def test_code_in_a_bucket_is_named(tmp_path: Path) -> None:
     """CodeUri in S3, as text or as a mapping, is not here."""
     text = (
@@ -251,8 +260,10 @@ def test_all_that_sam_refuses_is_said_at_once(tmp_path: Path) -> None:
 
 def test_a_shape_that_the_translator_does_not_expect_is_an_error(tmp_path: Path) -> None:
     """Where the translator itself breaks on a template, that is an error of ours and no traceback."""
-    text = SAM + "Globals: [a]\nResources: {F: {Type: AWS::Serverless::Function, Properties: x}}\n"
-    assert failure_of(tmp_path, text).path.name == "template.yaml"
+    properties = "{RouteSelectionExpression: a, Routes: {a: 5}}"
+    text = f"{SAM}Resources: {{W: {{Type: AWS::Serverless::WebSocketApi, Properties: {properties}}}}}\n"
+    failure = failure_of(tmp_path, text)
+    assert (failure.path.name, "the SAM translator failed with" in failure.what) == ("template.yaml", True)
 
 
 def test_the_transform_needs_nothing_of_aws(

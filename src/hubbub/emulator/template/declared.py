@@ -37,14 +37,19 @@ class Declared:
         self.type = self._typed(body)
         self.raw: Mapping[str, Value] = self._mapping(body, "Properties")
         self.metadata: Mapping[str, Value] = self._mapping(body, "Metadata")
-        depends_on = body.get("DependsOn") or []
-        self.depends_on = tuple(depends_on) if isinstance(depends_on, list) else (str(depends_on),)
+        self.depends_on = self._named(body.get("DependsOn") or [])
 
     def _typed(self, body: Mapping[str, Value]) -> str:
         found = body.get("Type")
         if not isinstance(found, str):
             raise self.error(None, f"expected a Type such as AWS::Lambda::Function, got {found!r}")
         return found
+
+    def _named(self, depends_on: Value) -> tuple[str, ...]:
+        listed = depends_on if isinstance(depends_on, list) else [depends_on]
+        if not all(isinstance(one, str) for one in listed):
+            raise self.error(None, f"expected logical ids as its DependsOn, got {depends_on!r}")
+        return tuple(listed)
 
     def _mapping(self, body: Mapping[str, Value], key: str) -> Mapping[str, Value]:
         found = body.get(key)

@@ -54,7 +54,11 @@ def _value(name: str, of: Mapping[str, Value], given: Mapping[str, str], path: P
     kind = looked_up[1] if looked_up else kind
     is_list = kind == "CommaDelimitedList" or kind.startswith("List<")
     elements = [element.strip() for element in text.split(",")] if is_list else [text]
-    for wrong in _wrongs(elements, of, "Number" in kind):
+    try:
+        wrongs = list(_wrongs(elements, of, "Number" in kind))
+    except (TypeError, ValueError) as failure:
+        raise TemplateError(path, line_of(of), f"parameter {name}: its declaration is none: {failure}") from failure
+    for wrong in wrongs:
         hint = of.get("ConstraintDescription")
         shown = "(NoEcho)" if of.get("NoEcho") in (True, "true") else repr(text)
         raise TemplateError(path, line_of(of), f"parameter {name} {wrong}, got {shown}{f': {hint}' if hint else ''}")
@@ -69,7 +73,9 @@ def _text(value: Value) -> str:
 
 def _wrongs(elements: list[str], of: Mapping[str, Value], is_number: bool) -> Iterator[str]:
     """What is wrong with the elements of one value."""
-    allowed = [_text(value) for value in of.get("AllowedValues", [])]
+    if not isinstance(listed := of.get("AllowedValues") or [], list):
+        raise TypeError(f"expected a list as AllowedValues, got {listed!r}")
+    allowed = [_text(value) for value in listed]
     for element in elements:
         if allowed and element not in allowed:
             yield f"must be one of {', '.join(allowed)}"

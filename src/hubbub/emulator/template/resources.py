@@ -119,7 +119,7 @@ class Template(Scope):
 
     def reference(self, name: str, line: int | None) -> Value:
         """What `Ref` is: as in `Scope`, and a resource's."""
-        if name in self._pseudo or name in self.parameters:
+        if self.is_deciding or name in self._pseudo or name in self.parameters:
             return super().reference(name, line)
         return self.returned(self._referred(name, line)).ref
 
@@ -130,6 +130,8 @@ class Template(Scope):
             TemplateError: there is no such resource, or it has no such attribute.
 
         """
+        if self.is_deciding:
+            return super().attribute(logical_id, name, line)
         of = self._referred(logical_id, line)
         if of.type == NESTED and name.startswith("Outputs."):
             return self._output(of, name.removeprefix("Outputs."), line)
@@ -156,6 +158,8 @@ class Template(Scope):
 
     def stored(self, service: str, name: str) -> str | None:
         """The value of a parameter or secret of this template, by name, logical id or ARN; see `Scope.stored`."""
+        if self.is_deciding:
+            return None
         type_ = {"ssm": "AWS::SSM::Parameter", "secretsmanager": "AWS::SecretsManager::Secret"}[service]
         for of in self.of_type(type_):
             if any(logical_id == of.logical_id for logical_id, _ in self._open):

@@ -57,6 +57,7 @@ class Scope:
         self.given = given
         self.unsupported = unsupported
         self._truths: dict[str, bool | None] = {}  # conditions by name; None while one is being found out
+        self.is_deciding = False  # whether a condition is being found out, which knows no resource
         stack = f"{surroundings.stack_name}/{uuid.uuid5(uuid.NAMESPACE_DNS, surroundings.stack_name)}"
         self._pseudo: dict[str, Value] = {
             "AWS::AccountId": surroundings.account,
@@ -150,7 +151,9 @@ class Scope:
         at = line_of(conditions, name)
         if name not in self._truths:
             self._truths[name] = None
+            was_deciding, self.is_deciding = self.is_deciding, True
             self._truths[name] = self.truth(conditions[name], at)
+            self.is_deciding = was_deciding
         truth = self._truths[name]
         if truth is None:
             raise self.error(at, f"the condition {name} depends on itself")
@@ -176,7 +179,7 @@ class Scope:
         """What `Ref` is.
 
         Raises:
-            TemplateError: nothing has that name.
+            TemplateError: nothing has that name, or what has it is a resource, and this is needed before there are any.
 
         """
         if name in self._pseudo:
@@ -184,8 +187,13 @@ class Scope:
         if name in self.parameters:
             self._say_if_looked_up(name)
             return self.parameters[name]
-        known = [*self.parameters, *self.section("Resources"), *self._pseudo]
-        raise self.error(line, f"expected the name of a parameter or resource, got {name!r}{closest(name, known)}")
+        if name in self.section("Resources"):
+            raise self._too_early(name, line)
+        known = [*self.parameters, *self._pseudo]
+        raise self.error(line, f"expected the name of a parameter, got {name!r}{closest(name, known)}")
+
+    def _too_early(self, name: str, line: int | None) -> TemplateError:
+        return self.error(line, f"expected the name of a parameter, got the resource {name!r}: there are none yet here")
 
     def _say_if_looked_up(self, name: str) -> None:
         """Name a parameter whose value is its default here, and on AWS what the parameter store has of that name."""
@@ -206,8 +214,7 @@ class Scope:
             TemplateError: there is no such resource, or it has no such attribute.
 
         """
-        known = self.section("Resources")
-        raise self.error(line, f"expected a resource's name, got {logical_id!r}{closest(logical_id, known)}")
+        raise self._too_early(logical_id, line)
 
     def stored(self, service: str, name: str) -> str | None:
         """The value of a parameter (`ssm`) or secret (`secretsmanager`) of this template; None where it has none."""
