@@ -112,12 +112,12 @@ class Admission:
             return Refusal(502, said("Internal server error"))
 
     def _check_signature(self, connection: Connection, request: Request) -> Refusal | None:
-        path, _, query = request.target.partition("?")
+        query = request.target.partition("?")[2]
         try:
             signer = verify(
                 self._keys or Keys({}),
                 method=request.method,
-                path=path,
+                path=request.path,
                 query=query,
                 fields=request.fields,
                 body=b"",
