@@ -21,7 +21,7 @@ check: $(VENV)/.dev $(VENV)/.libraries ## Format, lint, types, import layers, fa
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m fast -q
+	$(BIN)/pytest -m fast -q -n auto
 
 format: $(VENV)/.dev ## Format the code and mend what the linter can
 	$(BIN)/ruff check --fix .

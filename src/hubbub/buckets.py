@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+_TOLERANCE_S = 1e-8
+"""What adding up a burst may round: a machine that has run for days counts its seconds to 1e-10."""
+
 
 class Buckets:
     """Token buckets by key.
@@ -31,7 +34,7 @@ class Buckets:
             return 0.0
         full_at = max(self._full_at.get(key, now), now) + self._cost_s
         wait_s = full_at - now - self._burst_s
-        if wait_s > 1e-9:
+        if wait_s > _TOLERANCE_S:
             return wait_s
         self._full_at[key] = full_at
         if len(self._full_at) > self._prune_at:

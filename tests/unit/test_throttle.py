@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hubbub.chat.throttle import Throttle
@@ -69,6 +69,7 @@ def test_no_stretch_of_time_sees_more_than_burst_and_rate_allow(times: list[floa
 
 
 @given(rate=st.floats(0.1, 1_000), burst=st.integers(1, 20), start=st.floats(0, 1e6), later=st.floats(0, 1))
+@example(rate=255.71875, burst=19, start=524_288.0, later=0.0)
 def test_who_waits_as_long_as_he_is_told_is_taken(rate: float, burst: int, start: float, later: float):
     """`retry_after_ms` is never a moment too short."""
     throttle = Throttle(rate, burst)
