@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import textwrap
@@ -108,13 +109,16 @@ class Lab:
 
 @asynccontextmanager
 async def running(*functions: Function, **options: Any) -> AsyncIterator[Lab]:
-    """Functions that run, and of which nothing is left afterwards."""
+    """Functions that run, that never surprise the event loop, and of which nothing is left afterwards."""
     lab = Lab()
+    surprises: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: surprises.append(context))
     async with Functions(functions, on_log=lab.lines.append, on_report=lab.reports.append, **options) as lab.functions:
         yield lab
     assert lab.functions.folder is not None
     assert not lab.functions.folder.exists()
     assert marked(lab.functions.mark) == []
+    assert surprises == []
 
 
 def marked(mark: str) -> list[int]:

@@ -98,12 +98,13 @@ async def test_a_function_sees_lambdas_variables_and_none_of_who_works_here(
 
 async def test_a_function_cannot_set_what_lambda_reserves_and_is_told(source: Source) -> None:
     """A reserved variable keeps Lambda's value, with one warning."""
-    function = source.function(RETURNS_VARIABLES, environment={"AWS_REGION": "moon"})
+    function = source.function(RETURNS_VARIABLES, environment={"AWS_REGION": "moon", "AWS_SESSION_TOKEN": "own"})
     async with running(function) as lab:
-        assert (await lab.result())["AWS_REGION"] == "us-east-1"
+        seen = await lab.result()
+        assert (seen["AWS_REGION"], seen.get("AWS_SESSION_TOKEN")) == ("us-east-1", None)
         await lab.functions.reload("worker")
         assert [text for text in lab.said("platform") if "AWS_REGION" in text] == [
-            "Lambda reserves these variables, and a function may not set them: AWS_REGION."
+            "Lambda reserves these variables, and a function may not set them: AWS_REGION, AWS_SESSION_TOKEN."
         ]
 
 

@@ -114,6 +114,18 @@ async def test_a_burst_does_not_start_a_process_for_each(source: Source) -> None
         assert sum(outcome.init_ms is not None for outcome in outcomes) < 20
 
 
+async def test_quick_functions_need_few_environments(source: Source) -> None:
+    """Invocations that are over in a moment wait for each other rather than for a process each."""
+    async with running(source.function(RETURNS_PID, timeout_s=20), starts=1) as lab:
+
+        async def keep_calling() -> None:
+            for _ in range(100):
+                await lab.result()
+
+        await asyncio.gather(*(keep_calling() for _ in range(24)))
+        assert len(lab.functions.environments("worker")) < 8
+
+
 async def test_what_is_slow_to_start_does_not_hold_up_others(source: Source, tmp_path: Path) -> None:
     """A function that takes long to come up delays another by no more than a moment."""
     slow = source.function("import time; time.sleep(600)", name="slow")
@@ -182,6 +194,27 @@ async def test_invocations_that_wait_when_code_changes_run_with_the_new(source: 
         assert await second == "new"
         assert not first.done()
     await first
+
+
+async def test_an_invocation_does_not_fail_for_old_code_that_does_not_come_up(source: Source) -> None:
+    """What waits for old code that fails to start runs with the new code instead."""
+    function = source.function(
+        """
+        import os, time
+        open("begun", "w").close()
+        while not os.path.exists("go"):
+            time.sleep(0.005)
+        import half_written
+        """,
+        timeout_s=60,
+    )
+    async with running(function, init_s=60) as lab:
+        asked = asyncio.create_task(lab.result())
+        await until((source.folder / "begun").exists, "the start")
+        source.write("app.py", "def handler(event, context): return 'new'")
+        await lab.functions.reload("worker")
+        source.write("go", "")
+        assert await asked == "new"
 
 
 async def test_a_definition_can_be_replaced_added_and_removed(source: Source) -> None:

@@ -132,6 +132,8 @@ class Fleet:
         """Find an environment for an invocation, or end it with why there is none."""
         if self._retired:
             self._displace(invocation)
+        elif self._waiting:
+            self._place_anew(invocation)  # behind those
         elif self._idle:
             self._idle.pop().take(invocation)
         elif not self._take_returning(invocation):
@@ -175,7 +177,7 @@ class Fleet:
         if self._failure is not None and not self._retired:
             self._failure = None
             self._failures = 0
-            for invocation in self._waiting:
+            for invocation in list(self._waiting):
                 self._be_patient(invocation)
         self._starts.over(environment)
 
@@ -194,6 +196,8 @@ class Fleet:
         """It will be idle soon."""
         if self._retired:
             environment.end()
+        elif self._waiting:
+            self._await_return(environment, self._next_waiting())
         else:
             self._returning.append(environment)
 
@@ -238,10 +242,12 @@ class Fleet:
         late = time.monotonic() - RETURNS_WITHIN_S
         if not self._returning or self._returning[-1].since < late:
             return False
-        environment = self._returning.pop()
+        self._await_return(self._returning.pop(), invocation)
+        return True
+
+    def _await_return(self, environment: Environment, invocation: Invocation) -> None:
         environment.take(invocation)
         self._loop.call_later(RETURNS_WITHIN_S, self._give_up, environment, invocation)
-        return True
 
     def _give_up(self, environment: Environment, invocation: Invocation) -> None:
         """Do not wait any longer for an environment that has not come back."""

@@ -256,6 +256,9 @@ class _Connection(asyncio.Protocol):
         try:
             self._head_bytes += len(data)
             self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError:
+            self.abort()
+            raise  # our own mistake, not the runtime's
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.abort()
         if self._head_bytes > MAX_HEAD_BYTES:
