@@ -19,7 +19,6 @@ from stacklab import ECHO, GONE, Record, Sketch, aws, background, client, refuse
 
 from hubbub.emulator import BackgroundStack
 from hubbub.sigv4 import Credentials, sign
-from live import until
 
 Running = tuple[BackgroundStack, Record]
 
