@@ -38,6 +38,11 @@ class HandClock(FakeClock):
         """The time of day, epoch seconds."""
         return self.now_ms() / 1_000
 
+    @property
+    def sleepers(self) -> int:
+        """How many wait for time to pass."""
+        return len(self._sleepers)
+
 
 Behaviour = Callable[[Any], Awaitable[Any]]
 """What a function does: given its event, it returns, or raises what it fails with."""
@@ -199,6 +204,11 @@ class Aws:
         names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
         found = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(names))["Attributes"]
         return int(found[names[0]]), int(found[names[1]])
+
+    async def hang_on(self) -> None:
+        """Give others the time of a good many round trips, for what they would do wrongly."""
+        for _ in range(50):
+            await asyncio.to_thread(self.sqs.list_queues, QueueNamePrefix="none")
 
     async def message(self, url: str) -> Json:
         """The next message of a queue."""

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import logging
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -26,7 +27,7 @@ from lambdalab import (
 from hubbub.emulator.functions import Throttled, UnknownFunction
 from hubbub.emulator.functions.invocations import EventLimits, Invocations
 from hubbub.emulator.services import ServiceClient
-from live import until
+from live import BOUND_S, until
 
 
 @pytest.fixture(scope="module")
@@ -283,6 +284,20 @@ async def test_a_destination_that_cannot_be_reached_is_told(
     assert words in errors[0]
 
 
+async def test_a_delivery_that_fails_is_tried_again(aws: Aws) -> None:
+    """A destination that is there a moment later still gets its record."""
+    functions, clock = FakeFunctions(), HandClock()
+    name = f"late-{uuid.uuid4()}"
+    functions.add("good", answers, on_success=f"arn:aws:sqs:us-east-1:123456789012:{name}")
+    async with queueing(functions, clock, aws.url) as invocations:
+        invocations.enqueue("good", b'{"n": 1}')
+        await until(lambda: clock.sleepers == 1, "the first delivery failed")
+        url = aws.sqs.create_queue(QueueName=name)["QueueUrl"]
+        await clock.advance(1)
+        record = json.loads((await aws.message(url))["Body"])
+    assert record["responsePayload"] == {"n": 1}
+
+
 async def test_only_so_many_events_of_a_function_run_at_a_time() -> None:
     """Events wait in their order while as many of their function run as may, and other functions do not wait."""
     functions = FakeFunctions()
@@ -386,7 +401,7 @@ async def test_a_try_that_fails_at_the_end_is_lost(caplog: pytest.LogCaptureFixt
         return await fails(event)
 
     functions.add("late", fails_late)
-    async with queueing(functions) as invocations:
+    async with asyncio.timeout(BOUND_S), queueing(functions, drain_s=10 * BOUND_S) as invocations:
         invocations.enqueue("late", b"{}")
         await until(lambda: len(functions.calls) == 1, "it runs")
         asyncio.get_running_loop().call_soon(let_go.set)

@@ -305,7 +305,8 @@ async def test_a_fifo_queue_keeps_the_order_of_its_groups(aws: Aws) -> None:
     functions = fake(slow)
     for body in ("a1", "a2", "a3", "b1"):
         aws.sqs.send_message(QueueUrl=url, MessageBody=body, MessageGroupId=body[0])
-    async with reading(aws.url, functions, from_queue(arn, batch_size=1)):
+    patient = Pace(long_poll_s=20, short_poll_s=0.02)
+    async with reading(aws.url, functions, from_queue(arn, batch_size=1), pace=patient):
         await until(lambda: gone(aws, url), "all are gone")
     order = [body for (body,) in bodies(functions) if body[0] == "a"]
     assert order == ["a1", "a2", "a3"]
@@ -327,7 +328,8 @@ async def test_only_so_many_batches_are_under_way(aws: Aws, scaling: Json, most:
         aws.sqs.send_message(QueueUrl=url, MessageBody=str(number))
     async with reading(aws.url, functions, from_queue(arn, batch_size=1, properties=scaling)):
         await until(lambda: len(functions.calls) == most, "as many as may run")
-        await until(lambda: aws.size(url) == (8 - most, most), "and no more were taken")
+        await aws.hang_on()
+        assert aws.size(url) == (8 - most, most)
         let_go.set()
         await until(lambda: gone(aws, url), "all are gone")
 
@@ -360,16 +362,14 @@ async def test_a_visibility_timeout_that_aws_refuses_is_told(aws: Aws, caplog: p
 
 
 async def test_a_disabled_source_does_nothing(aws: Aws) -> None:
-    """A mapping that is not enabled leaves its queue alone, while another on it works."""
+    """A mapping that is not enabled leaves its queue alone."""
     url, arn = aws.queue()
+    aws.sqs.send_message(QueueUrl=url, MessageBody="left")
     functions = fake()
-    functions.add("off", answers)
-    disabled = EventSource(logical_id="Off", function="off", kind="sqs", source=arn, enabled=False)
-    async with reading(aws.url, functions, disabled, from_queue(arn)):
-        for body in "abc":
-            aws.sqs.send_message(QueueUrl=url, MessageBody=body)
-        await until(lambda: gone(aws, url), "all are gone")
-    assert functions.events("off") == []
+    async with reading(aws.url, functions, from_queue(arn, enabled=False)):
+        await aws.hang_on()
+    assert aws.size(url) == (1, 0)
+    assert functions.calls == []
 
 
 async def test_the_end_comes_in_the_midst_of_a_poll(aws: Aws) -> None:
@@ -523,14 +523,19 @@ async def test_a_batch_is_given_up_after_its_tries_and_said_where(aws: Aws) -> N
     }
 
 
-async def test_records_that_are_too_old_are_given_up(aws: Aws, caplog: pytest.LogCaptureFixture) -> None:
-    """A batch that fails is not tried beyond MaximumRecordAgeInSeconds."""
+async def test_records_that_are_too_old_are_given_up(aws: Aws) -> None:
+    """A batch that fails is not tried beyond MaximumRecordAgeInSeconds: its last try is its end."""
     name, arn = table(aws)
+    url, queue_arn = aws.queue()
     put(aws, name, "a")
     functions = fake(fails)
-    settings = {"starting_position": "TRIM_HORIZON", "properties": {"MaximumRecordAgeInSeconds": 2}}
+    properties = {"MaximumRecordAgeInSeconds": 2, "DestinationConfig": {"OnFailure": {"Destination": queue_arn}}}
+    settings = {"starting_position": "TRIM_HORIZON", "properties": properties}
     async with reading(aws.url, functions, from_table(arn, **settings)):
-        await until(lambda: "S: 1 records are given up: RecordAgeExceeded" in caplog.messages, "it is given up")
+        record = json.loads((await aws.message(url))["Body"])
+    assert record["requestContext"]["condition"] == "RecordAgeExceeded"
+    assert record["requestContext"]["approximateInvokeCount"] == len(functions.calls)
+    assert record["responseContext"]["functionError"] == "Unhandled"
 
 
 async def test_a_batch_that_fails_is_split(aws: Aws) -> None:

@@ -40,7 +40,6 @@ EVENT_PAYLOAD_BYTES = 1024 * 1024
 _DISCARDED_BYTES = 64 * 1024 * 1024
 """How much of a payload that is too large is still read, so that its sender hears why."""
 
-_TAIL_BYTES = 4 * 1024
 _CLIENT_CONTEXT_BYTES = 3_583
 
 _REFERENCE = re.compile(
@@ -204,7 +203,7 @@ class _Api:
         if outcome.error is not None:
             headers["X-Amz-Function-Error"] = outcome.error
         if log_type == "Tail":
-            headers["X-Amz-Log-Result"] = base64.b64encode(outcome.log[-_TAIL_BYTES:]).decode()
+            headers["X-Amz-Log-Result"] = base64.b64encode(outcome.log).decode()
         return Response(outcome.payload, 200, headers, media_type="application/json")
 
     async def invoke_async(self, request: Request) -> Response:

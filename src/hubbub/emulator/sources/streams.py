@@ -243,32 +243,34 @@ class _Batches:
         if self._patterns:
             records = [each for each in records if any(pattern.takes(each) for pattern in self._patterns)]
         pending = [records] if records else []
-        failures = 0
+        failures = 0  # in a row, of the batch that is next
+        last: Outcome | None = None  # of the last of them
         while pending:
             batch = pending.pop(0)
             expires_at = _created_at(batch[-1]) + self._age_s
             outcome = await self._invoke(batch, expires_at)
             left = batch if outcome is None else self._left(batch, outcome)
-            if not left:
-                failures = 0
-                continue
             if len(left) < len(batch):
-                failures = 0  # there was progress
-            failures += 1
-            delay_s = min(self._pace.backoff_s[0] * 2 ** (failures - 1), self._pace.backoff_s[1])
+                failures, last = 0, None  # there was progress
+            if not left:
+                continue
+            if outcome is not None:
+                failures, last = failures + 1, outcome
+            delay_s = min(self._pace.backoff_s[0] * 2 ** min(max(0, failures - 1), 16), self._pace.backoff_s[1])
             if outcome is None or self._clock.now() + delay_s > expires_at:
-                await self._give_up(arn, shard, left, outcome, failures, "RecordAgeExceeded")
-                failures = 0
+                await self._give_up(arn, shard, left, last, failures, "RecordAgeExceeded")
             elif self._splits and len(left) > 1:
                 half = len(left) // 2
                 pending[:0] = [left[:half], left[half:]]
                 failures -= 1  # splitting does not count
+                continue
             elif failures > self._retries:
-                await self._give_up(arn, shard, left, outcome, failures, "RetryAttemptsExhausted")
-                failures = 0
+                await self._give_up(arn, shard, left, last, failures, "RetryAttemptsExhausted")
             else:
                 pending.insert(0, left)
                 await self._clock.sleep(delay_s)
+                continue
+            failures, last = 0, None
 
     async def _invoke(self, batch: list[Record], expires_at: float) -> Outcome | None:
         """The outcome of a try; None where the records are too old for one, or the function is throttled until then."""
