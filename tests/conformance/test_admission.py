@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,7 +23,7 @@ KEYS = Keys({ALICE.access_key: ALICE.secret_key})
 API_KEYS = (ApiKey("key1", "a" * 20), ApiKey("key2", "b" * 20))
 
 
-def signed(credentials: Credentials = ALICE, *, target: str = "/ws", now_s: float | None = None) -> bytes:
+def signed(credentials: Credentials = ALICE, *, target: str = "/ws", age_s: float = 0.0) -> bytes:
     """A handshake that is signed in its headers."""
     fields = sign(
         credentials,
@@ -31,7 +33,7 @@ def signed(credentials: Credentials = ALICE, *, target: str = "/ws", now_s: floa
         body=b"",
         service="execute-api",
         region="us-east-1",
-        now_s=time.time() if now_s is None else now_s,
+        now_s=time.time() - age_s,
     )
     return request(target, extra=tuple(f"{name}: {value}" for name, value in fields.items() if name.lower() != "host"))
 
@@ -56,11 +58,11 @@ def of(functions: Functions, **options: Any) -> Api:
     return Api(routes=functions.api().routes, **options)
 
 
-@pytest.mark.parametrize("head", [signed(), signed(target="/ws?b=2&a=1%20x"), presigned()], ids=str)
-async def test_a_signed_handshake_is_let_in_and_its_events_say_who(head: bytes) -> None:
+@pytest.mark.parametrize("make", [signed, partial(signed, target="/ws?b=2&a=1%20x"), presigned])
+async def test_a_signed_handshake_is_let_in_and_its_events_say_who(make: Callable[[], bytes]) -> None:
     """The signature may stand in the headers or in the query; `identity` names the account and the key's user."""
     functions = Functions()
-    assert (await answer_to(head, functions, of(functions, iam=True), keys=KEYS)).status == 101
+    assert (await answer_to(make(), functions, of(functions, iam=True), keys=KEYS)).status == 101
     (event,) = functions.of("CONNECT")
     identity = event["requestContext"]["identity"]
     assert {name: identity[name] for name in ("accessKey", "accountId", "user", "caller", "userArn")} == {
@@ -73,19 +75,25 @@ async def test_a_signed_handshake_is_let_in_and_its_events_say_who(head: bytes) 
 
 
 @pytest.mark.parametrize(
-    ("head", "words", "kind"),
+    ("make", "words", "kind"),
     [
-        (request(), "Missing Authentication Token", "MissingAuthenticationTokenException"),
-        (signed(Credentials("AKIDALICE", "wrong")), "The request signature we calculated", "InvalidSignatureException"),
-        (signed(Credentials("NOBODY", "x")), "The security token included", "UnrecognizedClientException"),
-        (signed(now_s=time.time() - 400), "Signature expired", "InvalidSignatureException"),
-        (request(extra=("Authorization: Bearer x",)), "", "IncompleteSignatureException"),
+        (request, "Missing Authentication Token", "MissingAuthenticationTokenException"),
+        (
+            partial(signed, Credentials("AKIDALICE", "wrong")),
+            "The request signature we calculated",
+            "InvalidSignatureException",
+        ),
+        (partial(signed, Credentials("NOBODY", "x")), "The security token included", "UnrecognizedClientException"),
+        (partial(signed, age_s=400), "Signature expired", "InvalidSignatureException"),
+        (partial(request, extra=("Authorization: Bearer x",)), "", "IncompleteSignatureException"),
     ],
 )
-async def test_an_unsigned_or_wrongly_signed_handshake_is_refused_with_403(head: bytes, words: str, kind: str) -> None:
+async def test_an_unsigned_or_wrongly_signed_handshake_is_refused_with_403(
+    make: Callable[[], bytes], words: str, kind: str
+) -> None:
     """The error's type and message are AWS's, and no function is asked."""
     functions = Functions()
-    answer = await answer_to(head, functions, of(functions, iam=True), keys=KEYS)
+    answer = await answer_to(make(), functions, of(functions, iam=True), keys=KEYS)
     assert answer.status == 403
     assert words in answer.message
     assert answer.headers["x-amzn-errortype"] == kind
