@@ -376,7 +376,7 @@ class Functions:
         self._running = False
         if self._watch is not None:
             self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+            await asyncio.wait([self._watch])
         if self._warden is not None:
             self._warden.takes_over = True
         for fleet in self._fleets.values():
@@ -388,6 +388,8 @@ class Functions:
             await self._runtimes.close()
         if self._warden is not None:
             await self._warden.stop()
+        if self._watch is not None and not self._watch.cancelled():
+            self._watch.result()  # why it ended before us
 
 
 def _new_trace_id() -> str:
