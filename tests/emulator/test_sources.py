@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from functionlab import Source
 from lambdalab import (
@@ -523,19 +524,42 @@ async def test_a_batch_is_given_up_after_its_tries_and_said_where(aws: Aws) -> N
     }
 
 
-async def test_records_that_are_too_old_are_given_up(aws: Aws) -> None:
-    """A batch that fails is not tried beyond MaximumRecordAgeInSeconds: its last try is its end."""
+OLD = {"MaximumRecordAgeInSeconds": 2}
+
+
+@pytest.mark.parametrize("backoff_s", [(0.05, 0.2), (60.0, 60.0)])
+async def test_records_that_are_too_old_are_given_up(aws: Aws, backoff_s: tuple[float, float]) -> None:
+    """A batch that fails is not tried beyond MaximumRecordAgeInSeconds, nor waited for if its next try were."""
     name, arn = table(aws)
     url, queue_arn = aws.queue()
     put(aws, name, "a")
     functions = fake(fails)
-    properties = {"MaximumRecordAgeInSeconds": 2, "DestinationConfig": {"OnFailure": {"Destination": queue_arn}}}
+    properties = {**OLD, "DestinationConfig": {"OnFailure": {"Destination": queue_arn}}}
     settings = {"starting_position": "TRIM_HORIZON", "properties": properties}
-    async with reading(aws.url, functions, from_table(arn, **settings)):
+    pace = msgspec.structs.replace(QUICK, backoff_s=backoff_s)
+    async with reading(aws.url, functions, from_table(arn, **settings), pace=pace):
         record = json.loads((await aws.message(url))["Body"])
     assert record["requestContext"]["condition"] == "RecordAgeExceeded"
     assert record["requestContext"]["approximateInvokeCount"] == len(functions.calls)
     assert record["responseContext"]["functionError"] == "Unhandled"
+
+
+async def test_records_whose_function_is_throttled_too_long_are_given_up(aws: Aws) -> None:
+    """Records that never reached their function are said to be too old, without a try and an answer."""
+    name, arn = table(aws)
+    url, queue_arn = aws.queue()
+    put(aws, name, "a")
+
+    async def busy(event: Json) -> None:
+        raise Throttled("ConcurrentInvocationLimitExceeded", "busy")
+
+    properties = {**OLD, "DestinationConfig": {"OnFailure": {"Destination": queue_arn}}}
+    settings = {"starting_position": "TRIM_HORIZON", "properties": properties}
+    async with reading(aws.url, fake(busy), from_table(arn, **settings)):
+        record = json.loads((await aws.message(url))["Body"])
+    assert record["requestContext"]["condition"] == "RecordAgeExceeded"
+    assert record["requestContext"]["approximateInvokeCount"] == 0
+    assert "responseContext" not in record
 
 
 async def test_a_batch_that_fails_is_split(aws: Aws) -> None:
