@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from lambdalab import Aws, endpoints, moto_server
 
@@ -69,3 +70,28 @@ async def test_a_service_without_an_endpoint_is_named() -> None:
             await services.call("sns", "Publish", {})
         with pytest.raises(ServiceFailed, match="Unreachable: sqs at http"):
             await services.call("sqs", "ListQueues", {})
+
+
+@pytest.mark.parametrize(
+    ("known", "service", "expected"),
+    [
+        ({"*": "http://all", "sqs": "http://queues"}, "sqs", "http://queues"),
+        ({"*": "http://all", "sqs": "http://queues"}, "sns", "http://all"),
+        ({"*": "http://all", "dynamodb": "http://tables"}, "dynamodbstreams", "http://tables"),
+        ({"dynamodb": "http://tables", "streams.dynamodb": "http://streams"}, "dynamodbstreams", "http://streams"),
+        ({"*": "http://all", "eventbridge": "http://events"}, "events", "http://events"),
+    ],
+)
+async def test_a_service_is_found_under_each_of_its_names(known: dict[str, str], service: str, expected: str) -> None:
+    """A service has its own address, under any of its names, or that of its host, or that of all others."""
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(str(request.url).rstrip("/"))
+        return httpx.Response(200, content=b"<answer/>" if service == "sns" else b"{}")
+
+    async with ServiceClient(known) as services, httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        await services._client.aclose()
+        services._client = client
+        await services.call(service, "Anything", {})
+    assert seen == [expected]

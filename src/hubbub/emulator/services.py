@@ -41,8 +41,8 @@ _JSON = {
 _QUERY = {"sns": "2010-03-31"}
 """Services that take forms and answer with XML, and the version of each."""
 
-_BESIDE = {"dynamodbstreams": "dynamodb"}
-"""Services that an emulator has at the address of another, unless told otherwise."""
+_PLACES = {"dynamodbstreams": ("streams.dynamodb", "dynamodb"), "events": ("eventbridge",)}
+"""What else the address of a service is found under, first to last: its other names, and whose address it shares."""
 
 
 class ServiceFailed(Exception):
@@ -134,7 +134,7 @@ class ServiceClient:
         return _answer(service, operation, response)
 
     def _url(self, service: str) -> str:
-        names = (service, _BESIDE.get(service, service), "*")
+        names = (service, *_PLACES.get(service, ()), "*")
         url = next((self._endpoints[name] for name in names if name in self._endpoints), None)
         if url is None:
             known = ", ".join(sorted(self._endpoints)) or "none"
