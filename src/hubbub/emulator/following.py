@@ -7,7 +7,7 @@ old one's name; and so is a code folder itself, since builds throw it away and m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +15,12 @@ from typing import NamedTuple, Self
 
 from watchfiles import DefaultFilter, awatch
 from watchfiles.filters import BaseFilter
+from watchfiles.main import FileChange
 
 from hubbub.listening import CannotStart
+
+OVERLAP_S = 1.0
+"""How long places are still looked at when there are others, so that nothing is missed in between."""
 
 
 class Places(NamedTuple):
@@ -42,6 +46,7 @@ class Follower:
         self._places = places
         self._changed = changed
         self._turn = asyncio.Lock()  # held while a change is dealt with
+        self._told: dict[Path, tuple[int, int, int] | None] = {}  # what was told of paths; None for those gone
         self._looks = asyncio.Event()  # whether changes from now on are seen
         self._task: asyncio.Task[None] | None = None
 
@@ -84,41 +89,55 @@ class Follower:
             await asyncio.wait([self._task])
 
     async def _follow(self) -> None:
-        while True:
-            try:
-                await self._follow_there(self._places())
-            except ExceptionGroup as errors:
-                error = errors.exceptions[0]
-                if isinstance(error, OSError):
-                    words = f"changes of files cannot be followed: {error}; `--once` does without"
-                    raise CannotStart(words) from error
-                raise error from None
+        try:
+            async with asyncio.TaskGroup() as looks:
+                while True:
+                    await self._follow_there(self._places(), looks)
+        except ExceptionGroup as errors:
+            error = errors.exceptions[0]
+            if isinstance(error, OSError):
+                words = f"changes of files cannot be followed: {error}; `--once` does without"
+                raise CannotStart(words) from error
+            raise error from None
 
-    async def _follow_there(self, places: Places) -> None:
-        """Return when there are other places to look at."""
-        moved = asyncio.Event()
+    async def _follow_there(self, places: Places, looks: asyncio.TaskGroup) -> None:
+        """Return when there are other places to look at; looks at these ones end a while after that."""
+        moved, stop = asyncio.Event(), asyncio.Event()
         named = places.files | places.folders
         beside = {path.parent for path in named if path.parent.is_dir()}
         whole = {folder for folder in places.folders if folder.is_dir()}
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._look(beside, _Named(named), places, moved, recursive=False))
-            if whole:
-                group.create_task(self._look(whole, DefaultFilter(), places, moved, recursive=True))
+        looks.create_task(
+            self._look(awatch(*beside, recursive=False, watch_filter=_Named(named), stop_event=stop), places, moved)
+        )
+        if whole:
+            looks.create_task(self._look(awatch(*whole, watch_filter=DefaultFilter(), stop_event=stop), places, moved))
+        await moved.wait()
+        asyncio.get_running_loop().call_later(OVERLAP_S, stop.set)
 
-    async def _look(
-        self, folders: set[Path], wanted: BaseFilter, places: Places, moved: asyncio.Event, *, recursive: bool
-    ) -> None:
-        async with aclosing(awatch(*folders, recursive=recursive, watch_filter=wanted, stop_event=moved)) as changes:
-            upcoming = asyncio.ensure_future(anext(changes, None))
+    async def _look(self, look: AsyncGenerator[set[FileChange], None], places: Places, moved: asyncio.Event) -> None:
+        async with aclosing(look):
+            upcoming = asyncio.ensure_future(anext(look, None))
             await asyncio.sleep(0)  # its first step is to look: what changes from here on is seen
             self._looks.set()
             while (seen := await upcoming) is not None:
-                paths = {Path(path) for _, path in seen}
                 async with self._turn:
-                    await self._changed(paths)
+                    paths = {path for _, name in seen if self._is_news(path := Path(name))}
+                    if paths:
+                        await self._changed(paths)
                 if self._places() != places or not paths.isdisjoint(places.folders):
                     moved.set()
-                upcoming = asyncio.ensure_future(anext(changes, None))
+                upcoming = asyncio.ensure_future(anext(look, None))
+
+    def _is_news(self, path: Path) -> bool:
+        """Whether a path is not as it was when a change of it was told last: two looks may have seen the same."""
+        try:
+            stat = path.stat()
+            state = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        except OSError:
+            state = None
+        is_news = path not in self._told or self._told[path] != state
+        self._told[path] = state
+        return is_news
 
 
 class _Named(BaseFilter):

@@ -135,6 +135,7 @@ class RunningStack:
         self._environment: dict[str, str] = {}
         self._running: dict[str, Function] = {}  # functions by name, with all layers
         self._told: set[tuple[str, str]] = set()  # what was said of which resources
+        self._is_behind = False  # whether the template is none that could be taken
         self._follower: Follower | None = None  # None while nothing is followed
 
     def __repr__(self) -> str:
@@ -432,7 +433,11 @@ class RunningStack:
             await self._create_resources(stack.resources)
         except (TemplateError, CannotStart, CannotCreate, ValueError, LookupError) as error:
             self._say(f"{self.path.name} changed, and that stays without effect: {error}")
+            self._is_behind = True
             return
+        if stack == before and not self._is_behind:
+            return
+        self._is_behind = False
         self.stack = stack
         await self._take_functions(stack)
         for running, definition, new in zip(self.apis, stack.apis, sites, strict=True):
