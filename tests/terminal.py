@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -71,9 +72,14 @@ class Terminal:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         # setsid makes it the terminal's own program, so that Ctrl-C reaches it as a signal.
         command = ["setsid", "--ctty", HUBBUB, *arguments]
-        self._process = subprocess.Popen(
-            command, cwd=folder, env=environment(**variables), stdin=slave, stdout=slave, stderr=slave
-        )
+        # Whoever runs the tests in the background of a script ignores SIGINT, and that would be inherited.
+        heeded = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            self._process = subprocess.Popen(
+                command, cwd=folder, env=environment(**variables), stdin=slave, stdout=slave, stderr=slave
+            )
+        finally:
+            signal.signal(signal.SIGINT, heeded)
         os.close(slave)
 
     def __enter__(self) -> Terminal:
