@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import textwrap
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from urllib.parse import urlencode
 import boto3
 import psutil
 import pytest
-from functionlab import PYTHON, is_running, marked
+from functionlab import PYTHON, marked
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -69,11 +68,14 @@ class Client:
 
 
 @asynccontextmanager
-async def client(url: str, headers: Mapping[str, str] | None = None, **query: str) -> AsyncIterator[Client]:
-    """A client that is connected."""
+async def client(
+    url: str, headers: Mapping[str, str] | None = None, *, port: int | None = None, **query: str
+) -> AsyncIterator[Client]:
+    """A client that is connected; with a port, there on this machine, whatever the URL calls it."""
     address = f"{url}?{urlencode(query)}" if query else url
+    where: Json = {} if port is None else {"host": "127.0.0.1", "port": port}
     async with connect(
-        address, additional_headers=headers, proxy=None, open_timeout=BOUND_S, max_size=None, compression=None
+        address, additional_headers=headers, proxy=None, open_timeout=BOUND_S, max_size=None, compression=None, **where
     ) as socket:
         yield Client(socket)
 
@@ -254,32 +256,7 @@ ECHO = """\
 """A function that says what it got."""
 
 
-def family() -> dict[psutil.Process, list[str]]:
-    """All processes that descend from this one."""
-    found = {}
-    for process in psutil.Process().children(recursive=True):
-        try:
-            found[process] = process.cmdline()
-        except psutil.Error:
-            continue
-    return found
-
-
-async def ended(*processes: psutil.Process) -> None:
-    """Wait until processes are gone, whoever is to wait for them."""
-    await until(lambda: not any(is_running(each.pid) for each in processes), f"the end of {processes}")
-
-
 def clean_environment(**more: str) -> dict[str, str]:
     """This process's variables without those that would change what is tested."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "HUBBUB_", "NO_COLOR"))}
     return {**kept, **more}
-
-
-def wait_for_file(path: Path) -> str:
-    """The text of a file, once there is some."""
-    deadline = time.monotonic() + BOUND_S
-    while not (path.is_file() and (text := path.read_text())):
-        assert time.monotonic() < deadline, f"no {path}"
-        time.sleep(0.01)
-    return text
