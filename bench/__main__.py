@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uvloop
 
-from bench import contract, delivery, memory, path, sends
+from bench import contract, delivery, memory, path, posts, sends
 
 print("Server CPU time per delivered message")
 uvloop.run(delivery.main(rounds=5, quick=False))
@@ -16,3 +16,5 @@ print("\nWhere the time of a message goes")
 uvloop.run(path.main(rounds=5, messages=3_200))
 print("\nFunctions in other places, @connections and groups")
 uvloop.run(contract.main(rounds=3, seconds=4))
+print("\nWhat a post to @connections costs whoever makes it")
+posts.main(rounds=5, seconds=3)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO
@@ -121,9 +121,9 @@ async def _accepting(process: subprocess.Popen[bytes], port: int, said: IO[bytes
     raise RuntimeError(f"the server did not listen on {port} within {within_s} s")
 
 
-def token(user: str) -> str:
-    """A token for `user` that makes him a member of the room."""
-    return issue(SECRET, user=user, ttl_s=3_600, now_s=int(time.time()), rooms={ROOM: "member"})
+def token(user: str, rooms: Sequence[str] = (ROOM,)) -> str:
+    """A token for `user` that makes him a member of the rooms."""
+    return issue(SECRET, user=user, ttl_s=3_600, now_s=int(time.time()), rooms=dict.fromkeys(rooms, "member"))
 
 
 class Client(WSListener):
@@ -171,9 +171,9 @@ class Client(WSListener):
         return reply
 
 
-async def connect(server: Server, user: str | None = None) -> Client:
-    """A connected client; with `user`, with a token of his."""
-    headers = {"Authorization": f"Bearer {token(user)}"} if user else None
+async def connect(server: Server, user: str | None = None, rooms: Sequence[str] = (ROOM,)) -> Client:
+    """A connected client; with `user`, with a token of his for the rooms."""
+    headers = {"Authorization": f"Bearer {token(user, rooms)}"} if user else None
     _, client = await ws_connect(Client, server.url, extra_headers=headers, enable_auto_ping=False)
     return client  # type: ignore[return-value]  # the factory's own type is the base class
 

@@ -20,9 +20,9 @@ import uvloop
 
 from bench.load import ROOM
 from hubbub.apigateway import Event, Identity, RequestContext, new_id
-from hubbub.app import SystemClock
 from hubbub.auth import JwtVerifier
 from hubbub.chat import Chat, ChatLimits
+from hubbub.clock import SystemClock
 from hubbub.fanout import open_fanout
 from hubbub.gateway import Hub
 from hubbub.gateway.connection import Life

@@ -1,4 +1,4 @@
-"""Makes the documents that come from the code: `docs/asyncapi.json` and the tables of other pages.
+"""Makes the documents that come from the code: `docs/asyncapi.json`, tables, and what `hubbub cost` prints.
 
 python scripts/docs.py           writes them
 python scripts/docs.py --check   writes nothing and fails if they are not what the code says
@@ -10,6 +10,7 @@ import argparse
 import inspect
 import json
 import re
+import shlex
 import sys
 import typing
 from collections.abc import Callable, Mapping
@@ -19,9 +20,10 @@ from typing import Any, get_args
 
 import msgspec
 from msgspec import inspect as fields_of
+from typer.testing import CliRunner
 
 import hubbub
-from hubbub import config, errors, model, protocol
+from hubbub import cli, config, errors, model, protocol
 from hubbub.chat import ChatLimits
 from hubbub.chat.registry import BUILT_IN
 from hubbub.store import SqliteStore
@@ -30,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ASYNCAPI = ROOT / "docs" / "asyncapi.json"
 PROTOCOL = ROOT / "docs" / "protocol.md"
 CONFIGURATION = ROOT / "docs" / "configuration.md"
+COST = ROOT / "docs" / "explanation" / "cost.md"
 
 Json = dict[str, Any]
 
@@ -486,6 +489,28 @@ def with_tables(text: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> 
     return text
 
 
+SHOWN = re.compile(r"^```console\n\$ hubbub (cost[^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+"""A block that shows what `hubbub cost` prints: its arguments, and that."""
+
+
+def with_output(text: str) -> str:
+    """`text` with what `hubbub cost` prints now after each `$ hubbub cost …`.
+
+    Raises:
+        ValueError: a command fails.
+
+    """
+
+    def renewed(found: re.Match[str]) -> str:
+        ran = CliRunner().invoke(cli.app, shlex.split(found[1]))
+        if ran.exit_code:
+            raise ValueError(f"hubbub {found[1]}: {ran.stderr.strip()}")
+        lines = [line.rstrip() for line in ran.stdout.rstrip().splitlines()]  # tables are filled with spaces
+        return "\n".join([f"```console\n$ hubbub {found[1]}", *lines, "```"])
+
+    return SHOWN.sub(renewed, text)
+
+
 # The command
 
 
@@ -495,6 +520,7 @@ def documents() -> dict[Path, str]:
         ASYNCAPI: json.dumps(asyncapi(), indent=2, ensure_ascii=False) + "\n",
         PROTOCOL: with_tables(PROTOCOL.read_text(encoding="utf-8")),
         CONFIGURATION: with_tables(CONFIGURATION.read_text(encoding="utf-8"), SETTINGS_TABLES),
+        COST: with_output(COST.read_text(encoding="utf-8")),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from doubles import FakeClock, FakeSink, settle
@@ -13,8 +14,8 @@ from hubbub.errors import TokenExpired
 from hubbub.errors import Unauthorized as BadToken
 from hubbub.fanout import open_fanout
 from hubbub.model import Principal, Role
-from hubbub.protocol import encode
 from hubbub.store import open_store
+from hubbub.stream import read_after
 
 
 class FakeTokens:
@@ -160,16 +161,11 @@ async def lab(chat: Chat | None = None, **limits: Any):
     """A running chat; `limits` are those of `ChatLimits`, without rates unless given."""
     chat = chat or Chat()
     clock, sink = FakeClock(), FakeSink()
-    async with open_store("sqlite://:memory:") as store:
-
-        async def read(room: Any, after: int) -> list[tuple[int, bytes]]:
-            page = await store.page(room, after=after, limit=200, changes=False)
-            return [(entry.seq, encode(entry)) for entry in page.entries]
-
-        async with open_fanout("local", sink=sink, read=read, clock=clock) as fanout:
-            chosen = ChatLimits(**{"rate": 0, "user_rate": 0, **limits})
-            chat.bind(
-                store=store, fanout=fanout, directory=fanout, tokens=FakeTokens(clock), clock=clock, limits=chosen
-            )
-            yield Lab(chat, clock, sink)
-            await chat.aclose()
+    async with (
+        open_store("sqlite://:memory:") as store,
+        open_fanout("local", sink=sink, read=partial(read_after, store), clock=clock) as fanout,
+    ):
+        chosen = ChatLimits(**{"rate": 0, "user_rate": 0, **limits})
+        chat.bind(store=store, fanout=fanout, directory=fanout, tokens=FakeTokens(clock), clock=clock, limits=chosen)
+        yield Lab(chat, clock, sink)
+        await chat.aclose()

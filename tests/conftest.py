@@ -1,10 +1,15 @@
-"""What all tests share: which of them are fast, so that `make check` can choose."""
+"""What all tests share: which of them are fast, so that `make check` can choose; and where tables are."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# `hubbub local` takes DynamoDB Local where it finds it; what tests see must not depend on that. Those that want it
+# (dynamolab.py) look for it themselves.
+os.environ.setdefault("DYNAMODB_LOCAL", "")
 
 FAST = ("unit", "contract", "meta")
 

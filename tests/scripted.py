@@ -26,6 +26,7 @@ class Scripted:
     Attributes:
         statuses: what the next handshakes are answered with; 101 when empty.
         bodies: the bodies of such answers.
+        retry_after: what such answers say in that header; None for nothing.
         answers: by action, what its reply has beside `type` and `ref`, a function that makes it of the frame, an
             exception for an error, or None for silence.
         frames: what came, in order.
@@ -36,6 +37,7 @@ class Scripted:
     def __init__(self) -> None:
         self.statuses: list[int] = []
         self.bodies: list[str] = []
+        self.retry_after: str | None = None
         self.answers: dict[str, Answer] = {}
         self.frames: list[dict[str, Any]] = []
         self.handshakes: list[str] = []
@@ -71,7 +73,10 @@ class Scripted:
         status = self.statuses.pop(0) if self.statuses else 101
         if status == 101:
             return None
-        return connection.respond(status, self.bodies.pop(0) if self.bodies else "no\n")
+        response = connection.respond(status, self.bodies.pop(0) if self.bodies else "no\n")
+        if self.retry_after is not None:
+            response.headers["Retry-After"] = self.retry_after
+        return response
 
     async def _talk(self, socket: ServerConnection) -> None:
         self.sockets.append(socket)

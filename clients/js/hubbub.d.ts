@@ -112,9 +112,11 @@ export interface RoomSignal {
 }
 export interface Notice {
   type: "notice";
-  code: "going_away" | "token_expires" | (string & {});
+  code: "going_away" | "token_expires" | "closing" | (string & {});
   message: string;
   in_ms?: number;
+  /** With `closing`: the close code that counts, whatever code the connection then ends with. */
+  close?: number;
 }
 export type Signal = TypingSignal | PresenceSignal | ReadSignal | HeadSignal | RoomSignal | Notice;
 

@@ -2,7 +2,7 @@
 // `Chat` does them with a WebSocket and timers. clients/vectors holds what `Session` must do; hubbub.d.ts the types.
 
 const SUBPROTOCOL = "hubbub.v1";
-const STOP = new Set([1000, 1002, 1003, 1007, 1009, 4400, 4403]);
+const STOP = new Set([1002, 1003, 1007, 1009, 4400, 4403]);
 const BAD_CLIENT = 4400;
 const NEW_TOKEN = 4401;
 const REMOVED = 4403;
@@ -11,6 +11,10 @@ const PAGE = 200;
 const LAST_PAGE = 50;
 /** How long to wait before asking again for history that the server did not have yet, or could not read. */
 const AGAIN_MS = 1000;
+/** How long the answer to a question of the client's own may take before it is asked again: a function may have died. */
+const PATIENCE_MS = 20_000;
+/** How long the end of a connection may take that the server has said it would end. */
+const CLOSING_MS = 3000;
 /** Actions that may be asked twice: what was sent and not answered when a connection broke is asked again. */
 const REPEATABLE = new Set([
   "sync", "send", "history", "join", "leave", "invite", "kick", "role", "members", "rooms", "react", "unreact",
@@ -61,6 +65,8 @@ class Logs {
     this.maxHeld = maxHeld;
     this.logs = new Map(); // room -> where its log stands; see #log
     this.live = false; // there is a connection, and its sync has been answered
+    // What was said of rooms since a sync was asked for, null of those that one left; null while there is no such.
+    this.newer = null; // Map: room -> RoomState or null
   }
 
   has(room) {
@@ -86,9 +92,15 @@ class Logs {
 
   // What happens to all of them
 
+  /** A sync is asked for: what is said of one's rooms from now on may be newer than its reply. */
+  syncing() {
+    this.newer = new Map();
+  }
+
   /** The connection is gone: what was held is asked for again on the next. */
   lost() {
     this.live = false;
+    this.newer = null;
     for (const [room, log] of this.logs) {
       if (log.repairing) this.act("cancel", { name: `repair:${room}` });
       log.repairing = false;
@@ -98,29 +110,53 @@ class Logs {
     }
   }
 
-  /** Take the reply to a sync. `otherData`: the server has another log than before, so that no seq holds. */
+  /**
+   * Take the reply to a sync; false when one's rooms have changed meanwhile, and it is to be asked again. Where functions
+   * answer, the reply may come after frames that were caused later: rooms of which those tell stay until the next reply,
+   * and so do their entries. `otherData`: the server has another log than before, so that no seq holds.
+   */
   synced({ rooms, reset, entries }, otherData) {
+    const told = new Set(rooms.map(({ room }) => room));
+    const newer = [...(this.newer ?? [])].filter(([room, state]) => (state !== null) !== told.has(room));
+    const unknown = new Set(
+      [...this.logs].filter(([room, log]) => log.held.size > 0 && !told.has(room) && !this.live).map(([room]) => room),
+    );
+    this.newer = null;
     this.live = true;
+    const known = new Map(this.rooms);
     this.rooms.clear();
     const anew = new Set(reset);
-    for (const state of rooms) {
-      this.rooms.set(state.room, { ...state });
+    for (const state of [...rooms, ...newer.map(([, one]) => one).filter((one) => one !== null)]) {
       if (otherData && this.position(state.room) !== null) anew.add(state.room);
+      this.rooms.set(state.room, anew.has(state.room) ? { ...state } : this.#newest(state, known.get(state.room)));
       this.#resume(state, anew.has(state.room));
     }
-    for (const room of [...this.logs.keys()]) if (!this.rooms.has(room)) this.forget(room);
+    for (const room of [...this.logs.keys()]) if (!this.rooms.has(room) && !unknown.has(room)) this.forget(room);
+    for (const room of unknown) {
+      const log = this.logs.get(room);
+      if (log.last === null && !log.restarting) begin(log, Math.min(...log.held.keys()) - 1);
+    }
     this.act("rooms");
     for (const room of anew) if (this.logs.has(room)) this.act("reset", { room });
     for (const entry of entries) this.#place(entry);
     for (const room of [...this.logs.keys()]) this.#drain(room);
+    return newer.length === 0 && unknown.size === 0;
+  }
+
+  /** A room's state as told, but for what one has heard since it was told. */
+  #newest(state, known) {
+    const last = this.position(state.room);
+    if (known === undefined || last === null || last <= state.head) return { ...state };
+    const read = Math.max(state.read, known.read);
+    return { ...state, head: known.head, read, unread: Math.min(known.unread, Math.max(0, known.head - read)) };
   }
 
   #resume(state, anew) {
     const log = this.#log(state.room);
-    log.counted = state.head;
+    log.counted = Math.max(log.counted, state.head);
     if (anew) {
       log.held.clear();
-      Object.assign(log, { last: null, wanted: 0, restarting: true, repairing: false });
+      Object.assign(log, { last: null, wanted: 0, counted: state.head, restarting: true, repairing: false });
     } else if (log.last === null && !log.restarting) begin(log, state.head);
     log.wanted = Math.max(log.wanted, state.head);
   }
@@ -129,10 +165,18 @@ class Logs {
 
   /** The server says what one's room is like, on joining it in whatever way. */
   joined(state) {
-    this.rooms.set(state.room, { ...state });
+    this.newer?.set(state.room, state);
+    this.rooms.set(state.room, this.#newest(state, this.rooms.get(state.room)));
     this.act("rooms");
-    this.#log(state.room).counted = state.head;
+    const log = this.#log(state.room);
+    log.counted = Math.max(log.counted, state.head);
     this.heardOf(state.room, state.head);
+  }
+
+  /** One is no longer in the room, or no longer hears it, says the server. */
+  left(room) {
+    this.newer?.set(room, null);
+    this.forget(room);
   }
 
   /** One has joined the room by one's own request. */
@@ -142,6 +186,7 @@ class Logs {
       this.rooms.set(room, { head, read: head, unread: 0, ...known, room, kind, name, role });
       this.act("rooms");
     }
+    this.newer?.set(room, this.rooms.get(room));
     this.heardOf(room, head);
   }
 
@@ -154,7 +199,7 @@ class Logs {
     this.heardOf(room, head);
   }
 
-  /** One is no longer in the room. */
+  /** Know nothing of the room any more. */
   forget(room) {
     if (this.logs.delete(room)) this.act("cancel", { name: `repair:${room}` });
     if (this.rooms.delete(room)) this.act("rooms");
@@ -188,6 +233,7 @@ class Logs {
     const log = this.logs.get(room);
     if (log === undefined) return;
     log.repairing = false;
+    this.act("cancel", { name: `repair:${room}` });
     if (log.last === null) {
       begin(log, entries.length > 0 ? entries[0].seq - 1 : head);
       log.restarting = false;
@@ -220,8 +266,8 @@ class Logs {
   repair(room) {
     const log = this.logs.get(room);
     if (log === undefined || !this.live) return;
-    log.repairing = true;
     this.ask(room, log.last === null ? { limit: LAST_PAGE } : { after: log.last, limit: PAGE });
+    this.#repairLater(room, PATIENCE_MS);
   }
 
   #repairLater(room, ms) {
@@ -322,7 +368,9 @@ export class Session {
     this.liveAt = null; // when this connection's first sync was answered
     this.refused = false; // the last connection ended for its token, and none has lasted since
     this.renewing = false; // a token is being got for `auth` on this connection
+    this.closing = null; // {code, reason} that count when this connection ends
     this.answering = false; // the timer of an answer runs
+    this.heartbeatMs = this.options.heartbeatMs; // as long as the server wants it to be, if that is longer
     this.heardAt = 0;
     this.now = 0;
     this.out = [];
@@ -392,7 +440,7 @@ export class Session {
       this.#cancel("token");
       this.#do("connect", { token });
       this.#start("open", this.options.answerMs);
-    } else if (this.phase === "live" && this.renewing) {
+    } else if ((this.phase === "syncing" || this.phase === "live") && this.renewing) {
       this.renewing = false;
       this.#ask({ kind: "auth" }, { action: "auth", token });
     }
@@ -411,7 +459,7 @@ export class Session {
     this.phase = "syncing";
     this.#cancel("open");
     this.heardAt = this.now;
-    this.#start("heartbeat", this.options.heartbeatMs);
+    this.#start("heartbeat", this.heartbeatMs);
     this.#sync();
   }
 
@@ -419,14 +467,16 @@ export class Session {
     // Those one only listens to come first: the server would not let this connection hear them otherwise.
     const frame = { action: "sync", rooms: this.logs.positions(this.subscribed, this.options.maxNamed) };
     if (this.epoch !== null) frame.epoch = this.epoch;
+    this.logs.syncing();
     this.#ask({ kind: "sync", call }, frame);
     this.#awaitAnswer();
   }
 
   /** Forget the connection; what may be asked again waits for the next one. */
   #lost() {
-    for (const name of ["open", "heartbeat", "leave", "sync"]) this.#cancel(name);
+    for (const name of ["open", "heartbeat", "leave", "closing", "sync"]) this.#cancel(name);
     this.#answered();
+    this.closing = null;
     // Only a connection that outlasted the wait before it shows that all is well again.
     if (this.liveAt !== null && this.now - this.liveAt >= this.#longest(this.attempt)) {
       this.attempt = 0;
@@ -447,8 +497,10 @@ export class Session {
     }
   }
 
-  #closed(code, reason, status) {
+  /** Where the server has said before with which code it ends, that one counts: not every gateway can send one. */
+  #closed(given, words, status) {
     if (!["opening", "syncing", "live"].includes(this.phase)) return undefined;
+    const { code, reason } = this.closing ?? { code: given, reason: words };
     const opened = this.phase !== "opening";
     this.#lost();
     const refused = code === NEW_TOKEN || status === 401;
@@ -505,7 +557,10 @@ export class Session {
     else if (kind === "heartbeat") this.#heartbeat();
     else if (kind === "answer") this.#leave(1006, "the server does not answer");
     else if (kind === "leave") this.#leave(1012, "the server is going away", true);
-    else if (kind === "sync" && this.phase === "syncing") this.#sync();
+    else if (kind === "closing" && this.closing !== null) {
+      this.#do("disconnect", { code: 1000 });
+      this.#closed();
+    } else if (kind === "sync" && (this.phase === "syncing" || this.phase === "live")) this.#sync();
     else if (kind === "repair") this.logs.repair(rest);
     else if (kind === "subscribe" && this.phase === "live" && this.subscribed.has(rest)) this.#listen(rest);
     else if (kind === "resend" && this.phase === "live") this.#transmit(Number(rest));
@@ -516,9 +571,9 @@ export class Session {
 
   #heartbeat() {
     const quiet = this.now - this.heardAt;
-    if (quiet < this.options.heartbeatMs) return this.#start("heartbeat", this.options.heartbeatMs - quiet);
+    if (quiet < this.heartbeatMs) return this.#start("heartbeat", this.heartbeatMs - quiet);
     this.#probe();
-    return this.#start("heartbeat", this.options.heartbeatMs);
+    return this.#start("heartbeat", this.heartbeatMs);
   }
 
   #probe() {
@@ -547,6 +602,7 @@ export class Session {
 
   #listen(room) {
     this.#ask({ kind: "subscribe", room }, { action: "subscribe", room });
+    this.#start(`subscribe:${room}`, PATIENCE_MS);
   }
 
   #ask(what, frame) {
@@ -594,7 +650,10 @@ export class Session {
   #replied(what, frame) {
     if (what.kind === "sync") this.#synced(frame);
     else if (what.kind === "history") this.logs.page(what.room, frame);
-    else if (what.kind === "subscribe") this.logs.listening(what.room, frame.head);
+    else if (what.kind === "subscribe") {
+      this.#cancel(`subscribe:${what.room}`);
+      this.logs.listening(what.room, frame.head);
+    }
     const call = this.calls.get(what.call);
     if (call === undefined) return;
     if (what.kind === "call") this.#learn(call.action, call.fields, frame);
@@ -605,11 +664,17 @@ export class Session {
 
   #failed(what, frame) {
     const call = this.calls.get(what.call);
-    if (call !== undefined) this.#callFailed(what.call, call, frame);
+    if (this.phase === "live" && tellsOfTheEnd(what.kind, frame.code)) {
+      if (call !== undefined) call.sent = false; // it was refused, so it may be asked again whatever it is
+      this.#do("disconnect", { code: 1000 }); // not every gateway closes at once, nor surely
+      this.#closed(NEW_TOKEN, frame.message);
+    } else if (call !== undefined) this.#callFailed(what.call, call, frame);
     else if (what.kind === "sync" && this.phase === "syncing") this.#syncFailed(frame);
+    else if (what.kind === "sync" && frame.retry) this.#start("sync", frame.retry_after_ms ?? AGAIN_MS);
     else if (what.kind === "history") this.logs.pageFailed(what.room, frame);
     else if (what.kind === "subscribe") {
       if (frame.retry) return this.#start(`subscribe:${what.room}`, frame.retry_after_ms ?? AGAIN_MS);
+      this.#cancel(`subscribe:${what.room}`);
       this.subscribed.delete(what.room);
       this.#do("signal", { signal: { type: "notice", code: frame.code, message: frame.message } });
     }
@@ -638,13 +703,14 @@ export class Session {
   /** What a success says about one's rooms. */
   #learn(action, fields, frame) {
     if ((action === "join" || action === "create") && frame.role) this.logs.entered(frame);
-    else if (action === "leave") this.logs.forget(fields.room);
+    else if (action === "leave") this.logs.left(fields.room);
     else if (action === "subscribe") {
       this.subscribed.add(fields.room);
       this.logs.listening(fields.room, frame.head);
     } else if (action === "unsubscribe") {
       this.subscribed.delete(fields.room);
-      this.logs.forget(fields.room);
+      this.#cancel(`subscribe:${fields.room}`);
+      this.logs.left(fields.room);
     } else if (action === "read") this.logs.markRead(fields.room, fields.seq);
   }
 
@@ -685,22 +751,28 @@ export class Session {
       this.liveAt = this.now;
       this.#do("state", { state: "live" });
     }
+    this.heartbeatMs = Math.max(this.options.heartbeatMs, isSeq(frame.heartbeat_ms) ? frame.heartbeat_ms : 0);
     const otherData = this.epoch !== null && frame.epoch !== this.epoch;
     this.connectionId = frame.connection_id;
     this.epoch = frame.epoch;
     this.logs.user = frame.user;
-    this.logs.synced(frame, otherData);
+    const isAll = this.logs.synced(frame, otherData);
     for (const room of this.subscribed) if (!this.rooms.has(room)) this.#listen(room);
     for (const [id, call] of this.calls) if (!call.sent) this.#transmit(id);
+    if (!isAll) this.#sync();
   }
 
   #signal(frame) {
     if (frame.type === "head" && this.logs.has(frame.room)) this.logs.heardOf(frame.room, frame.head);
     else if (frame.type === "room" && frame.joined && frame.state) this.logs.joined(frame.state);
-    else if (frame.type === "room" && !frame.joined) this.logs.forget(frame.room);
+    else if (frame.type === "room" && !frame.joined) this.logs.left(frame.room);
     else if (frame.type === "read" && frame.user === this.user) this.logs.markRead(frame.room, frame.seq);
     else if (frame.type === "notice" && frame.code === "going_away") {
-      this.#start("leave", Math.floor(this.options.random() * Math.min(frame.in_ms ?? 5000, 5000)));
+      // Spread over all the time there is, as thousands may leave; who is not gone by then is closed.
+      this.#start("leave", Math.floor(this.options.random() * (frame.in_ms ?? 5000)));
+    } else if (frame.type === "notice" && frame.code === "closing" && isSeq(frame.close)) {
+      this.closing = { code: frame.close, reason: String(frame.message ?? "") };
+      this.#start("closing", CLOSING_MS);
     } else if (frame.type === "notice" && frame.code === "token_expires") this.#renew();
     this.#do("signal", { signal: frame });
   }
@@ -736,6 +808,11 @@ function isReplyTo({ kind }, action, { rooms, reset, entries, room, head, role }
   if (kind === "history") return Array.isArray(entries) && entries.every(isEntry) && isSeq(head);
   if (kind === "subscribe" || action === "subscribe") return isSeq(head);
   return !((action === "join" || action === "create") && role) || isRoom({ room, head });
+}
+
+/** Whether an error says that the connection's own token does no more; the answer to `auth` is about another. */
+function tellsOfTheEnd(kind, code) {
+  return (code === "token_expired" && kind !== "auth") || (code === "unauthorized" && kind === "ping");
 }
 
 const isText = (value) => typeof value === "string";

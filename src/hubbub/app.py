@@ -15,15 +15,14 @@ import os
 import re
 import resource
 import signal
-import socket
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.types import ASGIApp
 
@@ -31,17 +30,31 @@ import hubbub
 from hubbub import api, auth, sigv4
 from hubbub.apigateway import CONNECT, DEFAULT, DISCONNECT, Api, Route
 from hubbub.chat import Chat, ChatLimits
+from hubbub.clock import SystemClock
 from hubbub.config import Keys, Settings, SettingsError, read_keys, read_management_keys
 from hubbub.errors import Unavailable
 from hubbub.fanout import LocalFanout, open_fanout
 from hubbub.gateway import Gateway, GatewayLimits, Hub
 from hubbub.gateway.integrations.webhook import HandlerFailed, Webhook, check_address
-from hubbub.listening import HTTP_SHUTDOWN_S, CannotStart, Servers, bind, close_all, http_only, is_loopback, reachable
-from hubbub.model import MAX_PAGE, SYSTEM, Role, RoomId, RoomKind, UserId
+from hubbub.listening import (
+    HTTP_SHUTDOWN_S,
+    CannotStart,
+    Ports,
+    Servers,
+    bind_ports,
+    http_only,
+    is_loopback,
+    reachable,
+)
+from hubbub.model import SYSTEM, Role, RoomId, RoomKind, UserId
 from hubbub.ports import Store
 from hubbub.protocol import Notice, encode
 from hubbub.store import open_store
+from hubbub.stream import read_after
 from hubbub.telemetry import Metrics, MetricsSources
+
+if TYPE_CHECKING:
+    from hubbub.fanout import NatsFanout
 
 logger = logging.getLogger("hubbub")
 
@@ -55,22 +68,6 @@ SHORT_DRAIN_S = 1.0
 """The longest drain after Ctrl-C on a terminal: somebody is waiting."""
 
 WEB = Path(__file__).parent / "web"
-
-
-class SystemClock:
-    """The machine's time: the `Clock` of a running node."""
-
-    def now_ms(self) -> int:
-        """The time of day, epoch milliseconds."""
-        return time.time_ns() // 1_000_000
-
-    def monotonic(self) -> float:
-        """Seconds that only grow."""
-        return time.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        """Return after `seconds`."""
-        await asyncio.sleep(seconds)
 
 
 def load_chat(path: str) -> Chat:
@@ -122,6 +119,7 @@ class GatewayNode(abc.ABC):
 
     Args:
         settings: what is to run.
+        ports: bound sockets, closed at the end; by default it binds those of the settings.
 
     Attributes:
         hub: the live connections.
@@ -138,18 +136,17 @@ class GatewayNode(abc.ABC):
     port: int
     admin_port: int
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, ports: Ports | None = None) -> None:
         self.settings = settings
         self.hub = Hub()
         self.draining = False
         self._gateway: Gateway  # set by `_start`
         self._servers = Servers()
-        self._sockets: list[socket.socket] = []
-        self._admin_sockets: list[socket.socket] = []
+        self._ports = ports or Ports([], [])
         self._stack = AsyncExitStack()
 
     def __repr__(self) -> str:
-        where = self.url if self._sockets else "not started"
+        where = self.url if "port" in vars(self) else "not started"
         return f"<{type(self).__name__} {where}{', draining' if self.draining else ''}>"
 
     @property
@@ -188,14 +185,12 @@ class GatewayNode(abc.ABC):
     def _take_ports(self, stack: AsyncExitStack, dev_warning: str) -> None:
         """Have the ports before anything else begins; nobody can connect yet."""
         settings = self.settings
-        self._sockets = bind(settings.host, settings.port)
-        stack.callback(close_all, self._sockets)
-        self.port = self._sockets[0].getsockname()[1]
-        if settings.admin_port is not None:
-            self._admin_sockets = bind(settings.admin_host or settings.host, settings.admin_port)
-            stack.callback(close_all, self._admin_sockets)
-        self.admin_port = (self._admin_sockets or self._sockets)[0].getsockname()[1]
-        if settings.dev and not all(is_loopback(listener) for listener in self._sockets):
+        if not self._ports.public:
+            self._ports = bind_ports(settings.host, settings.port, settings.admin_host, settings.admin_port)
+        stack.callback(self._ports.close)
+        self.port = self._ports.public[0].getsockname()[1]
+        self.admin_port = (self._ports.admin or self._ports.public)[0].getsockname()[1]
+        if settings.dev and not all(is_loopback(listener) for listener in self._ports.public):
             logger.warning("--dev on %s: %s", settings.host, dev_warning)
 
     def _open_gateway(self, served: Api, keys: sigv4.Keys | None) -> None:
@@ -206,6 +201,8 @@ class GatewayNode(abc.ABC):
             path=self.settings.path,
             allowed_origins=self.settings.allowed_origins,
             forwarded_allow_ips=self.settings.forwarded_allow_ips,
+            proxy_protocol=self.settings.proxy_protocol,
+            listeners=self._ports.public,
             keys=keys,
         )
 
@@ -215,12 +212,11 @@ class GatewayNode(abc.ABC):
             public,
             self.settings.host,
             self.port,
-            forwarded_allow_ips=self.settings.forwarded_allow_ips,
             timeout_graceful_shutdown=HTTP_SHUTDOWN_S,
         )
-        await self._servers.listen(config, self._sockets)
+        await self._servers.listen(config, self._ports.public)
         if admin is not None:
-            await self._servers.listen(http_only(admin), self._admin_sockets)
+            await self._servers.listen(http_only(admin), self._ports.admin)
 
     async def failed(self) -> None:
         """Return when a part of the node ends that should not; raises what it raised."""
@@ -244,6 +240,7 @@ class Node(GatewayNode):
     Args:
         settings: what is to run.
         chat: the chat; by default what `settings.app` names, or a plain one.
+        ports: bound sockets, closed at the end; by default it binds those of the settings.
 
     Attributes:
         chat: the running chat.
@@ -262,8 +259,8 @@ class Node(GatewayNode):
     chat: Chat
     store: Store
 
-    def __init__(self, settings: Settings, *, chat: Chat | None = None) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: Settings, *, chat: Chat | None = None, ports: Ports | None = None) -> None:
+        super().__init__(settings, ports=ports)
         self._chat = chat
         self._clock = SystemClock()
         self._secret: str | None = None  # signs the page's tokens; None when tokens are signed elsewhere
@@ -279,9 +276,14 @@ class Node(GatewayNode):
             self.store = await stack.enter_async_context(
                 open_store(settings.store_url, retain_entries=settings.retain_entries, retain_days=settings.retain_days)
             )
-            fanout = await stack.enter_async_context(
-                open_fanout(settings.fanout, sink=self.hub, read=self._read_after, clock=self._clock)
+            fanout = open_fanout(
+                settings.fanout,
+                sink=self.hub,
+                read=partial(read_after, self.store),
+                heads=self.store.heads,
+                clock=self._clock,
             )
+            await stack.enter_async_context(fanout)
         except (ValueError, Unavailable) as error:
             raise CannotStart(str(error)) from error
         self.chat.bind(
@@ -302,15 +304,26 @@ class Node(GatewayNode):
         self._servers.own(self.chat.run(), "chat")
         await self._serve(*self._apps(api.Doorkeeper(self.chat, verifier), fanout))
 
-    def _apps(self, doorkeeper: api.Doorkeeper, fanout: LocalFanout) -> tuple[ASGIApp, ASGIApp | None]:
+    def _apps(self, doorkeeper: api.Doorkeeper, fanout: LocalFanout | NatsFanout) -> tuple[ASGIApp, ASGIApp | None]:
         """What the public port serves, and what the admin port does if there is one."""
 
         async def needs() -> None:
             await self.store.ping()
             await fanout.ping()
 
-        metrics = Metrics(MetricsSources(hub=self.hub.stats, chat=self.chat.stats, requests=doorkeeper.requests))
-        health = api.health_routes(needs=needs, draining=lambda: self.draining)
+        def lacks() -> str | None:
+            is_alone = not isinstance(fanout, LocalFanout) and not fanout.stats.connected
+            return "no NATS server is connected: what is said on other nodes comes late" if is_alone else None
+
+        metrics = Metrics(
+            MetricsSources(
+                hub=self.hub.stats,
+                chat=self.chat.stats,
+                requests=doorkeeper.requests,
+                fanout=None if isinstance(fanout, LocalFanout) else fanout.stats,
+            )
+        )
+        health = api.health_routes(needs=needs, lacks=lacks, draining=lambda: self.draining)
         backend = [
             *api.backend_routes(doorkeeper, version=hubbub.__version__),
             *api.metrics_routes(metrics.text),
@@ -338,10 +351,6 @@ class Node(GatewayNode):
             issuer=self.settings.issuer,
         )
         return api.DevToken(token, now_s + DEV_TOKEN_TTL_S)
-
-    async def _read_after(self, room: RoomId, after: int) -> list[tuple[int, bytes]]:
-        page = await self.store.page(room, after=after, limit=MAX_PAGE, changes=False)
-        return [(entry.seq, encode(entry)) for entry in page.entries]
 
     async def drain(self, period_s: float) -> None:
         """Tell the connections, and drain the node as every other."""
@@ -458,6 +467,7 @@ def _gateway_limits(settings: Settings) -> GatewayLimits:
         lifetime_s=settings.lifetime_s,
         outbox_bytes=settings.outbox_bytes,
         max_connections=settings.max_connections,
+        max_handshakes=settings.max_handshakes,
         handler_timeout_s=settings.handler_timeout_s,
         handshake_timeout_s=settings.handshake_timeout_s,
         max_header_bytes=settings.max_header_bytes,
@@ -494,12 +504,15 @@ def _raise_file_limit() -> None:
         logger.warning("the limit of %d open files stays: %s", soft, error)
 
 
-async def serve(settings: Settings, *, chat: Chat | None = None, announce: Callable[[str], None]) -> None:
+async def serve(
+    settings: Settings, *, chat: Chat | None = None, ports: Ports | None = None, announce: Callable[[str], None]
+) -> None:
     """Run a node until SIGTERM or SIGINT, then drain it; a second signal ends the process at once.
 
     Args:
         settings: what is to run: a `HandlerNode` if they name a handler, else a `Node`.
         chat: the chat; by default what `settings.app` names, or a plain one.
+        ports: bound sockets; by default it binds those of the settings.
         announce: told the node's address as soon as it can be opened.
 
     Raises:
@@ -520,7 +533,7 @@ async def serve(settings: Settings, *, chat: Chat | None = None, announce: Calla
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, received, number)
     try:
-        async with HandlerNode(settings) if settings.handler else Node(settings, chat=chat) as node:
+        async with HandlerNode(settings) if settings.handler else Node(settings, chat=chat, ports=ports) as node:
             gc.collect()
             gc.freeze()  # what is there now stays, and need not be looked at again and again
             announce(node.url)

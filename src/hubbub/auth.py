@@ -12,11 +12,11 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-import httpx
 import msgspec
 from joserfc import jwk, jws
 from joserfc.errors import JoseError, SecurityWarning
@@ -49,6 +49,9 @@ _CACHED = 1_000
 """Verified tokens remembered: for a backend that sends the same one with every request, and for quick reconnects."""
 
 _Key = jwk.OctKey | jwk.RSAKey | jwk.ECKey | jwk.OKPKey
+
+Fetch = Callable[[str], Awaitable[bytes]]
+"""Reads the document at an address; raises OSError or ValueError with what is wrong."""
 
 _END_OF_TIME = msgspec.Meta(ge=0, le=253_402_300_799)
 """Up to the end of the year 9999, epoch seconds: who counts in milliseconds is told so."""
@@ -106,6 +109,7 @@ class JwtVerifier(TokenVerifier):
         monotonic: seconds that only grow.
         jwks_age_s: how old fetched keys may get.
         jwks_pause_s: how soon after a fetch an unknown key can cause another, so that forged ones cause none.
+        fetch: reads that address; by default httpx does, which is not loaded for anything else.
 
     Raises:
         ValueError: a key or address cannot be used; the message says which and why, without the key.
@@ -126,9 +130,12 @@ class JwtVerifier(TokenVerifier):
         monotonic: Callable[[], float] = time.monotonic,
         jwks_age_s: float = 600.0,
         jwks_pause_s: float = 10.0,
+        fetch: Fetch | None = None,
     ) -> None:
         self._keys: list[_Key] = [_secret(secret) for secret in secrets] + [_public(pem) for pem in public_keys]
-        self._jwks = _Jwks(_address(jwks_url), monotonic, jwks_age_s, jwks_pause_s) if jwks_url else None
+        self._jwks = None
+        if jwks_url:
+            self._jwks = _Jwks(_address(jwks_url), fetch or _fetch, monotonic, jwks_age_s, jwks_pause_s)
         kinds = {key.key_type for key in self._keys} | ({"RSA", "EC", "OKP"} if jwks_url else set())
         chosen = algorithms or [name for name, kind in KEY_TYPES.items() if kind in kinds]
         for name in chosen:
@@ -229,8 +236,9 @@ class JwtVerifier(TokenVerifier):
 class _Jwks:
     """The keys at an address, fetched once for all who ask at the same time, kept while the address does not answer."""
 
-    def __init__(self, url: httpx.URL, monotonic: Callable[[], float], age_s: float, pause_s: float) -> None:
+    def __init__(self, url: str, fetch: Fetch, monotonic: Callable[[], float], age_s: float, pause_s: float) -> None:
         self._url = url
+        self._get = fetch
         self._monotonic = monotonic
         self._age_s = age_s
         self._pause_s = pause_s
@@ -239,7 +247,6 @@ class _Jwks:
         self._fetched_at = 0.0  # monotonic; of the last answer
         self._tried_at: float | None = None  # monotonic; None before the first try
         self._fetching: asyncio.Task[None] | None = None  # the fetch under way
-        self._client = httpx.AsyncClient(timeout=5.0, follow_redirects=False)
 
     async def keys(self, kid: str | None) -> list[_Key]:
         """The keys, fetched anew if they are old or none is called `kid`.
@@ -267,32 +274,43 @@ class _Jwks:
     async def _fetch(self) -> None:
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_S):
-                body = await self._get()
+                body = await self._get(self._url)
+            if len(body) > MAX_JWKS_BYTES:
+                raise ValueError(f"it is longer than {MAX_JWKS_BYTES} bytes")
             if body != self._body:
                 self._keys = [key for key in map(_from_jwks, _decode_document(body).keys) if key is not None]
             self._body, self._fetched_at = body, self._monotonic()
-        except (httpx.HTTPError, ValueError, RecursionError, TimeoutError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             logger.error("cannot fetch the keys at %s: %r", self._url, error)
         finally:
             self._tried_at = self._monotonic()
             self._fetching = None
 
-    async def _get(self) -> bytes:
-        body = bytearray()
-        async with self._client.stream("GET", self._url) as response:
+    async def aclose(self) -> None:
+        """End the fetch under way."""
+        if self._fetching is not None:
+            self._fetching.cancel()
+            await asyncio.gather(self._fetching, return_exceptions=True)
+
+
+async def _fetch(url: str) -> bytes:
+    """Read a document with httpx; see `Fetch`. A client for each: it is asked for every ten minutes or so."""
+    import httpx
+
+    body = bytearray()
+    try:
+        async with (
+            httpx.AsyncClient(timeout=5.0, follow_redirects=False) as client,
+            client.stream("GET", url) as response,
+        ):
             response.raise_for_status()
             async for chunk in response.aiter_bytes():
                 body += chunk
                 if len(body) > MAX_JWKS_BYTES:
-                    raise ValueError(f"it is longer than {MAX_JWKS_BYTES} bytes")
-        return bytes(body)
-
-    async def aclose(self) -> None:
-        """End the fetch under way and close the HTTP client."""
-        if self._fetching is not None:
-            self._fetching.cancel()
-            await asyncio.gather(self._fetching, return_exceptions=True)
-        await self._client.aclose()
+                    break
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+    return bytes(body)
 
 
 def issue(
@@ -436,15 +454,15 @@ def _from_jwks(document: Any) -> _Key | None:
     return None if _weakness(key) is not None else key
 
 
-def _address(url: str) -> httpx.URL:
+def _address(url: str) -> str:
     try:
-        parsed = httpx.URL(url)
-        possible = parsed.scheme in ("http", "https") and parsed.host and 0 < (parsed.port or 80) < 65_536
-    except httpx.InvalidURL:
+        parsed = urlsplit(url)
+        possible = parsed.scheme in ("http", "https") and parsed.hostname and parsed.port != 0 and url.isprintable()
+    except ValueError:
         possible = False
     if not possible:
         raise ValueError(f"jwks_url: expected an http or https address, got {url!r}")
-    return parsed
+    return url
 
 
 def _either(names: frozenset[str]) -> str:

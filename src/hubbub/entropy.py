@@ -22,4 +22,9 @@ def random_bytes(count: int) -> bytes:
             _blocks.extend([fetched[start : start + BLOCK] for start in range(0, _FETCHED, BLOCK)])
 
 
-os.register_at_fork(after_in_child=_blocks.clear)
+def forget() -> None:
+    """Give none of those that have been fetched so far: for a process that is about to be one of several copies."""
+    _blocks.clear()
+
+
+os.register_at_fork(after_in_child=forget)

@@ -9,7 +9,7 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Coroutine, Generator
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -18,6 +18,9 @@ logger = logging.getLogger("hubbub")
 
 HTTP_SHUTDOWN_S = 5
 """How long HTTP requests under way may take after a drain."""
+
+ACCEPTED_A_TURN = 16
+"""How many connections a turn of the event loop accepts from a socket."""
 
 _ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
@@ -109,7 +112,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept."""
-        await super().startup(sockets)
+        # uvloop accepts one connection a turn from each socket it knows. Where thousands come at once the turns are
+        # long, and clients would give up in the kernel's queue, where nobody can send them away.
+        await super().startup([each for known in sockets or () for each in (known, *_again(known))])
         self.accepting.set()
 
     def stop_accepting(self) -> None:
@@ -132,8 +137,47 @@ def http_only(app: ASGIApp) -> uvicorn.Config:
     )
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
+class Ports(NamedTuple):
+    """The bound sockets of a node.
+
+    Attributes:
+        public: for everybody.
+        admin: for what is not; none where that is on the public port.
+
+    """
+
+    public: list[socket.socket]
+    admin: list[socket.socket]
+
+    def close(self) -> None:
+        """Close them."""
+        for each in (*self.public, *self.admin):
+            each.close()
+
+
+def bind_ports(host: str, port: int, admin_host: str | None, admin_port: int | None) -> Ports:
+    """The ports of a node that is alone with them, as its settings name them.
+
+    Raises:
+        CannotStart: as `bind`.
+
+    """
+    public = bind(host, port)
+    try:
+        return Ports(public, [] if admin_port is None else bind(admin_host or host, admin_port))
+    except CannotStart:
+        close_all(public)
+        raise
+
+
+def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
     """Sockets bound to every address of `host`, not yet listening; those that this machine does not have are left out.
+
+    Args:
+        host: an address or a name.
+        port: 0 for a free one.
+        shared: whether others of this user may bind it too (SO_REUSEPORT): connections are then spread over all that
+            listen.
 
     Raises:
         CannotStart: an address is taken, none is ours, or there is none to be found.
@@ -150,7 +194,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
         # With port 0 the first address gets a free port, and the others of the same host the same one.
         wanted = (address[0], bound[0].getsockname()[1] if bound else port, *address[2:])
         try:
-            bound.append(_bound(family, wanted))
+            bound.append(_bound(family, wanted, shared=shared))
         except OSError as error:
             trouble = CannotStart(_address_trouble(error, str(address[0]), port))
             if error.errno not in _ABSENT:
@@ -162,10 +206,12 @@ def bind(host: str, port: int) -> list[socket.socket]:
     return bound
 
 
-def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
+def _bound(family: int, address: tuple[Any, ...], *, shared: bool) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(address)
@@ -173,6 +219,11 @@ def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _again(listener: socket.socket) -> list[socket.socket]:
+    """The same socket by further descriptors, each of which the event loop takes for one of its own."""
+    return [listener.dup() for _ in range(ACCEPTED_A_TURN - 1)]
 
 
 def _address_trouble(error: OSError, host: str, port: int) -> str:
@@ -192,6 +243,18 @@ def close_all(sockets: list[socket.socket]) -> None:
     """Close them."""
     for each in sockets:
         each.close()
+
+
+def close_server(server: asyncio.Server) -> None:
+    """Close a server of asyncio's, when all that it has accepted so far has got its protocol.
+
+    asyncio before Python 3.12 forgets who was accepted just before the end, and leaves that socket open (gh-109564). So
+    the server stops to accept now, and is closed two turns later; a protocol may be made in between.
+    """
+    loop = asyncio.get_running_loop()
+    for each in server.sockets:
+        loop.remove_reader(each.fileno())
+    loop.call_soon(loop.call_soon, server.close)
 
 
 def reachable(host: str) -> str:

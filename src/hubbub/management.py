@@ -1,7 +1,7 @@
 """A backend's client of `@connections` and `@groups`, for API Gateway and for Hubbub's gateway alike.
 
 It signs with Signature Version 4 and needs no AWS library. `@groups`, and a code and a reason to close with, are
-Hubbub's own: API Gateway has neither.
+Hubbub's own: API Gateway has neither. A call is tried again only where it surely was not done.
 """
 
 from __future__ import annotations
@@ -17,15 +17,25 @@ from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
-import httpx
 import msgspec
 
-from hubbub.sigv4 import Credentials, sign
+from hubbub.aws.credentials import Botocore, Fixed, NoCredentials, Provider, find
+from hubbub.aws.http import Broken, HttpClient, HttpResponse, Unreached, trusting
+from hubbub.aws.pool import parts_of
+from hubbub.aws.proxy import proxy_for
+from hubbub.aws.signing import Signer
+from hubbub.sigv4 import Credentials
 
 SERVICE = "execute-api"
 
 MAX_BACKOFF_S = 5.0
 """The longest wait before a call is tried again."""
+
+MAX_CONNECTIONS = 100
+"""How many calls are under way at a time; more wait for their turn."""
+
+IDLE_S = 4.0
+"""After how long without use a connection is closed: servers close what has been idle for five seconds, or more."""
 
 _REGION = re.compile(r"\.execute-api\.([a-z0-9-]+)\.amazonaws\.com")
 
@@ -133,49 +143,54 @@ class ManagementClient:
 
     Args:
         endpoint: the address of the API's stage, as `https://{domainName}/{stage}`.
-        credentials: whose calls these are; None for those in `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and
-            `AWS_SESSION_TOKEN`, which are there in every Lambda function.
+        credentials: whose calls these are, or who knows them when a call is made, as `hubbub.aws.credentials.find()`
+            does; None for those in `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`, which are
+            there in every Lambda function, or those that a container's address gives out, which are renewed.
         region: which the calls are signed for; None for that in the endpoint's name, else of `AWS_REGION` or
             `AWS_DEFAULT_REGION`, else `us-east-1`.
         timeout_s: how long one try may take.
         retries: how often a call is tried again.
         backoff_s: how long to wait before that, at most; twice as long each time.
-        http: the HTTP client, which then is not closed here; None for one of its own.
+        http: the HTTP client, which then is not closed here; None for one of its own, that trusts whom
+            `AWS_CA_BUNDLE` or `SSL_CERT_FILE` names, else whom the system does, and reaches what is `https` through
+            the proxy that `HTTPS_PROXY` names, unless `NO_PROXY` has the host.
         environment: where the variables are; that of this process by default.
         clock: epoch seconds.
 
     Raises:
-        ValueError: the endpoint is none, or there are no credentials.
+        ValueError: the endpoint is none, there are no credentials, or a variable is impossible.
 
     """
 
     def __init__(
         self,
         endpoint: str,
-        credentials: Credentials | None = None,
+        credentials: Credentials | Provider | None = None,
         region: str | None = None,
         *,
         timeout_s: float = 10.0,
         retries: int = 4,
         backoff_s: float = 0.2,
-        http: httpx.AsyncClient | None = None,
+        http: HttpClient | None = None,
         environment: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         known = os.environ if environment is None else environment
-        self._endpoint = _checked(endpoint)
-        self._credentials = credentials or _credentials_in(known)
-        self._region = region or _region_of(self._endpoint, known)
+        self._endpoint = endpoint.rstrip("/")
+        self._origin, self._host, self._prefix = _address(endpoint)
+        self._credentials = _provider(credentials, known)
+        self._region = region or _region_of(self._host, known)
         self._retries = retries
         self._backoff_s = backoff_s
         self._clock = clock
         self._timeout_s = timeout_s
+        self._signer: Signer | None = None  # for the credentials of now; None before the first call
         self._owns_http = http is None
-        # A server may close what has been idle for five seconds; so be the first to do so.
-        self._http = http or httpx.AsyncClient(limits=httpx.Limits(max_connections=100, keepalive_expiry=4.0))
+        self._is_closed = False
+        self._http = http or _client(self._origin, timeout_s, known)
 
     def __repr__(self) -> str:
-        return f"<ManagementClient of {self._endpoint} as {self._credentials.access_key}>"
+        return f"<ManagementClient of {self._endpoint} as {self._credentials!r}>"
 
     async def __aenter__(self) -> ManagementClient:
         return self
@@ -188,6 +203,7 @@ class ManagementClient:
     async def aclose(self) -> None:
         """Close what is open to the gateway."""
         if self._owns_http:
+            self._is_closed = True
             await self._http.aclose()
 
     # Connections
@@ -300,10 +316,10 @@ class ManagementClient:
     async def _call(self, method: str, path: str, body: bytes = b"", **parameters: Any) -> bytes:  # Any: str or int
         """Call and return the answer's body; what is refused for now is tried again."""
         given = {name: value for name, value in parameters.items() if value is not None}
-        url = f"{self._endpoint}{path}" + (f"?{urlencode(given, quote_via=quote)}" if given else "")
+        target = f"{self._prefix}{path}" + (f"?{urlencode(given, quote_via=quote)}" if given else "")
         for left in range(self._retries, -1, -1):
             try:
-                return await self._try(method, url, body)
+                return await self._try(method, target, body)
             except (LimitExceeded, _NotSent):
                 if not left:
                     raise
@@ -311,50 +327,112 @@ class ManagementClient:
             await asyncio.sleep(wait_s * random.random())  # noqa: S311  no secret: spreads out those who wait
         raise AssertionError("the last try returns or raises")
 
-    async def _try(self, method: str, url: str, body: bytes) -> bytes:
-        request = self._http.build_request(method, url, content=body, timeout=self._timeout_s)
-        signed = sign(
-            self._credentials,
-            method=method,
-            url=str(request.url),
-            headers={"host": request.headers["host"]},
-            body=body,
-            service=SERVICE,
-            region=self._region,
-            now_s=self._clock(),
-        )
-        request.headers.update(signed)
+    async def _try(self, method: str, target: str, body: bytes) -> bytes:
+        if self._is_closed:
+            raise RuntimeError("the ManagementClient is closed")
         try:
-            response = await self._http.send(request)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise _NotSent(f"{self._endpoint} cannot be reached: {str(error) or type(error).__name__}") from error
-        except httpx.TransportError as error:
-            raise Unreachable(f"{self._endpoint} did not answer: {str(error) or type(error).__name__}") from error
-        if response.is_success:
-            return response.content
-        raise _error_of(response)
+            signer = self._signer_for(await self._credentials.get())
+        except NoCredentials as error:
+            raise ManagementError(str(error)) from error
+        try:
+            answer = await self._http.request(
+                method,
+                f"{self._origin}{target}",
+                headers=signer.sign(method, target, (), body, self._clock()),
+                body=body,
+                timeout_s=self._timeout_s,
+            )
+        except Unreached as error:
+            raise _NotSent(f"a call to {self._endpoint} was not sent: {error}") from error
+        except Broken as error:
+            raise Unreachable(f"{self._endpoint} did not answer: {error}") from error
+        if 200 <= answer.status < 300:
+            return answer.body
+        raise _error_of(answer)
+
+    def _signer_for(self, credentials: Credentials) -> Signer:
+        if self._signer is None or self._signer.credentials is not credentials:
+            self._signer = Signer(
+                credentials, origin=self._origin, host=self._host, service=SERVICE, region=self._region
+            )
+        return self._signer
 
 
 class _NotSent(Unreachable):
     """The call has not reached the gateway."""
 
 
-def _checked(endpoint: str) -> str:
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(f"endpoint: expected an address such as https://host/stage, got {endpoint!r}")
-    return endpoint.rstrip("/")
+def _address(endpoint: str) -> tuple[str, str, str]:
+    """The origin of an endpoint, what `Host` says of it, and the path that all calls begin with.
+
+    Raises:
+        ValueError: it is none.
+
+    """
+    try:
+        parts = urlsplit(endpoint)
+        name = parts.netloc if parts.netloc.isascii() else _in_ascii(parts.netloc.lower())
+        origin = f"{parts.scheme}://{name}"
+        host = parts_of(origin)[1]
+        if parts.query or parts.fragment:
+            raise ValueError("there is more than a path")
+    except ValueError:
+        raise ValueError(f"endpoint: expected an address such as https://host/stage, got {endpoint!r}") from None
+    return origin, host, quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
 
 
-def _credentials_in(environment: Mapping[str, str]) -> Credentials:
-    access_key, secret_key = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
-    if not access_key or not secret_key:
+def _in_ascii(name: str) -> str:
+    """A host's name in other letters as it is looked up.
+
+    Raises:
+        ValueError: it has letters of which Python's codec (RFC 3490) makes others, as today's rules (RFC 5891) do not.
+
+    """
+    found = name.encode("idna")
+    if found.decode("idna") != name:
+        raise ValueError("this would be another host")
+    return found.decode()
+
+
+def _provider(credentials: Credentials | Provider | None, environment: Mapping[str, str]) -> Provider:
+    """Who knows the credentials.
+
+    Raises:
+        ValueError: nobody does.
+
+    """
+    if isinstance(credentials, Credentials):
+        return Fixed(credentials)
+    if credentials is not None:
+        return credentials
+    try:
+        found = find(environment)
+    except NoCredentials:
+        found = None
+    if found is None or isinstance(found, Botocore):  # which would look elsewhere than in this environment
         raise ValueError("credentials: expected some, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to be set")
-    return Credentials(access_key, secret_key, environment.get("AWS_SESSION_TOKEN") or None)
+    return found
 
 
-def _region_of(endpoint: str, environment: Mapping[str, str]) -> str:
-    named = _REGION.search(urlsplit(endpoint).hostname or "")
+def _client(origin: str, timeout_s: float, environment: Mapping[str, str]) -> HttpClient:
+    """A client for calls to one origin.
+
+    Raises:
+        ValueError: a variable is impossible.
+
+    """
+    is_secure, _, address, _ = parts_of(origin)
+    return HttpClient(
+        max_connections=MAX_CONNECTIONS,
+        connect_timeout_s=timeout_s,
+        idle_s=IDLE_S,
+        ssl=trusting(environment) if is_secure else None,
+        proxy=proxy_for(address, environment) if is_secure else None,
+    )
+
+
+def _region_of(host: str, environment: Mapping[str, str]) -> str:
+    named = _REGION.search(host.lower())
     if named is not None:
         return named[1]
     return environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "us-east-1"
@@ -368,16 +446,25 @@ def _bytes(data: bytes | str) -> bytes:
     return data.encode() if isinstance(data, str) else data
 
 
-def _error_of(response: httpx.Response) -> ManagementError:
+def _error_of(answer: HttpResponse) -> ManagementError:
     """The error that an answer tells of; its name may have a `:` or a `#` with more about it."""
-    name = response.headers.get("x-amzn-errortype", "").partition(":")[0].rpartition("#")[2]
+    name = answer.headers.get("x-amzn-errortype", "").partition(":")[0].rpartition("#")[2]
     try:
-        document = msgspec.json.decode(response.content, type=dict[str, Any])
+        document = msgspec.json.decode(answer.body, type=dict[str, Any])  # Any: JSON
     except (msgspec.DecodeError, UnicodeDecodeError):
         document = {}
-    said = document.get("message") or document.get("Message") or name or response.reason_phrase
-    kind = _BY_STATUS.get(response.status_code, ManagementError)
-    return kind(str(said), status=response.status_code, type=name)
+    said = document.get("message") or document.get("Message") or name or _phrase(answer.status)
+    kind = _BY_STATUS.get(answer.status, ManagementError)
+    return kind(str(said), status=answer.status, type=name)
+
+
+def _phrase(status: int) -> str:
+    from http import HTTPStatus  # not needed by those who make no mistakes, and slow to load
+
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return f"HTTP status {status}"
 
 
 def _decoded(body: bytes, shape: type[ShapeT]) -> ShapeT:

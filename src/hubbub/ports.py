@@ -6,8 +6,10 @@ cannot work), leaving closes them after what was accepted is done.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
+
+from msgspec import UNSET, UnsetType
 
 from hubbub.model import (
     ConnectionId,
@@ -22,22 +24,6 @@ from hubbub.model import (
     User,
     UserId,
 )
-
-
-class Clock(Protocol):
-    """Time, so that tests can make it pass."""
-
-    def now_ms(self) -> int:
-        """The time of day, epoch milliseconds."""
-        ...
-
-    def monotonic(self) -> float:
-        """Seconds that only ever grow, from an arbitrary start."""
-        ...
-
-    async def sleep(self, seconds: float) -> None:
-        """Return after `seconds`."""
-        ...
 
 
 class TokenVerifier(Protocol):
@@ -64,7 +50,7 @@ class Store(Protocol):
         - Entries of a room get seq 1, 2, 3, … without gaps and without reuse, also with many writers at once.
         - An append returns after it is durable.
         - An append with a client_id that the same user has used in the same room returns the first entry, as long as
-          that one is kept.
+          that one is kept. A store may forget after some days that it was used, and says so.
         - Appends of one caller that are started in order get their seq in that order.
         - A write that is refused has changed nothing.
         - A caller who is cancelled takes nothing from others: his write is done or not, theirs notice nothing.
@@ -123,6 +109,10 @@ class Store(Protocol):
         """The room as it is now."""
         ...
 
+    async def heads(self, rooms: Sequence[RoomId]) -> dict[RoomId, int]:
+        """Where the logs of these rooms end, with one question for all; rooms that do not exist are missing."""
+        ...
+
     async def rooms(
         self, *, after: str = "", limit: int = 100, kind: RoomKind | None = None
     ) -> tuple[list[Room], bool]:
@@ -148,7 +138,8 @@ class Store(Protocol):
             NotFound: no such room, a `target`, `reply_to` or `thread` that is not a message in it, or a member.updated
                 of somebody who is no member.
             Conflict: member.joined would exceed the store's limits, or the message at `target` is deleted.
-            Unavailable: it could not be written; it is not there.
+            Unavailable: it could not be written; it is not there, unless the answer of a server got lost and none came
+                in time: then only sending it again tells, and with a `client_id` it is there once whatever happened.
 
         """
         ...
@@ -179,8 +170,12 @@ class Store(Protocol):
         """
         ...
 
-    async def member(self, room: RoomId, user: UserId) -> Member | None:
-        """The user's membership; fast enough to ask at every message."""
+    async def member(self, room: RoomId, user: UserId, *, recent: bool = False) -> Member | None:
+        """The user's membership as it is now.
+
+        With `recent` it may be what it was at some time within the last second, if another process has changed it; that
+        is fast enough to ask at every message. What this process has changed is seen at once.
+        """
         ...
 
     async def members(self, room: RoomId, *, after: str = "", limit: int = 100) -> tuple[list[Member], int, bool]:
@@ -199,12 +194,23 @@ class Store(Protocol):
         """
         ...
 
-    async def user(self, user: UserId) -> User | None:
-        """What is remembered of the user; fast enough to ask at every message."""
+    async def user(self, user: UserId, *, recent: bool = False) -> User | None:
+        """What is remembered of the user; `recent` as with `member`."""
         ...
 
-    async def put_user(self, user: User) -> None:
-        """Remember this of the user, in place of what was there."""
+    async def change_user(
+        self,
+        user: UserId,
+        *,
+        name: str | UnsetType | None = UNSET,
+        avatar: str | UnsetType | None = UNSET,
+        revoked_before: int | UnsetType = UNSET,
+        banned_until: int | UnsetType = UNSET,
+    ) -> User:
+        """Remember what is given of the user, and return all that is remembered of him then.
+
+        What is not given stays, also when somebody else changes it at the same time.
+        """
         ...
 
 
@@ -243,22 +249,21 @@ class Sink(Protocol):
 class Listening(Protocol):
     """A connection about to listen to rooms: from its making on, nothing published in them is forgotten.
 
-    Used as `with`; leaving it gives up what was not started. Who may listen is to be asked after its making: it
+    Used as `async with`; leaving it gives up what was not started. Who may listen is to be asked after its making: it
     remembers whom the fan-out has taken out of a room since (`unlisten`, `unfollow`), so that nobody slips in.
-
-    Attributes:
-        followed: rooms that the connection has begun to listen to since, because its user follows them (`follow`).
-
     """
 
-    followed: set[RoomId]
+    async def followed(self) -> set[RoomId]:
+        """Rooms that the connection has begun to listen to since, because its user follows them (`follow`)."""
+        ...
 
-    def start(self, room: RoomId, after: int) -> list[bytes] | None:
-        """Let the connection listen to `room`, whose log it knows up to `after`.
+    async def start(self, known: Mapping[RoomId, int]) -> dict[RoomId, list[bytes]]:
+        """Let the connection listen to these rooms, whose logs it knows up to the given seqs.
 
-        Returns the frames with a seq above `after` that have been published meanwhile, in order; everything later is
-        delivered live. What this returns must be told to the client before anything is awaited. None when it does not
-        listen, for it is gone or was taken out of the room meanwhile.
+        Returns for each the frames with a higher seq that have been published meanwhile, in order, as far as they are
+        not delivered live, as everything later is. A room is missing when the connection does not listen to it: it is
+        gone, or was taken out of the room meanwhile. What this returns must be told to the client before anything
+        else is awaited.
 
         Raises:
             Unavailable: more was published meanwhile than was kept; read the store again and start over.
@@ -266,11 +271,11 @@ class Listening(Protocol):
         """
         ...
 
-    def __enter__(self) -> Listening:
+    async def __aenter__(self) -> Listening:
         """Begin."""
         ...
 
-    def __exit__(self, *exc_info: object) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         """Forget what was kept."""
         ...
 
@@ -303,6 +308,13 @@ class Fanout(Protocol):
         """Hand a signal to the room's listeners; it may be lost."""
         ...
 
+    async def signal_here(self, room: RoomId, frame: bytes) -> None:
+        """Hand a signal to those of the room's listeners whom no other process tells the same.
+
+        Where each of several nodes learns of something by itself and tells its own connections, these; elsewhere all.
+        """
+        await self.signal(room, frame)
+
     async def tell(self, user: UserId, frame: bytes, *, exclude: ConnectionId | None = None) -> None:
         """Hand a signal to all of a user's connections."""
         ...
@@ -323,8 +335,12 @@ class Fanout(Protocol):
         """Let all of the user's connections listen to `room`, from the entry after `after` on."""
         ...
 
-    async def unfollow(self, user: UserId, room: RoomId) -> None:
-        """Stop all of the user's connections' listening to `room`."""
+    async def unfollow(self, user: UserId, room: RoomId, after: int | None = None) -> None:
+        """Stop all of the user's connections' listening to `room`.
+
+        `after` is the end of the log for which that was decided, as for `follow`: of both, the one with the higher seq
+        holds, in whatever order they are heard of. None holds at once and is not compared.
+        """
         ...
 
     async def close(self, connection: ConnectionId, code: int, reason: str) -> None:
@@ -341,11 +357,12 @@ PresenceListener = Callable[[RoomId, UserId, bool], None]
 
 
 class Directory(Protocol):
-    """Who is connected and where: presence and token lifetimes.
+    """Who is connected and where: presence, token lifetimes, and which rooms' listeners are to be looked after.
 
     Promises:
         - A user is online in a room while at least one of his connections listens to it.
         - Beginnings and ends are told once each, however many connections a user has.
+        - A room that is to be looked after is told once when its time has come, however often that was asked.
     """
 
     async def connect(self, connection: ConnectionId, principal: Principal) -> None:
@@ -356,8 +373,11 @@ class Directory(Protocol):
         """It is no more; it listens to nothing. None when it was not known."""
         ...
 
-    async def principal(self, connection: ConnectionId) -> Principal | None:
-        """Whose it is; None when not known here (then the event's authorizer context tells)."""
+    async def principal(self, connection: ConnectionId, *, fresh: bool = False) -> Principal | None:
+        """Whose it is; None when not known here (then the event's authorizer context tells).
+
+        A newer token that another process has taken may be known here a moment later, unless it is to be `fresh`.
+        """
         ...
 
     async def lapsing(self, now_s: int, lead_s: int) -> tuple[list[ConnectionId], list[ConnectionId]]:
@@ -379,8 +399,19 @@ class Directory(Protocol):
         """The connections that listen to the room or are about to, and whose they are."""
         ...
 
-    def listeners(self, room: RoomId) -> int:
-        """About how many connections listen to the room."""
+    async def listeners(self, room: RoomId) -> int:
+        """About how many connections listen to the room; fast enough to ask at every signal."""
+        ...
+
+    async def look_after(self, room: RoomId, at_ms: int) -> None:
+        """Remember to tell of the room once it is `at_ms`, epoch milliseconds, or a while later.
+
+        It returns when that is as durable as the connections themselves: whoever dies after it, the room is told.
+        """
+        ...
+
+    async def due(self, now_ms: int) -> list[RoomId]:
+        """The rooms to look after whose time has come; each is told once and then forgotten."""
         ...
 
     def watch(self, listener: PresenceListener) -> None:
@@ -390,3 +421,6 @@ class Directory(Protocol):
 
 ReadAfter = Callable[[RoomId, int], Awaitable[list[tuple[int, bytes]]]]
 """Reads a room's entries after a seq from the store, as (seq, frame): how a fan-out fills a hole."""
+
+ReadHeads = Callable[[Sequence[RoomId]], Awaitable[dict[RoomId, int]]]
+"""Reads where the logs of rooms end (`Store.heads`): how a fan-out of many nodes finds that it was told nothing."""

@@ -64,7 +64,7 @@ class CloseCode(msgspec.Struct, frozen=True):
 
 
 CLOSE_CODES: tuple[CloseCode, ...] = (
-    CloseCode(1000, "closed normally", CloseAdvice.STOP),
+    CloseCode(1000, "closed by the server, which did not say why", CloseAdvice.RECONNECT),
     CloseCode(1001, "idle for too long, or at the end of a connection's lifetime", CloseAdvice.RECONNECT),
     CloseCode(1002, "the client broke RFC 6455", CloseAdvice.STOP),
     CloseCode(1003, "the client sent a binary frame", CloseAdvice.STOP),
@@ -300,7 +300,7 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="type",
 
 
 class Synced(Result):
-    """Everything a client needs to go on; see `Sync`."""
+    """Everything a client needs to go on; see `Sync`. No `ping` is wanted before a silence of `heartbeat_ms`."""
 
     epoch: str
     user: UserId
@@ -309,6 +309,7 @@ class Synced(Result):
     entries: list[AnyEntry]
     more: list[RoomId]
     reset: list[RoomId]
+    heartbeat_ms: int | None = None
 
 
 class Sent(Result):
@@ -458,11 +459,16 @@ class RoomSignal(Signal, kw_only=True, tag="room"):
 
 
 class Notice(Signal, kw_only=True, tag="notice"):
-    """The server's word to a client: `going_away` (reconnect soon, elsewhere) or `token_expires` (send `auth`)."""
+    """The server's word to a client.
+
+    `going_away`: reconnect soon, elsewhere. `token_expires`: send `auth`. `closing`: the connection ends now, and
+    `close` is the close code that counts, whatever code it ends with (API Gateway can close with 1000 alone).
+    """
 
     code: str
     message: str
     in_ms: int | None = None
+    close: int | None = None
 
 
 SIGNALS: tuple[type[Signal], ...] = (TypingSignal, PresenceSignal, ReadSignal, HeadSignal, RoomSignal, Notice)

@@ -15,7 +15,6 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes, urlsplit
@@ -315,6 +314,8 @@ def _basic(date: str) -> str:
     """A date in ISO 8601's basic format; a `Date` header's is written otherwise (RFC 9110, section 5.6.7)."""
     if _epoch(date) is not None:
         return date
+    from email.utils import parsedate_to_datetime  # seldom needed, and slow to load where functions start cold
+
     try:
         read = parsedate_to_datetime(date)
         return _stamp((read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp())
@@ -466,11 +467,11 @@ def _string_to_sign(stamp: str, scope: tuple[str, str, str, str], canonical: byt
 
 
 def _signature(secret: str, scope: tuple[str, str, str, str], to_sign: bytes) -> str:
-    return hmac.new(_signing_key(secret, scope), to_sign, hashlib.sha256).hexdigest()
+    return hmac.new(signing_key(secret, scope), to_sign, hashlib.sha256).hexdigest()
 
 
 @lru_cache(maxsize=256)
-def _signing_key(secret: str, scope: tuple[str, str, str, str]) -> bytes:
+def signing_key(secret: str, scope: tuple[str, str, str, str]) -> bytes:
     """The key of a day, a region and a service, derived once."""
     key = f"AWS4{secret}".encode()
     for part in scope:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from hubbub.clock import Clock
 from hubbub.errors import HubbubError, Unavailable
-from hubbub.model import RoomId
-from hubbub.ports import Clock, ReadAfter, Sink
+from hubbub.model import MAX_PAGE, RoomId
+from hubbub.ports import ReadAfter, Sink, Store
+from hubbub.protocol import encode
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +64,26 @@ class Streams:
         read: reads a room's entries after a seq from the store.
         clock: for the patience below.
         patience_s: how long a hole may fill itself before the store is asked.
+        begun, ended: told of a room when somebody here begins to care for it, and when nobody does any more.
 
     """
 
-    def __init__(self, sink: Sink, read: ReadAfter, clock: Clock, *, patience_s: float = 0.05) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        read: ReadAfter,
+        clock: Clock,
+        *,
+        patience_s: float = 0.05,
+        begun: Callable[[RoomId], None] | None = None,
+        ended: Callable[[RoomId], None] | None = None,
+    ) -> None:
         self._sink = sink
         self._read = read
         self._clock = clock
         self._patience_s = patience_s
+        self._begun = begun
+        self._ended = ended
         self._streams: dict[RoomId, _Stream] = {}
 
     def __repr__(self) -> str:
@@ -110,6 +124,23 @@ class Streams:
             return False
         return True
 
+    def expect(self, room: RoomId, head: int) -> bool:
+        """The room's log ends at `head` or later, as somebody has seen; True when something of it is lacking here.
+
+        Nobody is told of it, other than by `announce`.
+        """
+        stream = self._streams.get(room)
+        if stream is None or stream.cursor is None or head <= stream.cursor:
+            return False
+        stream.head = max(stream.head, head)
+        self._repair_soon(room, stream)
+        return True
+
+    def has_passed(self, room: RoomId, seq: int) -> bool:
+        """Whether something after `seq` was delivered here, so that who knows no more has missed it."""
+        stream = self._streams.get(room)
+        return stream is not None and stream.cursor is not None and stream.cursor > seq
+
     def listening(self, connection: str, rooms: Sequence[RoomId]) -> StreamListening:
         """Prepare `connection` to listen to `rooms`; see `hubbub.ports.Listening`."""
         return StreamListening(self, connection, rooms)
@@ -144,7 +175,7 @@ class Streams:
 
         For a room whose stream has passed `after` this needs an open `Listening`, which knows what came between.
         """
-        stream = self._streams.setdefault(room, _Stream())
+        stream = self._stream(room)
         if connection in stream.listeners:
             return True
         cursor = self._begin(stream, after)
@@ -160,7 +191,15 @@ class Streams:
         return True
 
     def _open(self, room: RoomId) -> None:
-        self._streams.setdefault(room, _Stream()).joiners += 1
+        self._stream(room).joiners += 1
+
+    def _stream(self, room: RoomId) -> _Stream:
+        stream = self._streams.get(room)
+        if stream is None:
+            stream = self._streams[room] = _Stream()
+            if self._begun is not None:
+                self._begun(room)
+        return stream
 
     def _shut(self, room: RoomId) -> None:
         stream = self._streams.get(room)
@@ -264,28 +303,31 @@ class Streams:
             del self._streams[room]
             if stream.repairing is not None:
                 stream.repairing.cancel()
+            if self._ended is not None:
+                self._ended(room)
+
+
+async def read_after(store: Store, room: RoomId, after: int) -> list[tuple[int, bytes]]:
+    """A page of the room's entries after a seq, as frames: the `ReadAfter` of a store."""
+    page = await store.page(room, after=after, limit=MAX_PAGE, changes=False)
+    return [(entry.seq, encode(entry)) for entry in page.entries]
 
 
 class StreamListening:
     """One connection's joining of some rooms: what of `hubbub.ports.Listening` streams know of."""
 
-    __slots__ = ("_connection", "_rooms", "_streams", "started")
+    __slots__ = ("_connection", "_rooms", "_streams")
 
     def __init__(self, streams: Streams, connection: str, rooms: Sequence[RoomId]) -> None:
         self._streams = streams
         self._connection = connection
         self._rooms = list(dict.fromkeys(rooms))
-        self.started: list[RoomId] = []
         for room in self._rooms:
             streams._open(room)
 
     def start(self, room: RoomId, after: int) -> list[bytes] | None:
-        """Join `room`; see the port."""
-        frames = self._streams._start(room, self._connection, after)
-        if frames is None:
-            return []
-        self.started.append(room)
-        return frames
+        """Join `room`; the frames that the port's `start` returns for it, None where there are none."""
+        return self._streams._start(room, self._connection, after)
 
     def __enter__(self) -> StreamListening:
         return self

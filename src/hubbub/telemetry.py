@@ -43,6 +43,7 @@ class MetricsSources(NamedTuple):
         chat: the chat's counters; None where there is no chat.
         requests: answered requests of `/v1` by (method, path template, status); None where there is none.
         handler: calls of an HTTP endpoint by their outcome; None where there is none.
+        fanout: the counters of a fan-out over NATS, as in `FANOUT_METRICS`; None where there is none.
 
     """
 
@@ -50,6 +51,28 @@ class MetricsSources(NamedTuple):
     chat: ChatStats | None = None
     requests: Mapping[tuple[str, str, int], int] | None = None
     handler: Mapping[str, int] | None = None
+    fanout: object | None = None
+
+
+FANOUT_METRICS: dict[str, tuple[type[CounterMetricFamily] | type[GaugeMetricFamily], str]] = {
+    "connected": (GaugeMetricFamily, "Whether a NATS server is connected."),
+    "nodes": (GaugeMetricFamily, "Other nodes that are alive."),
+    "rooms": (GaugeMetricFamily, "Rooms that are heard of over NATS."),
+    "subscriptions": (GaugeMetricFamily, "Subjects that are subscribed to."),
+    "reconnects": (CounterMetricFamily, "Connections to NATS after the first."),
+    "published": (CounterMetricFamily, "Packets handed to NATS."),
+    "published_bytes": (CounterMetricFamily, "Their bytes."),
+    "received": (CounterMetricFamily, "Packets from NATS."),
+    "received_bytes": (CounterMetricFamily, "Their bytes."),
+    "ignored": (CounterMetricFamily, "Packets for rooms and users that nobody here listens for."),
+    "duplicates": (CounterMetricFamily, "Packets that came twice."),
+    "malformed": (CounterMetricFamily, "Packets that could not be read."),
+    "dropped": (CounterMetricFamily, "What was not handed to NATS, as that was away or too slow."),
+    "heads_read": (CounterMetricFamily, "Rooms whose heads were read from the store."),
+    "repairs": (CounterMetricFamily, "Rooms in which that found something missing."),
+    "orders_missed": (CounterMetricFamily, "Orders of other nodes that were missed for good."),
+}
+"""What is shown of a fan-out's counters: as what, and in which words."""
 
 
 class Metrics:
@@ -68,7 +91,7 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """The counters as they are now, for `prometheus_client`."""
-        hub, chat, requests, handler = self._sources
+        hub, chat, requests, handler, fanout = self._sources
         yield GaugeMetricFamily("hubbub_connections", "Live connections.", value=hub.connections)
         yield CounterMetricFamily("hubbub_connections_opened", "Connections that were let in.", value=hub.opened)
         yield _metrics_by("hubbub_connections_closed", "Connections that ended.", "code", hub.closed_by_code)
@@ -95,6 +118,9 @@ class Metrics:
             yield family
         if handler is not None:
             yield _metrics_by("hubbub_handler_calls", "Calls of the handler, by how they ended.", "outcome", handler)
+        if fanout is not None:
+            for name, (family_type, words) in FANOUT_METRICS.items():
+                yield family_type(f"hubbub_nats_{name}", words, value=getattr(fanout, name))
 
 
 def _metrics_of_chat(chat: ChatStats) -> Iterator[Metric]:
@@ -121,7 +147,7 @@ _UNSEEN = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud8
 _PLAIN = re.compile(r"[^\s=\"]+")
 
 
-def configure_logging(level: str = "info", style: str = "auto") -> None:
+def configure_logging(level: str = "info", style: str = "auto", *, worker: int | None = None) -> None:
     """Send the log to standard error, readable on a terminal and as JSON lines elsewhere.
 
     What is passed as `extra=` (a connection's id, a request's) stands on the line. Tokens and texts are never logged.
@@ -129,18 +155,33 @@ def configure_logging(level: str = "info", style: str = "auto") -> None:
     Args:
         level: debug, info, warning or error.
         style: text, json, or auto to look at the terminal.
+        worker: which of several processes this is: it stands on every line.
 
     """
     if style == "auto":
         style = "text" if sys.stderr.isatty() else "json"
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(TextLines(colour=may_colour(sys.stderr)) if style == "text" else JsonLines())
+    if worker is not None:
+        handler.addFilter(_Numbered(worker))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
     logging.captureWarnings(True)
     for noisy in ("httpx", "httpcore", "uvicorn", "uvicorn.access", "uvicorn.error", "websockets"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+
+
+class _Numbered(logging.Filter):
+    """Lets every line say which worker it is of."""
+
+    def __init__(self, worker: int) -> None:
+        super().__init__()
+        self._worker = worker
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.worker = self._worker
+        return True
 
 
 def may_colour(stream: TextIO) -> bool:

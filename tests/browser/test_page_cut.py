@@ -21,6 +21,8 @@ async def test_who_is_cut_off_comes_back_without_loss_or_doubles(visit: Visit, s
         ada.tolerated += CUT
         await ada.say("before")
         await grace.sees("before")
+        pending = ada.page.locator(".message.pending")
+        await expect(pending).to_have_count(0, timeout=BOUND_MS)  # Grace may see it before Ada is told
         await cable.pull()
         banner = ada.page.locator("#banner")
         await expect(banner).to_contain_text("No connection", timeout=BOUND_MS)
@@ -29,7 +31,7 @@ async def test_who_is_cut_off_comes_back_without_loss_or_doubles(visit: Visit, s
         for number in range(20):
             await grace.say(f"meanwhile {number:02}")
         await ada.say("from the dark")
-        await expect(ada.page.locator(".message.pending")).to_have_count(1, timeout=BOUND_MS)
+        await expect(pending).to_have_count(1, timeout=BOUND_MS)
         await ada.picture("cut-off")
         await grace.sees("meanwhile 19")
         cable.hold()  # else the page may be back by itself before the button is found
@@ -39,7 +41,7 @@ async def test_who_is_cut_off_comes_back_without_loss_or_doubles(visit: Visit, s
         await grace.sees("from the dark")
         await expect(banner).to_be_hidden(timeout=BOUND_MS)
         await ada.sees("meanwhile 19")
-        await expect(ada.page.locator(".message.pending")).to_have_count(0, timeout=BOUND_MS)
+        await expect(pending).to_have_count(0, timeout=BOUND_MS)
         expected = ["before", *(f"meanwhile {number:02}" for number in range(20)), "from the dark"]
         assert await ada.words() == expected
         assert await grace.words() == expected

@@ -328,6 +328,21 @@ async def test_forwarded_addresses_are_believed_of_trusted_proxies_only(
         assert [name for name in connect["headers"] if name.lower() == "x-forwarded-for"] == ["X-Forwarded-For"]
 
 
+@pytest.mark.parametrize("trusted", ["127.0.0.1", "127.1.2.3/8", "10.0.0.0/8, *", "10.0.0.1", ""])
+async def test_requests_beside_a_websocket_come_from_the_same_address(trusted: str) -> None:
+    """The HTTP application is told the source that events have, however the trusted proxies are written."""
+
+    async def say_client(scope: Any, receive: Any, send: Any) -> None:
+        body = scope["client"][0].encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
+
+    async with running(app=say_client, forwarded_allow_ips=trusted) as lab:
+        connect = await told(lab, request(X_Forwarded_For="203.0.113.7"))
+        async with await lab.dial(b"GET /a HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n") as peer:
+            assert (await peer.answer()).body.decode() == connect["requestContext"]["identity"]["sourceIp"]
+
+
 @pytest.mark.parametrize("trusted", [True, False])
 async def test_scheme_and_port_are_believed_of_trusted_proxies_only(trusted: bool) -> None:
     """Behind a trusted proxy that speaks TLS the functions see `https` and 443; anybody else's word is not taken."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import sys
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ from gatewaylab import Functions, Lab, hello, running, still_works
 from rawpeer import PING, PONG, TEXT, Frame, Peer, closing, frame, request
 
 from hubbub.apigateway import Event, Response
+from hubbub.gateway.admission import RETRY_AFTER_S
 from live import until
 
 GET = b"GET /page HTTP/1.1\r\nHost: chat.example\r\n"
@@ -173,7 +177,7 @@ async def test_no_more_connections_than_allowed() -> None:
         first, second = await lab.open(), await lab.open()
         async with await lab.dial(request()) as third:
             answer = await third.answer()
-            assert (answer.status, answer.headers["retry-after"]) == (503, "2")
+            assert (answer.status, int(answer.headers["retry-after"]) in RETRY_AFTER_S) == (503, True)
             await third.ended()
         await first.send(closing(1000))
         await first.closed()
@@ -195,6 +199,53 @@ async def test_handshakes_under_way_count_as_connections() -> None:
         functions.held.set()
         assert (await first.answer()).status == 101
         assert (await (await lab.dial(request())).answer()).status == 503
+
+
+async def test_handshakes_are_decided_a_few_at_a_time() -> None:
+    """Beyond `max_handshakes` that wait for their answer a client is refused at once; connections do not count."""
+    functions = Functions()
+    async with running(functions, max_handshakes=2) as lab:
+        for _ in range(3):
+            await still_works(await lab.open())
+        functions.held.clear()
+        waiting = [await lab.dial(request()) for _ in range(2)]
+        await functions.wait_for("CONNECT", count=5)
+        for _ in range(3):
+            answer = await (await lab.dial(request())).answer()
+            assert (answer.status, int(answer.headers["retry-after"]) in RETRY_AFTER_S) == (503, True)
+        assert len(functions.of("CONNECT")) == 5
+        functions.held.set()
+        assert [(await peer.answer()).status for peer in waiting] == [101, 101]
+        await still_works(await lab.open())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how long a socket's queue is")
+async def test_who_has_not_been_accepted_counts_as_well() -> None:
+    """Clients in the kernel's queue take places too, where they wait under a rush; one in four is let in even so."""
+    with contextlib.ExitStack() as stack:
+        queue = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        closed = socket.create_server(("127.0.0.1", 0))
+        closed.close()
+        async with running(max_handshakes=3, listeners=[queue, closed]) as lab:
+            for _ in range(3):
+                await still_works(await lab.open())
+                stack.enter_context(socket.create_connection(queue.getsockname()))
+            statuses = [(await (await lab.dial(request())).answer()).status for _ in range(8)]
+            assert (statuses.count(503), statuses.count(101)) == (6, 2)
+            queue.accept()[0].close()
+            await still_works(await lab.open())
+
+
+async def test_those_who_are_refused_together_are_told_to_come_back_one_by_one() -> None:
+    """Of many refusals each names one of several times to come back."""
+    async with running(max_connections=1) as lab:
+        await lab.open()
+        told = set()
+        for _ in range(60):
+            async with await lab.dial(request()) as peer:
+                told.add(int((await peer.answer()).headers["retry-after"]))
+        assert len(told) > 1
+        assert told <= set(RETRY_AFTER_S)
 
 
 async def test_what_comes_behind_a_handshake_waits_in_the_clients_socket() -> None:

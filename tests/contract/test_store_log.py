@@ -338,7 +338,7 @@ async def test_a_store_that_cannot_write_raises_unavailable_keeps_what_it_had_an
             leave(store, "alice"),
             make_room(store, "lost", "bob"),
             store.delete_room(ROOM),
-            store.mark_read(ROOM, "alice", 1),
+            store.mark_read(ROOM, "bob", 1),
             store.ping(),
         ):
             with pytest.raises(Unavailable):

@@ -70,7 +70,7 @@ async def test_members_are_listed_by_user_id(store):
     """Page by page, with how many there are in all, and with what is remembered of them."""
     users = ["zoë", "alice", "Bob", "bob", "carol", "李"]
     await make_room(store, ROOM, *users)
-    await store.put_user(User("alice", "Alice", "a.png"))
+    await store.change_user("alice", name="Alice", avatar="a.png")
     found, after = [], ""
     while True:
         members, count, more = await store.members(ROOM, after=after, limit=2)
@@ -143,20 +143,29 @@ async def test_a_membership_is_known_as_it_is_now(store):
     assert await store.members(ROOM) == ([], 0, False)
 
 
-async def test_what_was_put_of_a_user_is_what_is_remembered(store):
-    """In place of what was there before; of others nothing is known."""
+async def test_what_is_remembered_of_a_user_is_what_was_given_last(store):
+    """What is not given stays, what is given may be nothing; of others nothing is known."""
     assert await store.user("alice") is None
     first = User("alice", "Alice", None, revoked_before=5, banned_until=2**40)
-    await store.put_user(first)
+    assert await store.change_user("alice", name="Alice", revoked_before=5, banned_until=2**40) == first
     assert await store.user("alice") == first
-    await store.put_user(User("alice"))
-    assert await store.user("alice") == User("alice")
+    second = User("alice", None, "a.png", revoked_before=5, banned_until=0)
+    assert await store.change_user("alice", name=None, avatar="a.png", banned_until=0) == second
+    assert await store.user("alice") == second
+    assert await store.change_user("alice") == second
     assert await store.user("bob") is None
+
+
+async def test_changes_of_a_user_at_the_same_time_do_not_undo_each_other(store):
+    """A new name and a ban both hold."""
+    changes = [{"name": "Alice"}, {"avatar": "a.png"}, {"revoked_before": 5}, {"banned_until": 6}]
+    await asyncio.gather(*(store.change_user("alice", **change) for change in changes))
+    assert await store.user("alice") == User("alice", "Alice", "a.png", 5, 6)
 
 
 async def test_users_are_remembered_when_the_data_is_opened_again(lasting_stores):
     """A ban outlives a restart."""
     async with lasting_stores.make() as store:
-        await store.put_user(User("alice", "Alice", "a.png", 5, 6))
+        await store.change_user("alice", name="Alice", avatar="a.png", revoked_before=5, banned_until=6)
     store = await lasting_stores.open()
     assert await store.user("alice") == User("alice", "Alice", "a.png", 5, 6)

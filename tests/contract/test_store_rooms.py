@@ -166,3 +166,16 @@ async def test_the_room_is_known_as_it_is_now(store):
     assert (room.head, room.members) == (101, 0)
     await say_many(store, 5)
     assert (await store.room(ROOM)).head == 106
+
+
+async def test_the_heads_of_many_rooms_are_one_question(store):
+    """As each room has it after its last write; rooms that are gone or never were are missing."""
+    rooms = [f"room{n}" for n in range(7)]
+    for n, room in enumerate(rooms):
+        await make_room(store, room, "alice")
+        await say_many(store, n, room=room)
+    await store.delete_room(rooms[3])
+    heads = await store.heads([*rooms, rooms[0], "never"])
+    assert heads == {room: 2 + n for n, room in enumerate(rooms) if n != 3}
+    assert heads[rooms[5]] == (await store.room(rooms[5])).head
+    assert await store.heads([]) == {}

@@ -24,7 +24,8 @@ from joserfc import jwk, jwt
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from hubbub.app import Node, SystemClock
+from hubbub.app import Node
+from hubbub.clock import SystemClock
 from hubbub.config import Settings
 from live import BOUND_S, SECRET, Wire, backend, token, until
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cuttable import Cuttable
 from hubbub.app import Node
 from hubbub.client import Client, Disconnected, connect
 from hubbub.config import Settings
 from hubbub.errors import NotFound
 from hubbub.model import Entry, MessageCreated, RoomId, RoomKind
 from live import BOUND_S, SECRET, token, until
-from nodejs import NODE
+from nodejs import run_js
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGE = RoomId("stage")
@@ -36,56 +36,6 @@ async def collect(chat: Client, room: str, into: list[Entry], **options: Any) ->
     """Keep what a reader of the room gets."""
     async for entry in chat.room(room, **options):
         into.append(entry)  # noqa: PERF401  the test looks at the list meanwhile
-
-
-class Cuttable:
-    """A TCP proxy whose connections a test can cut."""
-
-    def __init__(self, port: int) -> None:
-        self._to = port
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._pumps: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
-        self.accepted = 0
-
-    async def __aenter__(self) -> Cuttable:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        self.cut()
-        await asyncio.gather(*self._pumps, return_exceptions=True)
-
-    @property
-    def url(self) -> str:
-        assert self._server is not None
-        return f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/ws"
-
-    def cut(self) -> None:
-        """Break every connection, without a word."""
-        for writer in list(self._writers):
-            writer.transport.abort()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
-        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._to)
-        self._writers |= {writer, inner_writer}
-        for source, sink in ((reader, inner_writer), (inner_reader, writer)):
-            pump = asyncio.create_task(self._pump(source, sink))
-            self._pumps.add(pump)
-            pump.add_done_callback(self._pumps.discard)
-
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        try:
-            while data := await source.read(65536):
-                sink.write(data)
-                await sink.drain()
-        except OSError:
-            pass
-        finally:
-            sink.close()
 
 
 async def test_two_clients_talk(node: Node) -> None:
@@ -173,37 +123,6 @@ async def test_a_reader_that_lags_reads_the_rest_from_history(node: Node) -> Non
             while len(texts(seen)) < 30:
                 seen.append(await asyncio.wait_for(anext(reader), BOUND_S))
             assert texts(seen) == [str(n) for n in range(30)]
-
-
-async def run_js(script: str, *arguments: str) -> list[Any]:
-    """Run a script on the JavaScript client in Node; returns the JSON lines that it prints."""
-    return await _lines(NODE, "--input-type=module", "-e", JS_PRELUDE + script, *arguments)
-
-
-async def _lines(*command: str) -> list[Any]:
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    try:
-        out, err = await asyncio.wait_for(process.communicate(), BOUND_S * 2)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise
-    assert process.returncode == 0, err.decode()[-3000:]
-    return [json.loads(line) for line in out.decode().splitlines()]
-
-
-JS_PRELUDE = f"""
-import {{ connect }} from {json.dumps((ROOT / "clients/js/hubbub.js").as_uri())};
-const [url, ...tokens] = process.argv.slice(1);
-const print = (value) => console.log(JSON.stringify(value));
-const open = async (token, options = {{}}) => {{
-  const chat = connect(url, {{ token: () => token, backoffBaseMs: 20, backoffCapMs: 100, ...options }});
-  await chat.sync();
-  return chat;
-}};
-"""
 
 
 async def test_every_method_of_the_javascript_client_is_understood_by_the_server(node: Node) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from functionlab import Source
+from functionlab import Others, Source
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -22,6 +22,12 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
     if item.path.stem in ON_BOTH_LOOPS and item.get_closest_marker("parametrize") is None:
         factories["uvloop"] = uvloop.new_event_loop
     return factories
+
+
+@pytest.fixture
+def others() -> Others:
+    """What ran under this process before the test, and is none of its own."""
+    return Others()
 
 
 @pytest.fixture

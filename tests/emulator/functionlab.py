@@ -144,3 +144,27 @@ def is_running(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+class Others:
+    """The servers that other tests keep running under this process, and what these start meanwhile.
+
+    A browser that is kept for the session starts processes of its own accord: who is not new, and what descends from
+    them, is not looked at.
+    """
+
+    def __init__(self) -> None:
+        self._before = set(psutil.Process().children())
+
+    def besides(self) -> list[psutil.Process]:
+        """What descends from this process besides them, and has not ended."""
+        begun = set(psutil.Process().children()) - self._before
+        return [each for child in begun for each in family(child) if is_running(each.pid)]
+
+
+def family(process: psutil.Process) -> list[psutil.Process]:
+    """A process, and what descends from it."""
+    try:
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []

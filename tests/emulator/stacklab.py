@@ -13,9 +13,8 @@ from typing import Any, Self
 from urllib.parse import urlencode
 
 import boto3
-import psutil
 import pytest
-from functionlab import PYTHON, marked
+from functionlab import PYTHON, Others, marked
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -119,14 +118,13 @@ class Record:
 def background(path: Path, **options: Any) -> Iterator[tuple[BackgroundStack, Record]]:
     """A stack in a thread, and its record; afterwards no process and no file of it is left."""
     record = Record()
-    this = psutil.Process()
-    before = set(this.children(recursive=True))
+    others = Others()
     with BackgroundStack(path, **{**record.options(), **options}) as stack:
         running = stack._running
         mark, folders = running.functions.mark, [running._work.parent, running.functions.folder]
         yield stack, record
     assert not any(folder.exists() for folder in folders if folder)
-    assert set(this.children(recursive=True)) <= before
+    assert others.besides() == []
     assert marked(mark) == []
 
 

@@ -477,7 +477,7 @@ async def test_an_interpreter_that_is_not_here_is_stood_in_for_with_one_warning(
         await lab.functions.reload("worker")
         assert await lab.result() == "ran"
         ours = f"{sys.version_info.major}.{sys.version_info.minor}"
-        warned = [text for text in lab.said("platform") if "3.99" in text]
+        warned = [text for text in lab.said("platform") if "python3.99" in text]
         assert warned == [f"There is no python3.99 on PATH: Python {ours} runs it."]
 
 

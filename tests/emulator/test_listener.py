@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import json
 import socket
 import ssl
@@ -340,6 +341,24 @@ async def test_accepting_goes_on_after_files_ran_out(
 
 
 # The end
+
+
+@pytest.mark.parametrize("ticks", range(8))
+def test_who_comes_at_the_very_end_is_dropped(authority: Authority, ticks: int) -> None:
+    """A connection that is accepted just before the end is closed as well, whatever has begun for it."""
+
+    async def story() -> None:
+        listening = bind("127.0.0.1", 0)[0]
+        listening.listen()
+        dual = DualListener(listening, asyncio.Protocol, tls=authority.server_context, limits=ListenerLimits())
+        with socket.create_connection(listening.getsockname(), BOUND_S):
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            dual.close()
+            await dual.wait_closed()
+
+    asyncio.run(story())
+    gc.collect()  # what was left open is found now, and fails this test
 
 
 async def test_connections_go_on_after_accepting_has_stopped(here: Here) -> None:

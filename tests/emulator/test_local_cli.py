@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
@@ -9,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from functionlab import is_running
@@ -104,10 +106,16 @@ async def test_it_shows_what_runs_and_what_functions_log(chat: Path, moto: str, 
             await local.says("128 MB", 3)
             ends = re.findall(r"^\S+ Who  │ (\d+ ms, after \d+ ms to start, \d+ of 128 MB)$", local.said, re.MULTILINE)
             assert len(ends) == 1
+        for address in (url, re.findall(r"(http\S+) +Lambda's API", table)[0]):
+            _, writer = await asyncio.open_connection("127.0.0.1", urlsplit(address).port)
+            writer.write(b"what is no HTTP\r\n\r\n")
+            writer.close()
+        async with client(url) as ann:
+            assert await ann.ask(action="who")
         local.process.send_signal(signal.SIGINT)
         assert await local.ended() == 0
         assert local.printed == ""
-        assert "uvicorn" not in local.said and "Traceback" not in local.said
+        assert not re.search("uvicorn|Traceback|Invalid HTTP|WARNING|ERROR", local.said), local.said
 
 
 async def test_a_command_finds_the_stack_by_variables_and_its_status_is_the_result(

@@ -400,7 +400,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[dict[str, str]]:
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        yield {"HUBBUB_EXECUTE_API": f"127.0.0.1:{port}", "NODE_EXTRA_CA_CERTS": str(tmp_path / "ca.pem")}
+        yield {"_HUBBUB_EXECUTE_API": f"127.0.0.1:{port}", "NODE_EXTRA_CA_CERTS": str(tmp_path / "ca.pem")}
 
 
 WAYS = {

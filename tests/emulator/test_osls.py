@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +12,11 @@ import pytest
 
 from hubbub.emulator.definition import Surroundings
 from hubbub.emulator.template.serverless import PACKAGED, compile_serverless, load_packaged, load_serverless
+from oslslab import fetched, packaged_by
 from servicelab import SERVICES
 
-OSLS = "osls@4.3.1"
-
-FETCH_WITHIN_S = 150
-PACKAGE_WITHIN_S = 60
-
-ENVIRONMENT = {"PATH": os.environ["PATH"], "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
-
 LEFT_OUT = re.compile(
-    r"ServerlessDeploymentBucket(Policy)?|IamRole\w+|Custom\w+|HttpApi(Integration|Route|Stage).*"
+    r"ServerlessDeploymentBucket(Policy)?|IamRole\w+|Custom\w+"
     r"|ApiGateway(Deployment|Method|Resource).*|\w+LambdaVersion\w+"
     r"|\w+LambdaPermission(?!Websockets)\w+|\w+EventBridgeLambdaPermission\w+"
 )
@@ -36,18 +28,7 @@ IGNORED = ("Role", "Code", "Policy", "EndpointConfiguration")
 @pytest.fixture(scope="module")
 def osls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program, installed for these tests."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("NOT COMPARED WITH osls: there is no npm on this machine")
-    folder = tmp_path_factory.mktemp("osls")
-    environment = {**os.environ, "npm_config_cache": str(folder / "cache"), "npm_config_update_notifier": "false"}
-    command = [npm, "install", "--no-audit", "--no-fund", "--no-save", "--ignore-scripts", OSLS]
-    (folder / "package.json").write_text("{}")
-    try:
-        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, timeout=FETCH_WITHIN_S)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        pytest.skip(f"NOT COMPARED WITH osls: npm could not fetch it: {error}: {error.stderr!r}")
-    return folder / "node_modules" / ".bin" / "osls"
+    return fetched(tmp_path_factory.mktemp("osls"))
 
 
 def package(osls: Path, name: str, folder: Path) -> Path:
@@ -58,11 +39,7 @@ def package(osls: Path, name: str, folder: Path) -> Path:
         module = service / "node_modules" / plugin
         module.mkdir(parents=True)
         (module / "index.js").write_text("module.exports = class {};")
-    environment = {**ENVIRONMENT, "HOME": str(folder)}
-    done = subprocess.run(
-        [osls, "package"], cwd=service, env=environment, capture_output=True, text=True, timeout=PACKAGE_WITHIN_S
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    packaged_by(osls, service, folder)
     return service
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import os
 import re
@@ -187,6 +188,33 @@ async def test_boto3_reaches_an_api_at_its_address_on_aws(here: Here) -> None:
         assert await client.recv() == "from boto3"
         await asyncio.wait_for(client.wait_closed(), BOUND_S)
         assert client.close_code == 1000
+
+
+MANAGEMENT_CLIENT = f"""
+import asyncio, sys
+from hubbub import ManagementClient, management
+
+async def main(peer):
+    async with ManagementClient("https://{HOST}/prod") as client:
+        await client.post(peer, "from our client")
+        print((await client.get(peer)).source_ip)
+        await client.close(peer)
+        try:
+            await client.post(peer, "too late")
+        except management.Gone as error:
+            print("gone", error.status)
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+async def test_our_own_client_reaches_an_api_at_its_address_on_aws(here: Here) -> None:
+    """So does `hubbub.ManagementClient`."""
+    async with connect(f"ws://127.0.0.1:{here.port}/prod", proxy=None) as client:
+        await until(lambda: len(here.hub) == 1, "the client is there")
+        id_ = here.hub.peers()[0].id
+        assert (await here.python(MANAGEMENT_CLIENT, id_)).split() == ["127.0.0.1", "gone", "410"]
+        assert await client.recv() == "from our client"
 
 
 LIBRARIES = {
@@ -639,3 +667,18 @@ async def test_the_end_cuts_what_is_left() -> None:
         for stream, its in ((reader, writer), (silent, other)):
             assert await asyncio.wait_for(_rest(stream), BOUND_S) == b""
             its.close()
+
+
+@pytest.mark.parametrize("ticks", range(8))
+def test_who_comes_at_the_very_end_is_dropped(ticks: int) -> None:
+    """A connection that is accepted just before the end is closed as well, whatever has begun for it."""
+
+    async def story() -> None:
+        async with proxying() as proxy:
+            client = socket.create_connection(("127.0.0.1", proxy.port), BOUND_S)
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+        client.close()
+
+    asyncio.run(story())
+    gc.collect()  # what was left open is found now, and fails this test

@@ -21,6 +21,7 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
+from functionlab import Others
 
 from hubbub.emulator.definition import Resource
 from hubbub.emulator.resources import SUPPORTED, Backends, CannotCreate, Created, dynamodb_local
@@ -546,12 +547,12 @@ def test_values_that_cannot_be_coerced_are_named(kind: str, value: Any, words: s
 # Where things are
 
 
-def _moto_processes() -> list[psutil.Process]:
-    return [each for each in psutil.Process().children(recursive=True) if str(MOTO) in " ".join(each.cmdline())]
+def _moto_processes(others: Others) -> list[psutil.Process]:
+    return [each for each in others.besides() if str(MOTO) in " ".join(each.cmdline())]
 
 
 async def test_moto_runs_as_long_as_the_block_and_says_that_items_do_not_expire(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, others: Others
 ) -> None:
     """Moto is started and stopped, whatever AWS settings the user has, and its tables keep items for ever."""
     monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
@@ -569,7 +570,7 @@ async def test_moto_runs_as_long_as_the_block_and_says_that_items_do_not_expire(
         flow = resource("Flow", "AWS::StepFunctions::StateMachine", "flow", Definition={"StartAt": "A", "States": {}})
         created = await backends.create([table(TimeToLiveSpecification=ends), plain, flow])
         assert [each.remarks for each in created] == [(LASTING,), (), (NOT_RUN,)]
-        processes = _moto_processes()
+        processes = _moto_processes(others)
         assert processes
     await until(lambda: not any(each.is_running() for each in processes), "moto is gone")
 
@@ -600,21 +601,21 @@ async def test_services_that_the_user_names_are_used(url: str) -> None:
     assert client("sqs", url).list_queues().get("QueueUrls", []) == []
 
 
-async def test_nothing_is_started_where_everything_is_named(url: str) -> None:
+async def test_nothing_is_started_where_everything_is_named(url: str, others: Others) -> None:
     """With an endpoint for all services there is no process of ours."""
     async with Backends({"*": url, "states": "http://127.0.0.1:1"}) as backends:
-        assert _moto_processes() == []
+        assert _moto_processes(others) == []
         assert backends.endpoint("anything") == url
         assert backends.environment()["AWS_ENDPOINT_URL_SFN"] == "http://127.0.0.1:1"
         await backends.ready()
 
 
-async def test_a_moto_that_has_died_is_noticed() -> None:
+async def test_a_moto_that_has_died_is_noticed(others: Others) -> None:
     """`failed` says that moto has ended, and so does the next thing that is wanted of it."""
     async with Backends() as backends:
         await backends.ready()
         watching = asyncio.create_task(backends.failed())
-        for each in _moto_processes():
+        for each in _moto_processes(others):
             if each.children() == []:
                 os.kill(each.pid, signal.SIGKILL)
         async with asyncio.timeout(BOUND_S):
@@ -639,7 +640,7 @@ async def test_watching_ends_with_who_watches() -> None:
 FAKE_JAVA = """#!{python} -P
 import sys, socket, runpy, os
 assert os.environ["DDB_LOCAL_TELEMETRY"] == "0"
-jar = sys.argv[sys.argv.index("-jar") + 1]
+jar = sys.argv[sys.argv.index("-classpath") + 1].split(os.pathsep)[0]
 assert os.path.isfile(jar), jar
 assert "-inMemory" in sys.argv and "-sharedDb" in sys.argv
 with socket.create_server(("127.0.0.1", int(sys.argv[sys.argv.index("-port") + 1]))) as listener:

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from functionlab import Others
 from stacklab import ECHO, Record, Sketch, aws, background, clean_environment, client, refused
 
 from hubbub.emulator import BackgroundStack, RunningStack, run
@@ -38,7 +38,7 @@ def echo(folder: Path) -> Sketch:
 # In Python
 
 
-async def test_a_stack_runs_for_the_length_of_a_block(tmp_path: Path) -> None:
+async def test_a_stack_runs_for_the_length_of_a_block(tmp_path: Path, others: Others) -> None:
     """Its clients are served, its functions are invoked by name and by logical id, and afterwards nothing is there."""
     sketch = echo(tmp_path / "demo")
     sketch.function("Adds", "def handler(event, context): return event['a'] + event['b']")
@@ -53,17 +53,12 @@ async def test_a_stack_runs_for_the_length_of_a_block(tmp_path: Path) -> None:
             await stack.invoke("Other")
         assert stack.environment["AWS_REGION"] == "eu-west-1"
         port = int(stack.url.rpartition(":")[2].partition("/")[0])
-    assert not marked_children()
+    assert others.besides() == []
     with socket.create_server(("127.0.0.1", port)):
         pass  # the port is free
 
 
-def marked_children() -> list[psutil.Process]:
-    """What descends from this process."""
-    return [each for each in psutil.Process().children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE]
-
-
-async def test_what_is_in_the_way_is_raised_as_it_is(tmp_path: Path) -> None:
+async def test_what_is_in_the_way_is_raised_as_it_is(tmp_path: Path, others: Others) -> None:
     """Each with its own error, and nothing is left running."""
     with pytest.raises(TemplateError, match="there is no such path"):
         RunningStack(tmp_path / "nowhere")
@@ -79,7 +74,7 @@ async def test_what_is_in_the_way_is_raised_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(TemplateError, match=r"template\.json:1: "):
         async with run(sketch.path):
             pass
-    assert not marked_children()
+    assert others.besides() == []
 
 
 async def test_two_stacks_run_beside_each_other(tmp_path: Path) -> None:
@@ -92,31 +87,31 @@ async def test_two_stacks_run_beside_each_other(tmp_path: Path) -> None:
         assert one.url != two.url
 
 
-async def test_a_service_that_ends_is_told_to_who_waits_for_it(tmp_path: Path) -> None:
+async def test_a_service_that_ends_is_told_to_who_waits_for_it(tmp_path: Path, others: Others) -> None:
     """`failed` raises it, and returns no sooner."""
     async with run(echo(tmp_path / "demo").write()) as stack:
         failing = asyncio.create_task(stack.failed())
         async with client(stack.url) as ann:
             await ann.ask(a=1)
         assert not failing.done()
-        kill_moto()
+        kill_moto(others)
         with pytest.raises(CannotStart, match="moto has ended"):
             async with asyncio.timeout(BOUND_S):
                 await failing
 
 
-def kill_moto() -> None:
+def kill_moto(others: Others) -> None:
     """End the moto that a stack in this process has started."""
-    (moto,) = [each for each in marked_children() if "moto_process" in each.cmdline()[2]]
+    (moto,) = [each for each in others.besides() if "moto_process" in each.cmdline()[2]]
     moto.kill()
 
 
 async def test_a_stack_in_the_background_says_when_it_has_ended(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, others: Others
 ) -> None:
     """It is logged, and whoever uses it is told instead of waiting for ever."""
     with BackgroundStack(echo(tmp_path / "demo").write()) as stack:
-        kill_moto()
+        kill_moto(others)
         await until(lambda: "the stack has ended: moto has ended" in caplog.text, "the log")
         await until(lambda: stack._loop is None, "its end")
         with pytest.raises(RuntimeError, match="the stack does not run"):

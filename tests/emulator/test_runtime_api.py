@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -270,3 +272,25 @@ async def test_a_connection_that_asks_to_be_closed_is(runtime: Runtime) -> None:
     await runtime.connect()
     assert (await runtime.ask("POST", f"{PREFIX}/invocation/r1/response", b"1", Connection="close"))[0] == 202
     assert await runtime.is_dropped()
+
+
+# The end
+
+
+@pytest.mark.parametrize("ticks", range(8))
+def test_who_comes_at_the_very_end_is_dropped(ticks: int) -> None:
+    """A connection that is accepted just before the end, and told of just after it, is closed as well."""
+
+    async def story() -> None:
+        api = RuntimeApi(Recorder())
+        await api.open()
+        host, _, port = api.address.partition(":")
+        with socket.create_connection((host, int(port)), BOUND_S):
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            api.close()
+            for _ in range(4):
+                await asyncio.sleep(0)
+
+    asyncio.run(story())
+    gc.collect()  # what was left open is found now, and fails this test

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import ssl
 from collections.abc import AsyncIterator
@@ -58,6 +59,8 @@ async def backend(name: str) -> AsyncIterator[str]:
         try:
             await answer(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the function has gone
+        finally:
             writer.close()
 
     server = await asyncio.start_server(until_gone, "127.0.0.1", 0)
@@ -93,7 +96,7 @@ async def test_node_functions_reach_services_by_awss_names(
     made, authority = names
     script = tmp_path / "script.mjs"
     script.write_text(SCRIPT % NETWORK.as_uri())
-    environment = {"PATH": os.environ["PATH"], "HUBBUB_AWS": made.address, **authority.environment()}
+    environment = {"PATH": os.environ["PATH"], "_HUBBUB_AWS": made.address, **authority.environment()}
     process = await asyncio.create_subprocess_exec(
         str(NODE), str(script), env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
@@ -113,3 +116,25 @@ async def test_names_that_are_not_awss_are_cut_off(names: tuple[ServiceNames, Au
     with contextlib.suppress(ConnectionError, ssl.SSLError):  # cut off without a farewell
         assert await asyncio.wait_for(reader.read(), BOUND_S) == b""
     writer.close()
+
+
+def test_who_comes_at_the_very_end_is_dropped() -> None:
+    """A connection that is accepted just before the end is closed as well, whatever has begun for it."""
+
+    async def story(authority: Authority, ticks: int) -> None:
+        async with ServiceNames(authority.service_context, lambda service: "http://127.0.0.1:1") as made:
+            host, _, port = made.address.rpartition(":")
+            name = "dynamodb.eu-west-1.amazonaws.com"
+            opening = asyncio.ensure_future(
+                asyncio.open_connection(host, int(port), ssl=authority.client_context(), server_hostname=name)
+            )
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+        for outcome in await asyncio.gather(opening, return_exceptions=True):
+            if isinstance(outcome, tuple):
+                outcome[1].transport.abort()
+
+    with Authority() as authority:
+        for ticks in range(30):
+            asyncio.run(story(authority, ticks))
+            gc.collect()  # what was left open is found now, and fails this test

@@ -300,7 +300,11 @@ async def test_a_fifo_queue_keeps_the_order_of_its_groups(aws: Aws) -> None:
         (body,) = [each["body"] for each in event["Records"]]
         running.append(body)
         together.append(tuple(running))
-        await asyncio.sleep(0.1)
+        if body == "a1":
+            await until(lambda: "b1" in running, "the other group's message is handled as well")
+        elif body == "b1":
+            await until(lambda: "a1" not in running, "the first message is handled")
+        await asyncio.sleep(0.1)  # so that one that came too early would be seen beside it
         running.remove(body)
 
     functions = fake(slow)

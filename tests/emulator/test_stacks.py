@@ -181,6 +181,14 @@ async def test_many_clients_come_talk_and_leave_at_once(sam: Running) -> None:
     await until(lambda: not items(stack, "connections"), "an empty table")
 
 
+def test_what_is_not_as_on_aws_is_said_once(sam: Running) -> None:
+    """For both tables together."""
+    _, record = sam
+    told = [said for said in record.said if "items do not expire" in said]
+    assert len(told) == 1
+    assert told[0].startswith("Connections, Messages: ")
+
+
 # serverless.yml
 
 

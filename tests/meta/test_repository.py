@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ FORBIDDEN = {
     "how it was made": re.compile(r"\bAI[- ]generate[d]\b|\bas an A[I]\b|\bth[e] issue\b", re.IGNORECASE),
 }
 
-OURS = (".ci", "bench", "clients", "docs", "examples", "scripts", "src", "tests")
+OURS = (".ci", "bench", "clients", "deploy", "docs", "examples", "scripts", "src", "tests")
 TEXT = {
     "",
     ".css",
@@ -80,10 +81,16 @@ def test_the_licence_is_the_one_that_is_declared() -> None:
 
 
 def test_the_version_is_the_same_everywhere() -> None:
-    """The package, its metadata and the newest entry of the change log name the same version."""
+    """The package, its metadata and the newest version of the change log are the same."""
     import hubbub
 
     assert f'version = "{hubbub.__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    newest = re.search(r"^## (\d\S*)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert newest is not None
     assert newest[1] == hubbub.__version__
+
+
+def test_every_test_module_has_a_name_of_its_own() -> None:
+    """Pytest imports modules of folders without `__init__.py` by their name alone, and refuses the second of two."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert {name for name, count in names.items() if count > 1} == set()

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from chatlab import FakeTokens, Lab, lab
+from doubles import settle
 from hubbub.api import ENDPOINTS, Doorkeeper, backend_routes, create_app
 from hubbub.errors import Forbidden, Unavailable
 
@@ -47,6 +48,33 @@ async def backend() -> AsyncIterator[Backend]:
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://chat", headers=headers) as http:
             yield Backend(running, http, doorkeeper)
+
+
+async def test_a_member_whose_making_was_not_answered_hears_the_room_once_it_is_asked_again(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store wrote it and could not say so; of a direct room nothing more can be asked."""
+    ann, bob = [await backend.lab.tab(user) for user in ("ann", "bob")]
+    await backend.call("POST", "/v1/rooms", 201, json={"room": "tea", "kind": "private"})
+    store = backend.lab.chat.store
+    append = store.append
+
+    async def unheard(entry: Any) -> Any:
+        await append(entry)
+        raise Unavailable
+
+    monkeypatch.setattr(store, "append", unheard)
+    await backend.refused("PUT", "/v1/rooms/tea/members/ann", 503)
+    monkeypatch.setattr(store, "append", append)
+    await backend.call("PUT", "/v1/rooms/tea/members/ann", 200)
+    await ann.ok("send", room="tea", text="here")
+    await backend.lab.tick()
+    await store.ping()
+    await settle()
+    assert [entry["text"] for entry in ann.of("message.created")] == ["here"]
+    made = await ann.ok("create", kind="direct", members=["bob"])
+    assert len(bob.of("room")) == 1
+    assert (await backend.call("PUT", f"/v1/rooms/{made['room']}/members/bob", 200))["role"] == "member"
 
 
 async def test_a_room_is_made_changed_listed_and_deleted(backend: Backend) -> None:

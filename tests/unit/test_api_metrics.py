@@ -7,8 +7,9 @@ from collections import Counter
 from prometheus_client.parser import text_string_to_metric_families
 
 from hubbub.chat.core import ChatStats
+from hubbub.fanout.nats.stats import NatsStats
 from hubbub.gateway.hub import HubStats
-from hubbub.telemetry import Metrics, MetricsSources
+from hubbub.telemetry import FANOUT_METRICS, Metrics, MetricsSources
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -66,6 +67,17 @@ def test_every_counter_there_is_has_a_metric() -> None:
     }
     assert vars(HubStats()).keys() - {"closed"} == shown  # `closed` is the sum over the codes
     assert vars(ChatStats()).keys() == {"actions", "errors", "entries", "hook_failures"}
+    assert vars(NatsStats()).keys() == FANOUT_METRICS.keys()
+
+
+def test_a_fan_out_over_nats_shows_how_it_fares() -> None:
+    """What is there now under its name, what only grows with `_total` behind it."""
+    stats = NatsStats(connected=1, nodes=2, repairs=3)
+    read = samples(Metrics(MetricsSources(hub=HubStats(), fanout=stats)))
+    assert read["hubbub_nats_connected", ()] == 1
+    assert read["hubbub_nats_nodes", ()] == 2
+    assert read["hubbub_nats_repairs_total", ()] == 3
+    assert not any("nats" in name for name, _ in samples(Metrics(MetricsSources(hub=HubStats()))))
 
 
 def test_the_process_is_watched_too() -> None:

@@ -229,6 +229,23 @@ async def test_readiness_follows_what_the_node_needs() -> None:
         assert await ready() == (200, None)
 
 
+async def test_a_node_that_lacks_what_it_can_do_without_is_ready_and_says_so() -> None:
+    """A balancer that takes it out would make an outage of one part one of all; who watches reads what is away."""
+    needs, away = Needs(), ["NATS is away."]
+    async with served(
+        health_routes(needs=needs.check, draining=lambda: needs.draining, lacks=lambda: away[0] if away else None)
+    ) as http:
+        response = await http.get("/readyz")
+        assert (response.status_code, response.json()) == (200, {"status": "degraded", "reason": "NATS is away."})
+        assert (await http.get("/healthz")).json() == {"status": "ok"}
+        needs.draining = True
+        response = await http.get("/readyz")
+        assert (response.status_code, response.json()) == (503, {"status": "unavailable", "reason": "draining"})
+        needs.draining = False
+        away.clear()
+        assert (await http.get("/readyz")).json() == {"status": "ok"}
+
+
 async def test_metrics_are_made_when_they_are_asked_for() -> None:
     """Each scrape calls for the text, which goes out with its own type."""
     texts = iter([b"one 1\n", b"one 2\n"])

@@ -53,3 +53,15 @@ async def test_no_words_of_a_client_are_logged(caplog: pytest.LogCaptureFixture)
         await alice.refused("send", room="nowhere", text="my secret")
     assert len(caplog.records) == 3
     assert "my" not in caplog.text
+
+
+async def test_who_sends_too_fast_does_not_fill_the_log(caplog: pytest.LogCaptureFixture):
+    """What is refused for its rate is counted, and not logged line by line: nothing else bounds how often that is."""
+    caplog.set_level(logging.INFO, "hubbub")
+    async with lab(rate=1, burst=3) as at:
+        alice = await at.tab("alice", sync=False)
+        replies = [await alice.ask("ping") for _ in range(20)]
+        refused = [reply["code"] for reply in replies if reply["type"] == "error"]
+        assert set(refused) == {"rate_limited"}
+        assert at.chat.stats.errors["rate_limited"] == len(refused) > 10
+    assert not [record for record in caplog.records if record.name == "hubbub.chat"]

@@ -9,7 +9,7 @@ import pytest
 
 from chatlab import lab
 from doubles import settle
-from hubbub.errors import Unavailable
+from hubbub.errors import NotFound, Unavailable
 from hubbub.model import MAX_PAGE, Principal, Role, RoomKind
 from hubbub.protocol import Create, Invite, Send, SetRole
 
@@ -281,6 +281,32 @@ async def test_who_is_invited_while_he_resumes_is_in(at, alice, monkeypatch):
     assert [room["room"] for room in (await carol.ok("sync"))["rooms"]] == ["den"]
 
 
+async def test_who_is_removed_and_invited_at_once_hears_the_room_if_he_is_a_member_in_the_end(at, alice, monkeypatch):
+    """Also when two processes tell the fan-out of it in the other order than they wrote it."""
+    await alice.ok("create", kind="private", room="den", members=["bob"])
+    bob = await at.tab("bob")
+
+    def slower_than(action, call):
+        real = getattr(at.chat.fanout, call)
+
+        async def late(*args):
+            monkeypatch.setattr(at.chat.fanout, call, real)
+            await alice.ok(action, room="den", user="bob")
+            await real(*args)
+
+        monkeypatch.setattr(at.chat.fanout, call, late)
+
+    slower_than("invite", "unfollow")
+    await alice.ok("kick", room="den", user="bob")
+    await alice.ok("send", room="den", text="in")
+    await alice.ok("kick", room="den", user="bob")
+    slower_than("kick", "follow")
+    await alice.ok("invite", room="den", user="bob")
+    await alice.ok("send", room="den", text="out")
+    assert [entry["text"] for entry in bob.of("message.created")] == ["in"]
+    assert bob.of("room")[-1]["joined"] is False
+
+
 async def test_a_failed_leaving_changes_nothing(at, alice, monkeypatch):
     """When the store cannot write the end of a membership, the member still hears the room."""
     await alice.ok("create", kind="public", room="general", members=["bob"])
@@ -352,7 +378,7 @@ async def test_nobody_hears_a_deleted_room_that_is_made_again(at, alice):
     await alice.ok("create", kind="private", room="general")
     await alice.ok("send", room="general", text="among us")
     assert [tab.of("message.created") for tab in tabs] == [[], [], []]
-    assert at.chat.directory.listeners("general") == 1
+    assert await at.chat.directory.listeners("general") == 1
 
 
 async def test_a_new_member_hears_everything_after_the_head_he_is_told(at, alice, monkeypatch):
@@ -456,3 +482,126 @@ async def test_a_granted_role_counts_like_a_membership_while_the_token_holds(at,
     await bob.ok("send", room="den", text="here to stay")
     await alice.ok("kick", room="den", user="bob")
     assert await bob.refused("send", room="den", text="gone") == "not_found"
+
+
+@pytest.mark.parametrize("action", ["kick", "leave"])
+async def test_who_is_out_of_a_room_hears_it_no_more_once_that_is_asked_again(at, alice, monkeypatch, action):
+    """Where the fan-out could not be told at first; whoever hears the room by his token's leave still does."""
+    bob = await at.tab("bob")
+    await alice.ok("create", kind="private", room="den", members=["bob"])
+    carol = await at.tab("carol", rooms={"den": "reader"})
+    who, fields = (alice, {"user": "bob"}) if action == "kick" else (bob, {})
+    real = at.chat.fanout.unfollow
+
+    async def away(user, room, after=None):
+        raise Unavailable
+
+    monkeypatch.setattr(at.chat.fanout, "unfollow", away)
+    assert await who.refused(action, room="den", **fields) == "unavailable"
+    monkeypatch.setattr(at.chat.fanout, "unfollow", real)
+    await who.ok(action, room="den", **fields)
+    await alice.ok("kick", room="den", user="carol")
+    await alice.ok("send", room="den", text="without bob")
+    assert bob.of("message.created") == []
+    assert bob.of("room")[-1] == {"type": "room", "room": "den", "joined": False}
+    assert len(carol.of("message.created")) == 1
+
+
+async def test_a_room_is_not_deleted_while_nobody_can_be_asked_who_listens(at, alice, monkeypatch):
+    """Nothing is done, and it can be asked again."""
+    await alice.ok("create", kind="private", room="den")
+    real = at.chat.directory.audience
+
+    async def away(room):
+        raise Unavailable
+
+    monkeypatch.setattr(at.chat.directory, "audience", away)
+    with pytest.raises(Unavailable):
+        await at.chat.delete_room("den")
+    monkeypatch.setattr(at.chat.directory, "audience", real)
+    await alice.ok("send", room="den", text="still here")
+    assert [signal["joined"] for signal in alice.of("room")] == [True]
+    await at.chat.delete_room("den")
+    assert alice.of("room")[1:] == [{"type": "room", "room": "den", "joined": False}]
+
+
+@pytest.mark.parametrize("failing", ["audience", "unfollow"])
+async def test_who_could_not_be_told_of_a_rooms_end_is_told_when_it_is_asked_again(at, alice, monkeypatch, failing):
+    """The room is gone by then; nobody who listened to it hears one that is made later under its id."""
+    await alice.ok("create", kind="public", room="general", members=["bob"])
+    bob, late = await at.tab("bob"), await at.tab("dave")
+    store, fanout = at.chat.store, at.chat.fanout
+    delete_room, call = store.delete_room, getattr(fanout, failing)
+
+    async def away(*args):
+        raise Unavailable
+
+    async def deleted(room):
+        await late.ok("subscribe", room=room)
+        monkeypatch.setattr(fanout, failing, away)
+        return await delete_room(room)
+
+    monkeypatch.setattr(store, "delete_room", deleted)
+    with pytest.raises(Unavailable):
+        await at.chat.delete_room("general")
+    monkeypatch.setattr(store, "delete_room", delete_room)
+    monkeypatch.setattr(fanout, failing, call)
+    with pytest.raises(NotFound):
+        await at.chat.delete_room("general")
+    for tab in (bob, late, alice):
+        assert [signal["joined"] for signal in tab.of("room")][-1:] == [False]
+    await alice.ok("create", kind="private", room="general")
+    await alice.ok("send", room="general", text="among us")
+    assert bob.of("message.created") == late.of("message.created") == []
+
+
+@pytest.mark.parametrize("action", ["join", "invite", "create"])
+async def test_who_came_in_without_an_answer_hears_the_room_once_that_is_asked_again(at, alice, monkeypatch, action):
+    """Where the store wrote it and could not say so: whoever asks again is told that he is in, and is."""
+    await alice.ok("create", kind="public", room="den")
+    bob = await at.tab("bob")
+    who, fields = {
+        "join": (bob, {"room": "den"}),
+        "invite": (alice, {"room": "den", "user": "bob"}),
+        "create": (bob, {"kind": "direct", "members": ["alice"]}),
+    }[action]
+    name = "create_room" if action == "create" else "append"
+    real = getattr(at.chat.store, name)
+
+    async def unheard(*args, **options):
+        await real(*args, **options)
+        raise Unavailable
+
+    monkeypatch.setattr(at.chat.store, name, unheard)
+    assert await who.refused(action, **fields) == "unavailable"
+    monkeypatch.setattr(at.chat.store, name, real)
+    again = await who.ok(action, **fields)
+    room = again.get("room", "den")
+    told = await alice.ok("send", room=room, text="welcome")
+    await at.tick()  # the entry that nobody handed out is looked for
+    await at.chat.store.ping()
+    await settle()
+    assert [entry["seq"] for entry in bob.of("message.created")] == [told["seq"]]
+    assert [entry["seq"] for entry in alice.of("message.created")] == [told["seq"]]
+    if action != "create":
+        await alice.ok("kick", room=room, user="bob")
+        await alice.ok("send", room=room, text="without him")
+        assert len(bob.of("message.created")) == 1
+
+
+async def test_members_of_a_room_that_is_made_again_while_its_end_is_told_hear_it(at, alice, monkeypatch):
+    """Whichever is told first: its end, or its new beginning, of which another process knows."""
+    await alice.ok("create", kind="public", room="general", members=["bob", "carol"])
+    bob, carol = await at.tab("bob"), await at.tab("carol")
+    real = at.chat.fanout.unfollow
+
+    async def late(user, room, after=None):
+        monkeypatch.setattr(at.chat.fanout, "unfollow", real)
+        await alice.ok("create", kind="private", room="general", members=["bob"])
+        await real(user, room, after)
+
+    monkeypatch.setattr(at.chat.fanout, "unfollow", late)
+    await at.chat.delete_room("general")
+    await alice.ok("send", room="general", text="among us")
+    assert [len(tab.of("message.created")) for tab in (alice, bob, carol)] == [1, 1, 0]
+    assert [tab.of("room")[-1]["joined"] for tab in (alice, bob, carol)] == [True, True, False]

@@ -358,13 +358,13 @@ async def test_rubbish_counts_against_the_limit_like_anything_else():
 async def test_a_new_name_does_not_undo_a_ban(at, monkeypatch):
     """However a ban and a handshake with a new name fall together, the ban holds, and the name is kept."""
     await at.tab("mallory", name="One")
-    real = at.chat.store.put_user
+    real = at.chat.store.change_user
 
-    async def slowly(user):
+    async def slowly(user, **changes):
         await settle()
-        await real(user)
+        return await real(user, **changes)
 
-    monkeypatch.setattr(at.chat.store, "put_user", slowly)
+    monkeypatch.setattr(at.chat.store, "change_user", slowly)
     for names in ("Two", "Three"):
         handshakes = [at.handshake(at.token("mallory", name=name)) for name in (names, f"{names} again")]
         await asyncio.gather(handshakes[0], at.chat.ban("mallory", at.clock.now_ms() // 1000 + 60), handshakes[1])
@@ -561,10 +561,10 @@ async def test_what_comes_and_goes_leaves_nothing_behind():
         board, fanout = at.chat.presence, at.chat.fanout
         for kept in (board._arrived, board._leaving, board._away, board._typing_at, board._crowded, board._listed):
             assert not kept
-        for kept in (fanout._sessions, fanout._connections, fanout._online, fanout._opened, at.chat.heads._due):
+        for kept in (fanout._sessions, fanout._connections, fanout._online, fanout._opened, fanout._looked_after):
             assert not kept
         assert not at.chat._connections._full_at and len(at.chat._users._full_at) <= 1_001
-        assert not at.chat._user_locks and repr(fanout._streams) == "<Streams of 0 rooms>"
+        assert not at.chat.heads._noted and repr(fanout._streams) == "<Streams of 0 rooms>"
 
 
 async def test_an_entry_that_nobody_handed_out_is_delivered_within_six_seconds(at, alice, monkeypatch):
@@ -596,6 +596,29 @@ async def test_an_entry_that_nobody_handed_out_is_delivered_within_six_seconds(a
     assert bob.of("message.created") == alice.of("message.created")
 
 
+async def test_an_entry_that_took_long_to_store_is_looked_after_as_well(at, alice, monkeypatch):
+    """Its room's head may have been announced before it was there."""
+    bob = await at.tab("bob")
+    await bob.ok("join", room="general")
+    await at.tick(20)
+    append, publish = at.chat.store.append, at.chat.fanout.publish
+
+    async def slow(entry):
+        await at.tick(9)
+        return await append(entry)
+
+    async def failing(room, seq, frame):
+        raise Unavailable
+
+    monkeypatch.setattr(at.chat.store, "append", slow)
+    monkeypatch.setattr(at.chat.fanout, "publish", failing)
+    await alice.ok("send", room="general", text="late")
+    monkeypatch.setattr(at.chat.fanout, "publish", publish)
+    await at.tick(6)
+    await repaired(at)
+    assert [entry["text"] for entry in bob.of("message.created")] == ["late"]
+
+
 async def test_a_busy_room_is_told_its_head_every_few_seconds_and_an_idle_one_never(at, alice):
     """Once in five seconds in which something was written, with what all have had by then."""
     for _ in range(12):
@@ -623,17 +646,67 @@ async def test_heads_wait_for_the_store(at, alice, monkeypatch):
 
     monkeypatch.setattr(at.chat.fanout, "publish", failing)
     await alice.ok("send", room="general", text="lost")
-    real = at.chat.store.room
-    monkeypatch.setattr(at.chat.store, "room", failing)
+    real = at.chat.store.heads
+    monkeypatch.setattr(at.chat.store, "heads", failing)
     for _ in range(8):
         await at.clock.advance(1)
         with contextlib.suppress(Unavailable):
             await at.chat.tick()
     assert bob.of("message.created") == []
-    monkeypatch.setattr(at.chat.store, "room", real)
+    monkeypatch.setattr(at.chat.store, "heads", real)
     await at.tick(2)
     await repaired(at)
     assert [entry["text"] for entry in bob.of("message.created")] == ["lost"]
+
+
+async def test_a_look_at_the_rooms_that_is_broken_off_goes_on_with_the_next(at, alice, monkeypatch):
+    """What was due and not announced yet, because time ran out or one room was refused, is announced later."""
+    rooms = [(await alice.ok("create", kind="public"))["room"] for _ in range(40)]
+    await at.tick(20)
+    for room in rooms:
+        await alice.ok("send", room=room, text="x")
+    real, announced = at.chat.fanout.announce, []
+
+    async def announce(room, head, frame):
+        if room == rooms[0] and len(announced) < 40:
+            raise Unavailable
+        if len(announced) == 7:
+            announced.append("stuck")
+            await asyncio.Event().wait()
+        announced.append(room)
+        await real(room, head, frame)
+
+    monkeypatch.setattr(at.chat.fanout, "announce", announce)
+    await at.clock.advance(6)
+    with contextlib.suppress(TimeoutError, Unavailable):
+        async with asyncio.timeout(0.05):
+            await at.chat.tick()
+    for _ in range(3):
+        await at.clock.advance(1)
+        with contextlib.suppress(Unavailable):
+            await at.chat.tick()
+    assert sorted(set(announced) - {"stuck"}) == sorted(rooms)
+
+
+async def test_a_connection_that_cannot_be_closed_keeps_no_other_from_it(at, alice, monkeypatch):
+    """Nor does it keep heads from being announced; that it failed is told."""
+    tabs = [await at.tab(f"user{n}", ttl_s=30) for n in range(5)]
+    real = at.chat.fanout.close
+
+    async def close(connection, code, reason):
+        if connection == tabs[0].connection:
+            raise Unavailable
+        await real(connection, code, reason)
+
+    monkeypatch.setattr(at.chat.fanout, "close", close)
+    await at.clock.advance(25)
+    await alice.ok("send", room="general", text="x")
+    alice.raw.clear()
+    await at.clock.advance(6)
+    with pytest.raises(Unavailable):
+        await at.chat.tick()
+    assert set(at.sink.closed) == {tab.connection for tab in tabs[1:]}
+    assert alice.of("head")
 
 
 async def test_what_retention_removes_during_a_sync_is_a_reset(at, alice, monkeypatch):

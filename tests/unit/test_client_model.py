@@ -17,7 +17,9 @@ from nodejs import NODE
 from vectors import Runner
 
 JS = Path(__file__).resolve().parents[2] / "clients" / "js"
-ROOMS = ("red", "blue")
+ROOMS = ("red", "blue", "green")
+COMING = "green"
+"""The room that one comes into and leaves by others' hands."""
 OPTIONS = {"maxHeld": 3, "maxNamed": 1, "answerMs": 5_000, "heartbeatMs": 7_000, "sendDeadlineMs": 10**9}
 SYNC_BUDGET = 3
 PAGE = 4
@@ -32,6 +34,8 @@ class World:
         delivered: what the application got, by room, since its room began anew.
         acknowledged: the calls of sends that the client was told of.
         asked: frames that the server has not answered yet.
+        thought: answers that are made and have not come yet, as where functions answer.
+        members: the rooms one is in, as the server knows.
 
     """
 
@@ -46,6 +50,8 @@ class World:
         self.acknowledged: set[int] = set()
         self.asked: list[dict[str, Any]] = []
         self.late: list[dict[str, Any]] = []
+        self.thought: list[dict[str, Any]] = []
+        self.members = set(ROOMS) - {COMING}
         self.live = False
         self.feed({"on": "start"})
         self.answer()  # the first sync: what comes before it is for the cuts
@@ -87,6 +93,7 @@ class World:
         self.live = False
         self.asked.clear()
         self.late.clear()
+        self.thought.clear()
 
     def tell(self, frame: dict[str, Any]) -> None:
         """The client gets this frame."""
@@ -120,7 +127,7 @@ class World:
 
     def publish(self, entry: dict[str, Any], fate: str) -> None:
         """Let the live stream do with an entry what fate has chosen."""
-        if not self.live or fate == "lost":
+        if not self.live or fate == "lost" or entry["room"] not in self.members:
             return
         if fate == "late":
             self.late.append(entry)
@@ -131,20 +138,38 @@ class World:
 
     def answer(self, which: int = 0) -> None:
         """Answer one of the questions."""
-        if not self.asked:
-            return
+        if self.asked:
+            self.tell(self.think(which))
+
+    def think(self, which: int) -> dict[str, Any]:
+        """The answer to one of the questions, as it is now."""
         ask = self.asked.pop(which % len(self.asked))
-        reply = getattr(self, f"on_{ask['action']}")(ask)
-        self.tell({"type": "ok", "ref": ask["ref"], **reply})
+        return {"type": "ok", "ref": ask["ref"], **getattr(self, f"on_{ask['action']}")(ask)}
+
+    def come(self) -> None:
+        """Somebody takes the user into a room, or out of it."""
+        if COMING in self.members:
+            self.members.remove(COMING)
+            self.delivered[COMING].clear()
+            signal = {"type": "room", "room": COMING, "joined": False}
+        else:
+            self.members.add(COMING)
+            signal = {"type": "room", "room": COMING, "joined": True, "state": self.state(COMING)}
+        if self.live:
+            self.tell(signal)
+
+    def state(self, room: str) -> dict[str, Any]:
+        known = {"room": room, "kind": "public", "name": "", "role": "member"}
+        return {**known, "head": len(self.logs[room]), "read": 0, "unread": 0}
 
     def on_sync(self, ask: dict[str, Any]) -> dict[str, Any]:
         self.live = True
         entries: list[dict[str, Any]] = []
         more, reset, states = [], [], []
         for room, log in self.logs.items():
-            states.append(
-                {"room": room, "kind": "public", "name": "", "role": "member", "head": len(log), "read": 0, "unread": 0}
-            )
+            if room not in self.members:
+                continue
+            states.append(self.state(room))
             last = ask["rooms"].get(room)
             if last is None:
                 continue
@@ -162,6 +187,8 @@ class World:
     def on_history(self, ask: dict[str, Any]) -> dict[str, Any]:
         room = ask["room"]
         log = self.logs[room]
+        if room not in self.members:
+            return {"type": "error", "code": "not_found", "message": "There is no such room.", "retry": False}
         kept = [entry for entry in log if entry["seq"] >= self.first[room]]
         following = [entry for entry in kept if entry["seq"] > ask.get("after", 0)]
         entries = following[:PAGE] if "after" in ask else kept[-PAGE:]
@@ -188,6 +215,22 @@ class World:
                 late, self.late = self.late, []
                 for entry in reversed(late):
                     self.tell(entry)
+            case ("think", which) if self.asked:
+                self.thought.append(self.think(which))
+            case ("tell", which) if self.thought:
+                self.tell(self.thought.pop(which % len(self.thought)))
+            case ("die",) if any(ask["action"] == "history" for ask in self.asked):
+                self.asked.remove(next(ask for ask in self.asked if ask["action"] == "history"))
+            case ("come",):
+                self.come()
+            case ("overtake", fate):  # the answer to a sync, by what happens after it was made
+                for step in (("cut",), ("wait", 20_000), ("think", 0), ("come",), ("say", COMING, fate), ("tell", 0)):
+                    self.happen(step)
+            case ("end", code, is_told):
+                self.tell({"type": "notice", "code": "closing", "message": "bye", "close": code})
+                if is_told and self.live:
+                    self.hang_up()
+                    self.feed({"on": "closed", "code": 1000})
             case ("lose in the gateway",) if self.asked:
                 self.asked.pop(0)
                 self.tell({"message": "Internal server error", "connectionId": "c", "requestId": "r"})
@@ -203,14 +246,21 @@ class World:
         """From now on all goes well, until nothing is left to be done."""
         for _ in range(60):
             self.step({"advance": 1_000})
-            while self.asked:
+            while self.asked or self.thought:
+                self.happen(("tell", 0))
                 self.answer()
-            for room, log in self.logs.items():
+            for room in self.members:
+                log = self.logs[room]
                 if self.live:
                     self.tell({"type": "head", "room": room, "head": len(log)})
             position = self.runner.session.logs.position
-            done = all(position(room) == len(log) for room, log in self.logs.items())  # type: ignore[arg-type]
-            if done and not self.asked and len(self.acknowledged) == self.calls:
+            done = all(position(room) == len(self.logs[room]) for room in self.members)  # type: ignore[arg-type]
+            if (
+                done
+                and set(self.runner.session.rooms) == self.members
+                and not self.asked
+                and len(self.acknowledged) == self.calls
+            ):
                 return
         raise AssertionError(f"it does not heal: {self.runner.session.phase}, {self.asked}, {self.delivered}")
 
@@ -219,8 +269,10 @@ room = st.sampled_from(ROOMS)
 happening = st.one_of(
     st.tuples(st.just("say"), room, st.sampled_from(["on time", "on time", "lost", "late", "twice"])),
     st.tuples(st.just("send"), room),
-    st.tuples(st.just("answer"), st.integers(0, 3)),
-    st.tuples(st.sampled_from(["come late", "lose in the gateway", "cut"])),
+    st.tuples(st.sampled_from(["answer", "answer", "think", "tell"]), st.integers(0, 3)),
+    st.tuples(st.sampled_from(["come late", "lose in the gateway", "cut", "come", "come", "die"])),
+    st.tuples(st.just("end"), st.sampled_from([4401, 4408]), st.booleans()),
+    st.tuples(st.just("overtake"), st.sampled_from(["on time", "lost", "late"])),
     st.tuples(st.just("forget"), room, st.integers(1, 3)),
     st.tuples(st.just("wait"), st.sampled_from([100, 1_000, 6_000])),
 )
@@ -237,6 +289,8 @@ def test_every_entry_comes_once_and_in_order_whatever_happens(happenings: list[A
     for name, log in world.logs.items():
         ids = [entry["client_id"] for entry in log if "client_id" in entry]
         assert len(ids) == len(set(ids)), "stored twice"
+        if name not in world.members:
+            continue
         assert (world.runner.room(name) or {})["head"] == len(log)
         if world.delivered[name]:
             assert world.delivered[name][-1] == len(log)
@@ -251,14 +305,33 @@ def traces(count: int) -> list[dict[str, Any]]:
         chance = random.Random(seed)
         world = World([chance.random() for _ in range(7)])
         for _ in range(80):
-            kind = chance.choice(["say", "say", "say", "send", "answer", "answer", "answer", "other", "forget", "wait"])
+            kinds = (
+                "say",
+                "say",
+                "say",
+                "send",
+                "answer",
+                "answer",
+                "think",
+                "tell",
+                "other",
+                "forget",
+                "wait",
+                "end",
+                "overtake",
+            )
+            kind = chance.choice(kinds)
             room = chance.choice(ROOMS)
             world.happen(
                 {
                     "say": ("say", room, chance.choice(["on time", "on time", "lost", "late", "twice"])),
                     "send": ("send", room),
                     "answer": ("answer", chance.randrange(4)),
-                    "other": (chance.choice(["come late", "lose in the gateway", "cut"]),),
+                    "think": ("think", chance.randrange(4)),
+                    "tell": ("tell", chance.randrange(4)),
+                    "overtake": ("overtake", chance.choice(["on time", "lost", "late"])),
+                    "end": ("end", chance.choice([4401, 4408]), chance.random() < 0.5),
+                    "other": (chance.choice(["come late", "lose in the gateway", "cut", "come", "die"]),),
                     "forget": ("forget", room, chance.randrange(1, 3)),
                     "wait": ("wait", chance.choice([100, 1_000, 6_000])),
                 }[kind]

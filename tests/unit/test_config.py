@@ -22,11 +22,13 @@ from hubbub.config import (
     is_list,
     kind_of,
     load,
+    masked,
     placeholder_of,
     read_keys,
     read_management_keys,
 )
 
+CLUSTER = {"store": "postgresql://db/chat", "fanout": "nats://n1"}
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
 
 
@@ -132,7 +134,18 @@ def test_space_around_a_value_is_nothing_except_in_a_secret():
 
 def test_variables_of_clients_are_no_settings():
     """A shell that has a token for a client can start a server too."""
-    assert load({}, {"HUBBUB_TOKEN": "x", "HUBBUB_URL": "ws://127.0.0.1:8000/ws"}) == Settings()
+    assert (
+        load(
+            {},
+            {
+                "HUBBUB_TOKEN": "x",
+                "HUBBUB_CALLBACK_URL": "x",
+                "HUBBUB_URL_Api": "x",
+                "HUBBUB_URL": "ws://127.0.0.1:8000/ws",
+            },
+        )
+        == Settings()
+    )
 
 
 # What is wrong is named
@@ -244,8 +257,18 @@ def test_a_file_that_cannot_be_read_is_named(folder: Path):
         ({"path": "ws"}, "path: expected a path that begins with /"),
         ({"path": "/ws?x"}, "path: expected a path that begins with /"),
         ({"path": "/w s"}, "path: expected a path that begins with /"),
-        ({"fanout": "nats://x"}, "fanout: expected local, got 'nats://x'"),
-        ({"store": "postgresql://x"}, "store: expected sqlite:///PATH or sqlite://:memory:, got 'postgresql://x'"),
+        ({"fanout": "redis://x"}, "fanout: expected local, nats://HOST,HOST or tls://HOST,HOST, got 'redis://x'"),
+        ({"fanout": "nats://"}, "fanout: expected local, nats://HOST"),
+        ({"store": "mysql://x"}, "dynamodb://TABLE or postgresql://HOST/DATABASE, got 'mysql://x'"),
+        ({"fanout": "nats://x"}, "store: expected one that nodes share beside a fan-out that nodes share, such as p"),
+        ({"fanout": "tls://x", "store": "sqlite:///x.db"}, "got sqlite:///x.db"),
+        ({"workers": 2}, "workers: expected 1 with this store and fan-out: one process holds an SQLite file"),
+        ({"workers": 2, "store": "postgresql://x/y"}, "HUBBUB_FANOUT   nats://HOST"),
+        ({"workers": 2, "handler": "http://x"}, "workers: expected 1 beside handler, got 2"),
+        ({"workers": 0}, "workers: expected a whole number from 1 to 256"),
+        ({**CLUSTER, "workers": 2, "admin_port": 0}, "admin_port: expected 2 ports from it on, one for each worker"),
+        ({**CLUSTER, "workers": 2, "admin_port": 65_535}, "without the port 8000; got 65535"),
+        ({**CLUSTER, "workers": 2, "admin_port": 7_999}, "without the port 8000; got 7999"),
         ({"store": "sqlite://hubbub.db"}, "store: expected sqlite:///PATH"),
         ({"store": "sqlite:///"}, "store: expected sqlite:///PATH"),
         ({"admin_host": "127.0.0.1"}, "admin_port: expected a port beside admin_host, got none"),
@@ -273,6 +296,12 @@ def test_a_file_that_cannot_be_read_is_named(folder: Path):
 def test_what_is_impossible_although_of_the_right_kind_is_named(flags: dict[str, Any], words: str):
     """Also settings that only contradict each other."""
     assert words in refusal(flags)
+
+
+def test_workers_need_a_store_and_a_fan_out_that_nodes_share():
+    """With these there may be several, with admin ports or without."""
+    for more in ({}, {"admin_port": 8001}, {"admin_port": 7_998}, {"store": "dynamodb://table"}):
+        assert load({**CLUSTER, "workers": 2, **more}, {}).workers == 2
 
 
 def test_what_looks_odd_and_is_possible_is_accepted():
@@ -312,6 +341,33 @@ def test_a_secret_is_never_shown(folder: Path):
     with pytest.raises(SettingsError) as refused:
         read_keys(Settings(secret_file="secret.txt"))
     assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://chat:4815162342@db1,db2/chat?ssl=require", "postgresql://chat:…@db1,db2/chat?ssl=require"),
+        ("postgresql://chat:48/15@16:2342@db/chat", "postgresql://chat:…@db/chat"),
+        ("postgresql://db/chat?user=chat&password=4815162342&x=1", "postgresql://db/chat?user=chat&password=…&x=1"),
+        ("postgresql://chat@db/chat", "postgresql://chat@db/chat"),
+        ("nats://chat:4815162342@n1,n2:4222", "nats://chat:…@n1,n2:4222"),
+        ("nats://chat:4815162342@n1,nats://chat:2342@n2", "nats://chat:…@n2"),
+        ("tls://4815162342@n1", "tls://…@n1"),
+        ("nats://n1,n2", "nats://n1,n2"),
+        ("sqlite:////var/lib/a@b:c.db", "sqlite:////var/lib/a@b:c.db"),
+    ],
+)
+def test_a_password_in_a_url_is_never_shown(url: str, shown: str):
+    """Nor a token; neither in messages nor when settings are printed. Everything else is."""
+    assert masked(url) == shown
+    is_fanout = url.startswith(("nats:", "tls:"))
+    given = {**CLUSTER, "fanout" if is_fanout else "store": url}
+    if url.startswith("sqlite:"):
+        del given["fanout"]
+    assert repr(shown) in repr(load(given, {}))
+    assert "2342" not in repr(load(given, {}))
+    assert "2342" not in refusal({"fanout" if is_fanout else "store": f"x{url}"})
+    assert "2342" not in refusal({"fanout" if is_fanout else "store": f"{url}\0"})
 
 
 # Keys

@@ -42,6 +42,30 @@ def test_a_forked_process_gets_different_ones():
     assert len(set(ran.stdout.split())) == 2 * 255
 
 
+SNAPSHOT = """
+from snapshot_restore_py import get_after_restore
+from hubbub import entropy
+from hubbub.lambdas import home
+home.current()
+entropy.random_bytes(16)
+snapshot = list(entropy._blocks)
+for _ in range(2):
+    entropy._blocks[:] = snapshot
+    for hook, args, kwargs in get_after_restore():
+        hook(*args, **kwargs)
+    print(*[entropy.random_bytes(16).hex() for _ in range(255)])
+"""
+
+
+def test_environments_restored_from_one_snapshot_get_different_ones():
+    """Lambda's SnapStart makes many environments of what one has fetched while it started."""
+    environment = {"AWS_REGION": "eu-west-1", "PATH": ""}
+    ran = subprocess.run(
+        [sys.executable, "-c", SNAPSHOT], capture_output=True, text=True, check=True, timeout=30, env=environment
+    )
+    assert len(set(ran.stdout.split())) == 2 * 255
+
+
 def test_ulids_of_one_moment_differ_after_their_time():
     """Ten characters are the time, sixteen are random."""
     ids = {new_ulid(1_700_000_000_000) for _ in range(1_000)}

@@ -142,8 +142,8 @@ def test_a_schedule_of_eventbridge_is_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("event", "kind", "meaning"),
     [
-        ("http: GET /rooms", "http", "only WebSocket APIs"),
-        ("httpApi: '*'", "httpApi", "only WebSocket APIs"),
+        ("http: GET /rooms", "http", "not served by a REST API"),
+        ("httpApi: {path: /a, method: get, authorizer: x}", "httpApi", "its authorizer is not asked"),
         ("s3: {bucket: '${ssm:/never/asked}'}", "s3", "nothing calls the function"),
         ("alexaSkill", "alexaSkill", "nothing calls the function"),
         ("stream: arn:aws:kinesis:us-east-1:123456789012:stream/x", "stream", "no Kinesis"),
@@ -161,6 +161,36 @@ def test_http_apis_are_there_to_be_referred_to(tmp_path: Path) -> None:
     assert service.template["Resources"]["ApiGatewayRestApi"]["Type"] == "AWS::ApiGateway::RestApi"
     service = with_event(tmp_path, "httpApi: GET /rooms")
     assert properties(service, "HttpApi")["ProtocolType"] == "HTTP"
+    assert service.template["Outputs"]["HttpApiId"]["Value"] == {"Ref": "HttpApi"}
+
+
+@pytest.mark.parametrize(
+    ("event", "logical_id", "key"),
+    [
+        ("httpApi: '*'", "HttpApiRouteDefault", "$default"),
+        ("httpApi: {path: '*'}", "HttpApiRouteDefault", "$default"),
+        ("httpApi: get /my-rooms/{room_id}", "HttpApiRouteGetMyDashroomsRoomidVar", "GET /my-rooms/{room_id}"),
+        ("httpApi: {method: '*', path: '/v1/{proxy+}'}", "HttpApiRouteAnyV1ProxyVar", "ANY /v1/{proxy+}"),
+    ],
+)
+def test_http_api_events_are_routes(tmp_path: Path, event: str, logical_id: str, key: str) -> None:
+    """An event is a route of the one HTTP API, by the ids and with the integration that the framework makes."""
+    service = with_event(tmp_path, event)
+    route = properties(service, logical_id)
+    assert route["RouteKey"] == key
+    assert route["Target"] == {"Fn::Join": ["/", ["integrations", {"Ref": "HttpApiIntegrationMyDashfn"}]]}
+    integration = properties(service, "HttpApiIntegrationMyDashfn")
+    assert (integration["PayloadFormatVersion"], integration["TimeoutInMillis"]) == ("2.0", 30_000)
+
+
+@pytest.mark.parametrize("event", ["httpApi: /rooms", "httpApi: FLY /rooms", "httpApi: {path: /a}", "httpApi: {}"])
+def test_http_api_events_that_are_no_routes_are_refused(tmp_path: Path, event: str) -> None:
+    """A method that is none, or a path without one, is an error that says what is expected; nothing is nothing."""
+    if event == "httpApi: {}":
+        assert "HttpApi" not in with_event(tmp_path, event).template["Resources"]
+        return
+    with pytest.raises(TemplateError, match=r"expected \*, or a method and a path"):
+        with_event(tmp_path, event)
 
 
 def test_buckets_of_events_are_there_to_be_referred_to(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ OTHER = "arn:aws:lambda:us-east-1:123456789012:function:other"
             ["route.request.querystring.token"],
         ),
         ("{name: guard, identitySource: [a, b]}", "guard", OWN, ["a", "b"]),
+        ("{name: guard, identitySource: []}", "guard", OWN, []),
         (OTHER, "other", OTHER, ["route.request.header.Auth"]),
         (f"{{arn: '{OTHER}', identitySource: [a]}}", "other", OTHER, ["a"]),
         (

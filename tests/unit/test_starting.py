@@ -190,3 +190,11 @@ def test_a_host_without_an_address_is_named(host: str):
     """Also if it cannot be a host's name at all; nothing at all is not everything."""
     with pytest.raises(CannotStart, match=f"There is no address for the host {host!r}"):
         bind(host, 0)
+
+
+def test_workers_without_what_they_share_are_refused_with_what_to_set():
+    """Status 2, before anything is opened or bound."""
+    run = CliRunner().invoke(app, ["serve", "--dev", "--workers", "4"])
+    assert run.exit_code == 2
+    for word in ("hubbub: workers: expected 1", "HUBBUB_STORE", "HUBBUB_FANOUT", "docs/how-to/workers.md"):
+        assert word in run.stderr

@@ -70,7 +70,7 @@ def publish(streams: Streams, log: Log, *seqs: int) -> None:
         streams.publish("r", seq, frame(seq))
 
 
-def listen(streams: Streams, connection: str, after: int) -> list[bytes]:
+def listen(streams: Streams, connection: str, after: int) -> list[bytes] | None:
     with streams.listening(connection, ["r"]) as listening:
         return listening.start("r", after)
 
@@ -186,7 +186,7 @@ async def test_who_left_gets_nothing_more(streams, sink, log):
 
 async def test_a_connection_that_is_gone_cannot_join(streams, sink, log):
     """Starting for a connection that closed meanwhile leaves nothing behind."""
-    assert listen(streams, "nobody", 0) == []
+    assert listen(streams, "nobody", 0) is None
     assert streams.listeners("r") == 0
     assert repr(streams) == "<Streams of 0 rooms>"
 
@@ -577,3 +577,38 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+
+
+async def test_what_somebody_has_seen_of_a_log_is_looked_for(sink, log, clock):
+    """Without a word to the listeners but what was missing, and without a second look."""
+    streams = Streams(sink, log.read, clock)
+    frames = sink.open("a")
+    streams.join("room", "a", 0)
+    log.length = 2
+    assert not streams.expect("elsewhere", 2)
+    assert streams.expect("room", 2)
+    assert streams.has_passed("room", 0) is False
+    await clock.advance(1)
+    assert numbers(frames) == [1, 2]
+    assert streams.has_passed("room", 1) and not streams.has_passed("room", 2)
+    assert not streams.expect("room", 2)
+    assert streams.announce("room", 3) is False
+    assert streams.announce("room", 2) is False
+    await streams.aclose()
+
+
+async def test_rooms_begin_and_end_with_those_who_care_for_them(sink, log, clock):
+    """Each is told once, whether somebody listens or is about to."""
+    told: list[str] = []
+    streams = Streams(
+        sink, log.read, clock, begun=lambda room: told.append(f"+{room}"), ended=lambda room: told.append(f"-{room}")
+    )
+    sink.open("a")
+    with streams.listening("a", ["r", "s"]) as listening:
+        assert told == ["+r", "+s"]
+        listening.start("r", 0)
+    assert told == ["+r", "+s", "-s"]
+    streams.join("r", "a", 0)
+    streams.leave("r", "a")
+    streams.join("r", "gone", 0)
+    assert told == ["+r", "+s", "-s", "-r", "+r", "-r"]

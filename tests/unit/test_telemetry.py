@@ -163,7 +163,8 @@ def kept_logging() -> Iterator[None]:
     handlers, level = root.handlers, root.level
     yield
     logging.captureWarnings(False)
-    root.handlers, root.level = handlers, level
+    root.handlers = handlers
+    root.setLevel(level)
     for name in names:
         logging.getLogger(name).setLevel(levels[name])
 

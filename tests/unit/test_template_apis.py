@@ -192,12 +192,12 @@ def test_an_api_without_a_stage_is_named(tmp_path: Path) -> None:
     assert "no AWS::ApiGatewayV2::Stage" in meaning_of(stack_of(tmp_path, text), "Api")
 
 
-def test_an_http_api_is_named_and_its_parts_are_not(tmp_path: Path) -> None:
-    """An HTTP API is one line; its routes and stages are ignored with it."""
+def test_an_http_api_is_none_of_the_websocket_apis(tmp_path: Path) -> None:
+    """It is found among the HTTP APIs, and what it has that they have not is named."""
     text = (BASE + route("$default")).replace("WEBSOCKET", "HTTP")
     stack = stack_of(tmp_path, text)
-    assert (stack.apis, [one.logical_id for one in stack.unsupported]) == ((), ["Api"])
-    assert set(stack.ignored) == {"Stage", "Mock", "R"}
+    assert (stack.apis, [api.logical_id for api in stack.http_apis]) == ((), ["Api"])
+    assert "integration of type MOCK is not made" in meaning_of(stack, "Mock")
 
 
 def test_keys_open_only_what_their_plan_is_for(tmp_path: Path) -> None:

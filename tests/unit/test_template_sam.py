@@ -185,7 +185,7 @@ Resources:
 
 
 def test_http_events_are_named_and_the_rest_runs(tmp_path: Path) -> None:
-    """Functions behind REST and HTTP APIs are there; the APIs are named once each and their parts not at all."""
+    """Functions behind a REST API are there; it is named once and its parts not at all. An HTTP API runs."""
     text = (
         SAM
         + """\
@@ -203,11 +203,11 @@ Resources:
     )
     stack = stack_of(tmp_path, text)
     assert [function.logical_id for function in stack.functions] == ["F"]
-    assert {one.logical_id: one.type for one in stack.unsupported} == {
-        "ServerlessRestApi": "AWS::ApiGateway::RestApi",
-        "ServerlessHttpApi": "AWS::ApiGatewayV2::Api",
-    }
-    assert all("only WebSocket APIs" in one.meaning for one in stack.unsupported)
+    (rest,) = stack.unsupported
+    assert (rest.logical_id, rest.type) == ("ServerlessRestApi", "AWS::ApiGateway::RestApi")
+    (http,) = stack.http_apis
+    assert [route.key for route in http.routes] == ["GET /b"]
+    assert [stage.name for stage in http.stages] == ["$default"]
 
 
 def test_definitions_beside_the_template_do_not_stop_it(tmp_path: Path) -> None:

@@ -17,20 +17,25 @@ READY_TIMEOUT_S = 3.0
 
 
 class Health(msgspec.Struct, omit_defaults=True):
-    """`status` is `ok` or `unavailable`; `reason` says why not."""
+    """`status` is `ok`, `degraded` or `unavailable`; `reason` says why it is not `ok`."""
 
     status: str
     reason: str | None = None
 
 
 def health_routes(
-    *, needs: Callable[[], Awaitable[None]], draining: Callable[[], bool], timeout_s: float = READY_TIMEOUT_S
+    *,
+    needs: Callable[[], Awaitable[None]],
+    draining: Callable[[], bool],
+    lacks: Callable[[], str | None] = lambda: None,
+    timeout_s: float = READY_TIMEOUT_S,
 ) -> list[BaseRoute]:
     """`/healthz` and `/readyz`.
 
     Args:
         needs: returns if all that the node needs can work; raises a HubbubError that says what cannot.
         draining: whether the node is on its way out.
+        lacks: what is away that the node can do without for a while, in words; it is ready all the same, and says so.
         timeout_s: how long `needs` may take.
 
     """
@@ -39,7 +44,7 @@ def health_routes(
         return _answer(None)
 
     async def readyz(request: Request) -> Response:
-        return _answer("draining" if draining() else await _missing(needs, timeout_s))
+        return _answer("draining" if draining() else await _missing(needs, timeout_s), lacks())
 
     return [Route("/healthz", healthz), Route("/readyz", readyz)]
 
@@ -55,8 +60,11 @@ async def _missing(needs: Callable[[], Awaitable[None]], timeout_s: float) -> st
     return None
 
 
-def _answer(reason: str | None) -> Response:
-    health = Health("ok" if reason is None else "unavailable", reason)
+def _answer(reason: str | None, lacks: str | None = None) -> Response:
+    if reason is not None:
+        health = Health("unavailable", reason)
+    else:
+        health = Health("ok" if lacks is None else "degraded", lacks)
     return Response(
         msgspec.json.encode(health),
         status_code=200 if reason is None else Unavailable.status,

@@ -166,12 +166,12 @@ async def delete_room(chat: Chat, ask: OneRoom) -> None:
 
 async def put_member(chat: Chat, ask: PutMember) -> Member:
     """Make a user a member, or change his role; doing it twice is doing it once."""
-    await existing(chat, ask.room)
+    room = await existing(chat, ask.room)
     known = await chat.store.member(ask.room, ask.user)
-    if known is None:
-        await chat.perform("invite", Invite(room=ask.room, user=ask.user, role=ask.role), SERVER)
-    elif known.role is not ask.role:
+    if known is not None and known.role is not ask.role:
         await chat.perform("role", SetRole(room=ask.room, user=ask.user, role=ask.role), SERVER)
+    elif known is None or room.kind is not RoomKind.DIRECT:  # also a member, of whom a first try could not tell
+        await chat.perform("invite", Invite(room=ask.room, user=ask.user, role=ask.role), SERVER)
     return await _member(chat, ask.room, ask.user)
 
 

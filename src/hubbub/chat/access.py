@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from hubbub.chat.caller import Caller
+from hubbub.clock import Clock
 from hubbub.errors import Forbidden, NotAMember, NotFound
 from hubbub.model import Permission, Role, Room, RoomId, RoomKind, may
-from hubbub.ports import Clock, Store
+from hubbub.ports import Store
 
 
 class Access:
@@ -15,20 +16,18 @@ class Access:
         self._store = store
         self._clock = clock
 
-    async def role(self, by: Caller, room: RoomId) -> Role | None:
-        """The caller's role: the higher of his membership's and his token's; the customer's backend is an owner."""
+    async def role(self, by: Caller, room: RoomId, *, recent: bool = False) -> Role | None:
+        """The caller's role: the higher of his membership's and his token's; the customer's backend is an owner.
+
+        With `recent`, his membership's of a moment ago (`Store.member`): for what is asked at every message.
+        """
         if by.is_server:
             return Role.OWNER
-        member = await self._store.member(room, by.user)
-        granted = by.principal.rooms.get(room)
-        if member is None:
-            return granted
-        if granted is None or granted.rank < member.role.rank:
-            return member.role
-        return granted
+        member = await self._store.member(room, by.user, recent=recent)
+        return higher(member.role if member else None, by.principal.rooms.get(room))
 
-    async def require(self, by: Caller, room: RoomId, permission: Permission) -> Role:
-        """The caller's role, if it allows `permission`.
+    async def require(self, by: Caller, room: RoomId, permission: Permission, *, recent: bool = False) -> Role:
+        """The caller's role, if it allows `permission`; `recent` as with `role`.
 
         Anybody may read a public room. A private or direct room does not exist for those who are not in it: whether two
         people have talked is nobody else's business.
@@ -39,7 +38,7 @@ class Access:
             Forbidden: his role does not allow it.
 
         """
-        role = await self.role(by, room)
+        role = await self.role(by, room, recent=recent)
         if role is None:
             if (await self.existing(room)).kind is not RoomKind.PUBLIC:
                 raise missing(room)
@@ -76,6 +75,13 @@ class Access:
         return await self._store.create_room(
             room, RoomKind.PRIVATE, name=room, by=by.user, at=self._clock.now_ms(), members=[], exist_ok=True
         )
+
+
+def higher(one: Role | None, other: Role | None) -> Role | None:
+    """The one that allows more; None is no role."""
+    if one is None or other is None:
+        return one or other
+    return one if one.rank >= other.rank else other
 
 
 def missing(room: RoomId) -> NotFound:

@@ -10,8 +10,8 @@ import asyncio
 import logging
 from collections import Counter
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
-from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -34,13 +34,16 @@ from hubbub.chat.heads import HeadBoard
 from hubbub.chat.presence import PresenceBoard
 from hubbub.chat.registry import BUILT_IN, Registry
 from hubbub.chat.throttle import Throttle
+from hubbub.clock import Clock
 from hubbub.errors import (
     BadRequest,
     Forbidden,
     HubbubError,
     Internal,
     NotFound,
+    RateLimited,
     TokenExpired,
+    TooLarge,
     Unauthorized,
     Unavailable,
     UnknownAction,
@@ -61,7 +64,8 @@ from hubbub.model import (
     new_ulid,
     type_of,
 )
-from hubbub.ports import Clock, Directory, Fanout, Store, TokenVerifier
+from hubbub.parallel import FEW_AT_ONCE, every
+from hubbub.ports import Directory, Fanout, Store, TokenVerifier
 from hubbub.protocol import (
     CLOSE_REMOVED,
     CLOSE_TOKEN_EXPIRED,
@@ -81,14 +85,29 @@ from hubbub.protocol import (
 
 logger = logging.getLogger("hubbub.chat")
 
-TOKEN_NOTICE_S = 60
-"""How long before its token runs out a connection is told."""
+SEQ_DIGITS = 16
+"""How much longer than before an entry's frame may become when it gets its seq."""
 
 MAX_HOOKS = 10_000
 """How many hooks after entries may be under way; further ones are left out, and counted as failed."""
 
 MAX_HOOK_DEPTH = 10
 """How long a chain of hooks may be in which each writes the entry that the next one hears of."""
+
+TURNS = 5
+"""How often who comes and goes again and again is looked after by one of those who made him."""
+
+BEGINNING_TO_LISTEN = frozenset({"sync", "subscribe", "join", "create"})
+"""Actions before which the store is asked afresh whether the caller is welcome.
+
+A ban closes the connections that there are, and misses one that is just coming in. What was true a moment ago is enough
+for one message, but not for all that he would hear from then on.
+"""
+
+PING_WAITS_S = 2.0
+"""How long a `ping` waits for the store. It asks whether anybody is there, and somebody is: a client without an answer
+leaves a connection that would work again with the store, and all clients of all nodes would come back at once.
+"""
 
 _depth: ContextVar[int] = ContextVar("hubbub hook depth", default=0)
 _answering: ContextVar[RequestContext | None] = ContextVar("hubbub event", default=None)
@@ -106,6 +125,12 @@ class ChatLimits(msgspec.Struct, frozen=True, kw_only=True):
         crowd: above how many listeners typing and presence are merged.
         max_reply_bytes: about how many bytes of entries one reply carries; the rest is asked for again.
         sync_entries: how many missed entries one `sync` returns at most.
+        max_entry_bytes: how long an entry's frame may be; None where the gateway's limit on messages is enough.
+        crowded_every_s, typing_every_s: how often a crowd is told how many are online, and that somebody types; None
+            for never.
+        token_notice_s: how long before its token runs out a connection is told, at least.
+        heartbeat_ms: after how long a silence clients are to ask whether the connection stands, where it costs much
+            that they ask more often; None for as they like.
 
     """
 
@@ -118,6 +143,11 @@ class ChatLimits(msgspec.Struct, frozen=True, kw_only=True):
     crowd: int = 200
     max_reply_bytes: int = 256 * 1024
     sync_entries: int = 1_000
+    max_entry_bytes: int | None = None
+    crowded_every_s: float | None = 5.0
+    typing_every_s: float | None = 2.0
+    token_notice_s: int = 60
+    heartbeat_ms: int | None = None
 
 
 class ChatStats:
@@ -166,7 +196,6 @@ class Chat(Registry):
         self.actions.update(BUILT_IN.actions)
         self.stats = ChatStats()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._user_locks: WeakValueDictionary[UserId, asyncio.Lock] = WeakValueDictionary()
 
     def __getattr__(self, name: str) -> Any:
         if name in Chat.__annotations__:
@@ -197,8 +226,10 @@ class Chat(Registry):
             clock=clock,
             grace_s=self.limits.presence_grace_s,
             crowd=self.limits.crowd,
+            crowded_every_s=self.limits.crowded_every_s,
+            typing_every_s=self.limits.typing_every_s,
         )
-        self.heads = HeadBoard(store=store, fanout=fanout, clock=clock)
+        self.heads = HeadBoard(store=store, fanout=fanout, directory=directory, clock=clock)
         self._connections = Throttle(self.limits.rate, self.limits.burst)
         self._users = Throttle(self.limits.user_rate, self.limits.user_burst)
 
@@ -217,27 +248,68 @@ class Chat(Registry):
                 logger.warning("background work was not possible just now: %s", error)
 
     async def tick(self) -> None:
-        """One second's background work."""
-        await self.presence.flush()
-        ending, ended = await self.directory.lapsing(self.clock.now_ms() // 1_000, TOKEN_NOTICE_S)
-        for connection in ended:
-            await self.fanout.close(connection, CLOSE_TOKEN_EXPIRED, "token expired")
-        words = "Your token expires soon: send `auth` with a newer one."
-        for connection in ending:
-            principal = await self.directory.principal(connection)
-            if principal is not None:
-                left_ms = max(0, principal.expires_at * 1_000 - self.clock.now_ms())
-                await self.fanout.send(connection, encode(Notice(code="token_expires", message=words, in_ms=left_ms)))
-        await self.heads.flush()
+        """One second's background work; where a part of it fails the others are done all the same.
+
+        Raises:
+            Unavailable: a part was not possible just now, for instance.
+
+        """
+        parts = (self.presence.flush, self._see_to_tokens, self.heads.flush)
+        failed: Exception | None = None
+        for part in parts:
+            try:
+                await part()
+            except Exception as failure:  # whatever it is, it is raised in the end
+                failed = failed or failure
+        if failed is not None:
+            raise failed
+
+    async def _see_to_tokens(self) -> None:
+        """Close the connections whose tokens have run out, and warn those whose tokens soon will."""
+        ending, ended = await self.directory.lapsing(self.clock.now_ms() // 1_000, self.limits.token_notice_s)
+
+        async def see_to(told: tuple[ConnectionId, bool]) -> None:
+            connection, has_ended = told
+            if has_ended:
+                await self.fanout.close(connection, CLOSE_TOKEN_EXPIRED, "token expired")
+            else:
+                await self._warn(connection)
+
+        lapsing = [*((each, True) for each in ended), *((each, False) for each in ending)]
+        await every(see_to, lapsing, at_once=FEW_AT_ONCE)
+
+    async def _warn(self, connection: ConnectionId) -> None:
+        principal = await self.directory.principal(connection)
+        if principal is not None:
+            words = "Your token expires soon: send `auth` with a newer one."
+            left_ms = max(0, principal.expires_at * 1_000 - self.clock.now_ms())
+            await self.fanout.send(connection, encode(Notice(code="token_expires", message=words, in_ms=left_ms)))
 
     async def aclose(self, within_s: float = 10.0) -> None:
         """Wait for the hooks that are under way, and cancel those that take longer than `within_s` seconds."""
-        deadline = asyncio.get_running_loop().time() + within_s
-        while self._tasks and (left_s := deadline - asyncio.get_running_loop().time()) > 0:
-            await asyncio.wait(self._tasks, timeout=left_s)
+        await self._finish_hooks(within_s)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def settle(self, within_s: float = 10.0) -> None:
+        """Finish what an event has set off within `within_s` seconds: tell who came and went, and wait for hooks.
+
+        For a process that may be halted after every event, and in which `run` therefore does not; hooks that take
+        longer go on when it does, and presence that takes longer is not told.
+        """
+        deadline = asyncio.get_running_loop().time() + within_s
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self.presence.flush()
+        except (HubbubError, TimeoutError) as error:
+            logger.warning("cannot tell of presence just now: %s", str(error) or "it takes too long", extra=_ids())
+        await self._finish_hooks(deadline - asyncio.get_running_loop().time())
+
+    async def _finish_hooks(self, within_s: float) -> None:
+        deadline = asyncio.get_running_loop().time() + within_s
+        while self._tasks and (left_s := deadline - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(self._tasks, timeout=left_s)
 
     # Events
 
@@ -286,7 +358,7 @@ class Chat(Registry):
                 envelope = decode_envelope(body)
                 ref, name = envelope.ref, envelope.action
             finally:  # rubbish counts like anything else
-                caller = await self._caller(context)
+                caller = await self._caller(context, name)
                 now = self.clock.monotonic()
                 self._connections.take(context.connection_id, now)
                 self._users.take(caller.user, now)
@@ -305,7 +377,9 @@ class Chat(Registry):
 
     def _refused(self, error: HubbubError, ref: str | None, context: RequestContext, name: str) -> Response:
         self.stats.errors[error.code] += 1
-        logger.info("%s refused: %s", self._shown(name), error.code, extra=_ids())
+        # Who sends too fast must not fill the log as fast; the counter has him.
+        level = logging.DEBUG if isinstance(error, RateLimited) else logging.INFO
+        logger.log(level, "%s refused: %s", self._shown(name), error.code, extra=_ids())
         reply = error_reply(error, ref, context.request_id if isinstance(error, Internal) else None)
         return Response(body=encode(reply))
 
@@ -326,12 +400,12 @@ class Chat(Registry):
             return Response(headers={"Sec-WebSocket-Protocol": SUBPROTOCOL})
         return Response()
 
-    async def _caller(self, context: RequestContext) -> Caller:
+    async def _caller(self, context: RequestContext, action: str) -> Caller:
         connection = ConnectionId(context.connection_id)
         principal = await self.directory.principal(connection) or _from_authorizer(context)
         if principal.expires_at <= self.clock.now_ms() // 1_000:
             raise TokenExpired
-        known = await self.store.user(principal.user)
+        known = await self._known(principal.user, action)
         try:
             self._require_welcome(principal, known)
         except HubbubError as error:  # its closing went amiss: it was just coming in
@@ -339,6 +413,15 @@ class Chat(Registry):
             await self.fanout.close(connection, code, error.message)
             raise
         return Caller(principal, connection, context.request_id)
+
+    async def _known(self, user: UserId, action: str) -> User | None:
+        if action != "ping":
+            return await self.store.user(user, recent=action not in BEGINNING_TO_LISTEN)
+        try:
+            async with asyncio.timeout(PING_WAITS_S):
+                return await self.store.user(user, recent=True)
+        except (TimeoutError, Unavailable):
+            return None
 
     async def admit(self, principal: Principal) -> None:
         """Let the principal in, and remember his name and avatar if they are new.
@@ -354,7 +437,7 @@ class Chat(Registry):
         before = (known.name, known.avatar) if known else (None, None)
         if before != (principal.name, principal.avatar) and not principal.is_server:
             try:
-                known = await self._change_user(principal.user, name=principal.name, avatar=principal.avatar)
+                known = await self.store.change_user(principal.user, name=principal.name, avatar=principal.avatar)
             except Unavailable as error:  # the name can wait, the user need not
                 logger.warning("cannot remember the name of a user: %s", error, extra=_ids())
             else:
@@ -370,16 +453,6 @@ class Chat(Registry):
             raise Forbidden("You are banned.")
         if principal.issued_at <= known.revoked_before and known.revoked_before:
             raise Unauthorized("This token has been revoked; get a new one.")
-
-    async def _change_user(self, user: UserId, **changes: Any) -> User:  # Any: values of the fields of `User`
-        """Change some of what is remembered of a user; one change at a time, or one would undo the other."""
-        lock = self._user_locks.setdefault(user, asyncio.Lock())
-        async with lock:
-            known = await self.store.user(user) or User(user)
-            changed = msgspec.structs.replace(known, **changes)
-            if changed != known:
-                await self.store.put_user(changed)
-        return changed
 
     # Actions
 
@@ -424,14 +497,21 @@ class Chat(Registry):
 
         Raises:
             NotFound, Conflict, Unavailable: see `hubbub.ports.Store.append`.
+            TooLarge: its frame would be longer than the limit on entries.
 
         """
         entry.at = self.clock.now_ms()
         entry.id = new_ulid(entry.at)
-        self.heads.writing(entry.room)
+        self._require_fitting(entry)
+        began = self.clock.monotonic()
+        await self.heads.writing(entry.room)
         stored = await self.store.append(entry)
         if stored.seq == 0:
             return stored
+        try:
+            await self.heads.written(stored.room, began)
+        except HubbubError as error:  # it matters only if what comes next fails as well
+            logger.warning("room %s is not looked after just now: %s", stored.room, error, extra=_ids())
         try:
             await self.fanout.publish(stored.room, stored.seq, encode(stored))
         except HubbubError as error:  # it is stored, and will be missed
@@ -442,6 +522,14 @@ class Chat(Registry):
             for hook in self.listeners.get(kind, ()):
                 self._spawn(hook, stored)
         return stored
+
+    def _require_fitting(self, entry: Entry) -> None:
+        most = self.limits.max_entry_bytes
+        if most is None:
+            return
+        size = len(encode(entry)) + SEQ_DIGITS
+        if size > most:
+            raise TooLarge(f"An entry has at most {most} bytes, this one {size}.")
 
     async def signal(self, room: RoomId, signal: Signal, *, exclude: ConnectionId | None = None) -> None:
         """Tell the room's listeners something that is not stored and may be lost."""
@@ -492,18 +580,38 @@ class Chat(Registry):
         return await self.store.room(room) or known
 
     async def delete_room(self, room: RoomId) -> None:
-        """Remove a room with its log; its members are told.
+        """Remove a room with its log; its members, and all who listen to it, are told.
+
+        Asked again after it could not tell everybody, it tells those who still listen that there is no such room.
 
         Raises:
             NotFound: no such room.
+            Unavailable: that could not be done, or not everybody could be told; who has the room is asked before, so
+                nothing is done where nobody could be told.
 
         """
-        members = await self._members(room)
-        if not await self.store.delete_room(room):
+        users = dict.fromkeys([*await self._members(room), *await self._listeners(room)])
+        existed = await self.store.delete_room(room)
+        try:
+            if existed:  # who has begun to listen meanwhile must not hear a room that is made under this id later
+                users |= dict.fromkeys(await self._listeners(room))
+        finally:
+            for user in users if existed else ():
+                await self.leave_live(user, room)
+        if not existed:
+            await self._silence(room)
             raise NotFound(f"There is no room {room!r}.")
-        listeners = [principal.user for _, principal in await self.directory.audience(room)]
-        for user in dict.fromkeys([*members, *listeners]):
-            await self.leave_live(user, room)
+        if await self.store.room(room) is not None:  # its new members may have been told before the old ones were
+            await every(partial(self.agree, room=room, hears=False), list(users), at_once=FEW_AT_ONCE)
+
+    async def _listeners(self, room: RoomId) -> list[UserId]:
+        return [principal.user for _, principal in await self.directory.audience(room)]
+
+    async def _silence(self, room: RoomId) -> None:
+        """Let those hear the room no more who listen to it and may not."""
+        for connection, principal in await self.directory.audience(room):
+            if not await self.access.may_listen(Caller(principal, connection), room):
+                await self.expel(connection, room)
 
     async def _shut_out(self, room: RoomId) -> None:
         """Let nobody listen to a room on who is not in it: it was public until now."""
@@ -523,20 +631,20 @@ class Chat(Registry):
 
     async def ban(self, user: UserId, until_s: int) -> None:
         """Refuse the user until `until_s`, epoch seconds; his tokens issued until now stay void after it."""
-        await self._change_user(user, banned_until=until_s, revoked_before=self.clock.now_ms() // 1_000)
+        await self.store.change_user(user, banned_until=until_s, revoked_before=self.clock.now_ms() // 1_000)
         await self.fanout.disconnect(user, CLOSE_REMOVED, "banned")
 
     async def unban(self, user: UserId) -> None:
         """Let the user in again, with a token issued after the ban began."""
         if await self.store.user(user) is not None:
-            await self._change_user(user, banned_until=0)
+            await self.store.change_user(user, banned_until=0)
 
     async def revoke(self, user: UserId) -> None:
         """Void the user's tokens issued until now and close his connections.
 
         Tokens tell seconds, so one issued later in this same second is void as well.
         """
-        await self._change_user(user, revoked_before=self.clock.now_ms() // 1_000)
+        await self.store.change_user(user, revoked_before=self.clock.now_ms() // 1_000)
         await self.fanout.disconnect(user, CLOSE_TOKEN_EXPIRED, "token revoked")
 
     async def disconnect(self, user: UserId, reason: str = "disconnected by the server") -> None:
@@ -555,10 +663,31 @@ class Chat(Registry):
         await self.fanout.unlisten(connection, room)
         await self.fanout.send(connection, encode(RoomSignal(room=room, joined=False)))
 
-    async def leave_live(self, user: UserId, room: RoomId) -> None:
-        """Let the user's connections hear the room no more, and tell them so."""
-        await self.fanout.unfollow(user, room)
+    async def leave_live(self, user: UserId, room: RoomId, after: int | None = None) -> None:
+        """Let the user's connections hear the room no more, and tell them so.
+
+        `after` is where the log ended when he was no member: who is let in later hears it, whoever is told of it first.
+        """
+        await self.fanout.unfollow(user, room, after)
         await self.fanout.tell(user, encode(RoomSignal(room=room, joined=False)))
+
+    async def agree(self, user: UserId, room: RoomId, *, hears: bool) -> None:
+        """Let the user hear the room if the store says so in the end; `hears` is what the fan-out was told last.
+
+        Two processes that wrote his coming and his going may have told the fan-out in the other order. Each of them
+        looks afterwards, so the later one sees what came of both.
+        """
+        for _ in range(TURNS):
+            member = await self.store.member(room, user)
+            if hears == (member is not None):
+                return
+            now = await self.store.room(room)
+            member = await self.store.member(room, user)  # not before the head was read, for which this holds
+            hears = member is not None
+            if member is None or now is None:
+                await self.leave_live(user, room, None if now is None else now.head)
+            else:
+                await self.enter_live(user, RoomState(room, now.kind, now.name, member.role, now.head, now.head, 0))
 
 
 _principals = msgspec.json.Decoder(Principal)

@@ -55,7 +55,7 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 @action("send")
 async def send(chat: Chat, by: Caller, ask: Send) -> Sent:
     """Store a message and hand it to the room's listeners."""
-    await chat.access.require(by, ask.room, Permission.SEND)
+    await chat.access.require(by, ask.room, Permission.SEND, recent=True)
     _check_words(chat, ask)
     message = MessageCreated(
         room=ask.room,
@@ -74,7 +74,7 @@ async def send(chat: Chat, by: Caller, ask: Send) -> Sent:
 @action("edit")
 async def edit(chat: Chat, by: Caller, ask: Edit) -> Appended:
     """Give one's own message other words."""
-    await chat.access.require(by, ask.room, Permission.SEND)
+    await chat.access.require(by, ask.room, Permission.SEND, recent=True)
     _check_words(chat, ask)
     message = await _message(chat, ask.room, ask.target)
     if message.by != by.user and not by.is_server:
@@ -88,7 +88,7 @@ async def edit(chat: Chat, by: Caller, ask: Edit) -> Appended:
 @action("delete")
 async def delete(chat: Chat, by: Caller, ask: Delete) -> Appended:
     """Remove a message's words; deleting a deleted message succeeds and changes nothing."""
-    role = await chat.access.require(by, ask.room, Permission.READ)
+    role = await chat.access.require(by, ask.room, Permission.READ, recent=True)
     message = await _message(chat, ask.room, ask.target)
     if message.by != by.user and not may(role, Permission.MODERATE):
         raise Forbidden("Only its author or a moderator may delete a message.")
@@ -103,7 +103,7 @@ async def delete(chat: Chat, by: Caller, ask: Delete) -> Appended:
 @action("react")
 async def react(chat: Chat, by: Caller, ask: React) -> Appended:
     """Add a reaction; twice the same is once."""
-    await chat.access.require(by, ask.room, Permission.REACT)
+    await chat.access.require(by, ask.room, Permission.REACT, recent=True)
     entry = ReactionAdded(room=ask.room, by=by.user, name=by.name, target=ask.target, reaction=ask.reaction)
     return _appended(await chat.write(entry))
 
@@ -111,7 +111,7 @@ async def react(chat: Chat, by: Caller, ask: React) -> Appended:
 @action("unreact")
 async def unreact(chat: Chat, by: Caller, ask: Unreact) -> Appended:
     """Take a reaction back; one that is not there is taken back already."""
-    await chat.access.require(by, ask.room, Permission.REACT)
+    await chat.access.require(by, ask.room, Permission.REACT, recent=True)
     entry = ReactionRemoved(room=ask.room, by=by.user, name=by.name, target=ask.target, reaction=ask.reaction)
     return _appended(await chat.write(entry))
 
@@ -119,7 +119,7 @@ async def unreact(chat: Chat, by: Caller, ask: Unreact) -> Appended:
 @action("history")
 async def history(chat: Chat, by: Caller, ask: History) -> HistoryPage:
     """A page of the room's log, as much of it as one reply may carry."""
-    await chat.access.require(by, ask.room, Permission.READ)
+    await chat.access.require(by, ask.room, Permission.READ, recent=True)
     if sum(edge is not None for edge in (ask.before, ask.after, ask.around)) > 1:
         raise BadRequest("Expected one of `before`, `after` and `around`, got several.")
     page = await chat.store.page(
@@ -148,13 +148,13 @@ async def history(chat: Chat, by: Caller, ask: History) -> HistoryPage:
 @action("read")
 async def read(chat: Chat, by: Caller, ask: Read) -> Done:
     """Move the user's read mark; his other connections and, if it is not crowded, the room are told."""
-    await chat.access.require(by, ask.room, Permission.READ)
-    if await chat.access.role(by, ask.room) is None:
+    await chat.access.require(by, ask.room, Permission.READ, recent=True)
+    if await chat.access.role(by, ask.room, recent=True) is None:
         return Done()  # a passer-by in a public room: a hundred thousand of them must leave no rows behind
     mark = await chat.store.mark_read(ask.room, by.user, ask.seq)
     if mark <= ask.seq:  # else it was further already; a seq beyond the head marks what there is
         signal = ReadSignal(room=ask.room, user=by.user, seq=mark)
-        if chat.directory.listeners(ask.room) <= chat.limits.crowd:
+        if await chat.directory.listeners(ask.room) <= chat.limits.crowd:
             await chat.signal(ask.room, signal, exclude=by.connection)
         else:
             await chat.fanout.tell(by.user, encode(signal), exclude=by.connection)
@@ -164,7 +164,7 @@ async def read(chat: Chat, by: Caller, ask: Read) -> Done:
 @action("typing")
 async def typing(chat: Chat, by: Caller, ask: Typing) -> Done:
     """Tell the room that the user is typing, or stopped."""
-    await chat.access.require(by, ask.room, Permission.SEND)
+    await chat.access.require(by, ask.room, Permission.SEND, recent=True)
     await chat.presence.type(ask.room, TypingSignal(room=ask.room, by=by.user, name=by.name, on=ask.on), by.connection)
     return Done()
 
@@ -172,7 +172,7 @@ async def typing(chat: Chat, by: Caller, ask: Typing) -> Done:
 @action("presence")
 async def presence(chat: Chat, by: Caller, ask: Presence) -> Online:
     """Who is online in the room."""
-    await chat.access.require(by, ask.room, Permission.READ)
+    await chat.access.require(by, ask.room, Permission.READ, recent=True)
     users, count = await chat.presence.online(ask.room)
     return Online(room=ask.room, online=users, count=count)
 

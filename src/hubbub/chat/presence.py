@@ -2,15 +2,18 @@
 
 In a room of up to `crowd` listeners each coming and going is told. In a larger one only the number of users online is
 told, at most every `crowded_every_s` and only when it changed. Typing there is told at most every `typing_every_s`,
-and who is online is looked up at most every `listed_for_s`, however many ask.
+and who is online is looked up at most every `listed_for_s`, however many ask. A process that is one of many, none of
+which knows what the others told, has None for these and tells a crowd nothing.
 """
 
 from __future__ import annotations
 
 import heapq
 
+from hubbub.clock import Clock
 from hubbub.model import RoomId, UserId
-from hubbub.ports import Clock, Directory, Fanout
+from hubbub.parallel import FEW_AT_ONCE, every
+from hubbub.ports import Directory, Fanout
 from hubbub.protocol import PresenceSignal, TypingSignal, encode
 
 LISTED = 200
@@ -24,25 +27,36 @@ class PresenceBoard:
         fanout, directory, clock: the ports of the same name.
         grace_s: how long a user may be away before he is told to be offline.
         crowd: above how many listeners a room is crowded.
+        crowded_every_s, typing_every_s: how often a crowd is told of numbers and of typing; None for never.
 
     """
 
-    crowded_every_s = 5.0
-    typing_every_s = 2.0
     listed_for_s = 1.0
 
-    def __init__(self, *, fanout: Fanout, directory: Directory, clock: Clock, grace_s: float, crowd: int) -> None:
+    def __init__(
+        self,
+        *,
+        fanout: Fanout,
+        directory: Directory,
+        clock: Clock,
+        grace_s: float,
+        crowd: int,
+        crowded_every_s: float | None = 5.0,
+        typing_every_s: float | None = 2.0,
+    ) -> None:
         self._fanout = fanout
         self._directory = directory
         self._clock = clock
         self._grace_s = grace_s
         self._crowd = crowd
+        self._crowded_every_s = crowded_every_s
+        self._typing_every_s = typing_every_s
         self._arrived: dict[tuple[RoomId, UserId], None] = {}  # told at the next flush, in order of arrival
         self._leaving: dict[tuple[RoomId, UserId], float] = {}  # told when this monotonic time has passed; in its order
         self._away: dict[RoomId, dict[UserId, None]] = {}  # who is leaving, by room
         self._crowded: dict[RoomId, None] = {}  # crowded rooms whose number may have changed
         self._told: dict[RoomId, tuple[float, int]] = {}  # when a crowded room was last told, and which number
-        self._typing_at: dict[RoomId, float] = {}  # when typing was last told in a crowded room
+        self._typing_at: dict[RoomId, float] = {}  # when typing may be told again in a crowded room
         self._listed: dict[
             RoomId, tuple[float, list[UserId], int]
         ] = {}  # who is online in crowded rooms, and as of when
@@ -77,7 +91,7 @@ class PresenceBoard:
         users, count = await self._directory.online(room, LISTED)
         if away := self._away.get(room):
             users, count = heapq.nsmallest(LISTED, {*users, *away}), count + len(away)
-        if self._directory.listeners(room) > self._crowd:
+        if await self._directory.listeners(room) > self._crowd:
             self._listed[room] = (now, users, count)
         return users, count
 
@@ -87,43 +101,45 @@ class PresenceBoard:
 
     async def type(self, room: RoomId, signal: TypingSignal, exclude: str | None) -> None:
         """Tell the room of somebody's typing, unless it is crowded and was told just now."""
-        if self._directory.listeners(room) > self._crowd:
+        if await self._directory.listeners(room) > self._crowd:
             now = self._clock.monotonic()
-            if now - self._typing_at.get(room, -self.typing_every_s) < self.typing_every_s:
+            if self._typing_every_s is None or now < self._typing_at.get(room, now):
                 return
-            self._typing_at[room] = now
+            self._typing_at[room] = now + self._typing_every_s
         await self._fanout.signal(room, encode(signal), exclude=exclude)  # type: ignore[arg-type]  # a ConnectionId
 
     async def flush(self) -> None:
         """Tell what is due; to be called about once a second."""
         now = self._clock.monotonic()
         arrived, self._arrived = self._arrived, {}
-        for room, user in arrived:
-            await self._tell(room, user, online=True)
         due = [key for key, at in self._leaving.items() if at <= now]
-        for room, user in due:
-            if self._strike_off(room, user):
-                await self._tell(room, user, online=False)
-        await self._tell_crowded(now)
-        self._typing_at = {room: at for room, at in self._typing_at.items() if now - at < self.typing_every_s}
+        left = [key for key in due if self._strike_off(*key)]
+        # Somebody may come into hundreds of rooms at once, and where no process waits, his answer waits for this.
+        told = [*((key, True) for key in arrived), *((key, False) for key in left)]
+        await every(self._tell, told, at_once=FEW_AT_ONCE)
+        if self._crowded_every_s is not None:
+            await self._tell_crowded(now, self._crowded_every_s)
+        self._typing_at = {room: at for room, at in self._typing_at.items() if now < at}
         self._listed = {room: last for room, last in self._listed.items() if now - last[0] < self.listed_for_s}
 
-    async def _tell(self, room: RoomId, user: UserId, *, online: bool) -> None:
-        if self._directory.listeners(room) > self._crowd:
-            self._crowded[room] = None
+    async def _tell(self, what: tuple[tuple[RoomId, UserId], bool]) -> None:
+        (room, user), online = what
+        if await self._directory.listeners(room) > self._crowd:
+            if self._crowded_every_s is not None:
+                self._crowded[room] = None
             return
         count = await self._count(room)
-        await self._fanout.signal(room, encode(PresenceSignal(room=room, user=user, online=online, count=count)))
+        await self._fanout.signal_here(room, encode(PresenceSignal(room=room, user=user, online=online, count=count)))
 
-    async def _tell_crowded(self, now: float) -> None:
+    async def _tell_crowded(self, now: float, every_s: float) -> None:
         for room in list(self._crowded):
-            told_at, told = self._told.get(room, (-self.crowded_every_s, -1))
-            if now - told_at < self.crowded_every_s:
+            told_at, told = self._told.get(room, (-every_s, -1))
+            if now - told_at < every_s:
                 continue
             del self._crowded[room]
             count = await self._count(room)
             if count != told:
                 self._told[room] = (now, count)
-                await self._fanout.signal(room, encode(PresenceSignal(room=room, count=count)))
+                await self._fanout.signal_here(room, encode(PresenceSignal(room=room, count=count)))
         if len(self._told) > 1_000:
-            self._told = {room: last for room, last in self._told.items() if now - last[0] < self.crowded_every_s}
+            self._told = {room: last for room, last in self._told.items() if now - last[0] < every_s}

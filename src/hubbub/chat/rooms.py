@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from hubbub.chat.access import missing
+from hubbub.chat.caller import Caller
 from hubbub.chat.registry import action
 from hubbub.errors import BadRequest, Conflict, Forbidden, HubbubError, NotFound
 from hubbub.model import (
@@ -42,7 +43,6 @@ from hubbub.protocol import (
 )
 
 if TYPE_CHECKING:
-    from hubbub.chat.caller import Caller
     from hubbub.chat.core import Chat
 
 logger = logging.getLogger("hubbub.chat")
@@ -80,6 +80,8 @@ async def create(chat: Chat, by: Caller, ask: Create) -> Joined:
     )
     if not existed and room.created_at == at:  # else the other member was quicker
         await _welcome(chat, room, roles)
+    elif room.head < room.first + 3:  # nobody has said anything in it: perhaps nobody was told of it
+        await asyncio.gather(*(_hear_again(chat, room, user) for user in roles))
     return _joined(room, room.head, roles.get(by.user))
 
 
@@ -92,6 +94,7 @@ async def join(chat: Chat, by: Caller, ask: Join) -> Joined:
     room = await chat.access.existing(ask.room)
     member = await chat.store.member(ask.room, by.user)
     if member is not None:
+        await _hear_again(chat, room, by.user)
         return _joined(room, room.head, member.role)
     if room.kind is not RoomKind.PUBLIC and granted is None:
         raise missing(ask.room)
@@ -103,7 +106,10 @@ async def join(chat: Chat, by: Caller, ask: Join) -> Joined:
 async def leave(chat: Chat, by: Caller, ask: Leave) -> Joined | Done:
     """Stop being a member; leaving a room one is not in succeeds."""
     room = await chat.store.room(ask.room)
-    if room is None or await chat.store.member(ask.room, by.user) is None:
+    if room is None:
+        return Done()
+    if await chat.store.member(ask.room, by.user) is None:
+        await _silence(chat, room, by.user)
         return Done()
     _not_direct(room)
     head = await _remove(chat, by, ask.room, by.user)
@@ -120,6 +126,8 @@ async def invite(chat: Chat, by: Caller, ask: Invite) -> Done:
         raise Forbidden(f"The role {role.value!r} may not make somebody {ask.role.value!r}.")
     if await chat.store.member(ask.room, ask.user) is None:
         await _add(chat, by, room, ask.user, ask.role)
+    else:
+        await _hear_again(chat, room, ask.user)
     return Done()
 
 
@@ -127,9 +135,11 @@ async def invite(chat: Chat, by: Caller, ask: Invite) -> Done:
 async def kick(chat: Chat, by: Caller, ask: Kick) -> Done:
     """End the membership of somebody of a lower rank; owners may end anybody's."""
     role = await chat.access.require(by, ask.room, Permission.MODERATE)
-    _not_direct(await chat.access.existing(ask.room))
+    room = await chat.access.existing(ask.room)
+    _not_direct(room)
     member = await chat.store.member(ask.room, ask.user)
     if member is None:
+        await _silence(chat, room, ask.user)
         return Done()
     if member.role.rank >= role.rank and not may(role, Permission.MANAGE):
         raise Forbidden(f"The role {role.value!r} may not remove somebody who is {member.role.value!r}.")
@@ -153,7 +163,7 @@ async def role(chat: Chat, by: Caller, ask: SetRole) -> Done:
 @action("members")
 async def members(chat: Chat, by: Caller, ask: Members) -> MemberPage:
     """A page of the room's members."""
-    await chat.access.require(by, ask.room, Permission.READ)
+    await chat.access.require(by, ask.room, Permission.READ, recent=True)
     found, count, has_more = await chat.store.members(ask.room, after=ask.after or "", limit=ask.limit)
     return MemberPage(room=ask.room, members=found, count=count, has_more=has_more)
 
@@ -172,6 +182,7 @@ async def _add(chat: Chat, by: Caller, room: Room, user: UserId, role: Role) -> 
     entry = await chat.write(MemberJoined(room=room.id, by=by.user, name=by.name, user=user, role=role, user_name=name))
     now = await chat.store.room(room.id) or room
     await _welcome(chat, now, {user: role})
+    await chat.agree(user, room.id, hears=True)
     return _joined(now, max(now.head, entry.seq), role)
 
 
@@ -185,11 +196,33 @@ async def _welcome(chat: Chat, room: Room, roles: Mapping[UserId, Role]) -> None
         logger.warning("cannot mark as read what was in room %s before its new members: %s", room.id, error)
 
 
+async def _hear_again(chat: Chat, room: Room, user: UserId) -> None:
+    """Let a member hear the room from `room.head` on, who may have become one in a first try whose answer was lost.
+
+    Whoever hears it already notices nothing.
+    """
+    await chat.fanout.follow(user, room.id, room.head)
+    await chat.agree(user, room.id, hears=True)
+
+
 async def _remove(chat: Chat, by: Caller, room: RoomId, user: UserId) -> int:
     """Write the end of the membership, then let nobody hear on who has none: in this order nobody slips in between."""
     entry = await chat.write(MemberLeft(room=room, by=by.user, name=by.name, user=user))
-    await chat.leave_live(user, room)
+    await chat.leave_live(user, room, entry.seq or None)
+    await chat.agree(user, room, hears=False)
     return entry.seq
+
+
+async def _silence(chat: Chat, room: Room, user: UserId) -> None:
+    """Let those of the user's connections hear the room no more that listen to it and may not.
+
+    He may have ceased to be a member in a first try, of which the fan-out could not be told.
+    """
+    if room.kind is RoomKind.PUBLIC:
+        return
+    for connection, principal in await chat.directory.audience(room.id):
+        if principal.user == user and not await chat.access.may_listen(Caller(principal, connection), room.id):
+            await chat.expel(connection, room.id)
 
 
 def _not_direct(room: Room) -> None:

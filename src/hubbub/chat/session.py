@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hubbub.chat.access import missing
+from hubbub.chat.access import higher, missing
 from hubbub.chat.caller import Caller
 from hubbub.chat.paging import fitting
 from hubbub.chat.registry import action
 from hubbub.errors import BadRequest, Forbidden, NotFound
-from hubbub.model import AnyEntry, ConnectionId, Permission, RoomId, RoomKind, RoomState
+from hubbub.model import AnyEntry, ConnectionId, Permission, Role, RoomId, RoomKind, RoomState
 from hubbub.protocol import (
     Auth,
     Done,
@@ -30,7 +30,6 @@ from hubbub.protocol import (
 
 if TYPE_CHECKING:
     from hubbub.chat.core import Chat
-    from hubbub.ports import Listening
 
 PAGE = 200
 
@@ -43,13 +42,14 @@ async def sync(chat: Chat, by: Caller, ask: Sync) -> Synced:
     while True:
         # Listen first, read after: what is written in between is then kept and joins the reply, and who is taken out
         # of a room in between does not listen. A room that he has come into meanwhile gets another round.
-        with await chat.fanout.listen(connection, sorted(rooms)) as listening:
+        async with await chat.fanout.listen(connection, sorted(rooms)) as listening:
             states = await _rooms(chat, await _renewed(chat, by), ask)
             added = {state.room for state in states} - rooms
             if not added:
                 parts, budget = await _read(chat, ask, states)
-                added = listening.followed - rooms
+                added = await listening.followed() - rooms
             if not added:
+                started = await listening.start({part.state.room: part.head for part in parts})
                 synced = Synced(
                     epoch=chat.store.epoch,
                     user=by.user,
@@ -58,16 +58,18 @@ async def sync(chat: Chat, by: Caller, ask: Sync) -> Synced:
                     entries=[],
                     more=[],
                     reset=[],
+                    heartbeat_ms=chat.limits.heartbeat_ms,
                 )
                 for part in parts:  # nothing is awaited any more: the reply and the joining are one step
-                    _start(listening, part, budget, synced)
+                    if part.state.room in started:
+                        _tell(part, started[part.state.room], budget, synced)
                 return synced
             rooms |= added
 
 
 async def _renewed(chat: Chat, by: Caller) -> Caller:
     """The caller as he is now: a newer token may have come since he asked."""
-    principal = None if by.connection is None else await chat.directory.principal(by.connection)
+    principal = None if by.connection is None else await chat.directory.principal(by.connection, fresh=True)
     return by if principal is None else msgspec.structs.replace(by, principal=principal)
 
 
@@ -82,11 +84,11 @@ async def _rooms(chat: Chat, by: Caller, ask: Sync) -> list[RoomState]:
         states = await chat.store.rooms_of(by.user, also=[*granted, *named])
     mine: list[RoomState] = []
     for state in states:
-        role = await chat.access.role(by, state.room)
+        role = Role.OWNER if by.is_server else higher(state.role, granted.get(state.room))
+        if role is Role.READER and state.kind is not RoomKind.PUBLIC and state.room not in granted:
+            role = await chat.access.role(by, state.room)  # who is no member has this role too, as the store tells it
         if role is not None:
             mine.append(msgspec.structs.replace(state, role=role))
-        elif state.kind is RoomKind.PUBLIC:
-            mine.append(state)
     return mine
 
 
@@ -125,6 +127,11 @@ class _Part:
         """What the client has means nothing any more."""
         self.last, self.entries, self.is_reset = None, [], True
 
+    @property
+    def head(self) -> int:
+        """Where the room's log ended when it was read."""
+        return max(self.state.head, self.last or 0)
+
 
 async def _read(chat: Chat, ask: Sync, states: list[RoomState]) -> tuple[list[_Part], _Budget]:
     """Read what was missed in these rooms; and what the reply may still carry."""
@@ -142,6 +149,9 @@ async def _read(chat: Chat, ask: Sync, states: list[RoomState]) -> tuple[list[_P
 async def _missed(chat: Chat, part: _Part, last: int, budget: _Budget) -> bool:
     """Read the room's entries after `last`; False when there is no such room any more."""
     state = part.state
+    if last == state.head:  # he has all there is, however far back that goes
+        part.last = last
+        return True
     room = await chat.store.room(state.room)
     if room is None:
         return False
@@ -166,13 +176,10 @@ async def _missed(chat: Chat, part: _Part, last: int, budget: _Budget) -> bool:
     return True
 
 
-def _start(listening: Listening, part: _Part, budget: _Budget, synced: Synced) -> None:
-    """Let the connection listen from where the reply ends, and say so in it."""
+def _tell(part: _Part, frames: list[bytes], budget: _Budget, synced: Synced) -> None:
+    """Say in the reply what the connection missed of a room to which it listens from there on."""
     state = part.state
-    head = max(state.head, part.last or 0)
-    frames = listening.start(state.room, head)
-    if frames is None:
-        return
+    head = part.head
     if frames:
         entries: list[AnyEntry] = [entry_decoder.decode(frame) for frame in frames]
         head = entries[-1].seq
@@ -191,13 +198,13 @@ def _start(listening: Listening, part: _Part, budget: _Budget, synced: Synced) -
 @action("subscribe")
 async def subscribe(chat: Chat, by: Caller, ask: Subscribe) -> Subscribed:
     """Let the connection listen to a public room, or to one of the user's own."""
-    with await chat.fanout.listen(_connection(by), [ask.room]) as listening:
+    async with await chat.fanout.listen(_connection(by), [ask.room]) as listening:
         await chat.access.require(await _renewed(chat, by), ask.room, Permission.READ)
         room = await chat.access.existing(ask.room)
-        frames = listening.start(ask.room, room.head)
-    if frames is None:
+        started = await listening.start({ask.room: room.head})
+    if ask.room not in started:
         raise missing(ask.room)
-    return Subscribed(room=ask.room, head=room.head + len(frames))
+    return Subscribed(room=ask.room, head=room.head + len(started[ask.room]))
 
 
 @action("unsubscribe")
@@ -215,7 +222,7 @@ async def auth(chat: Chat, by: Caller, ask: Auth) -> Renewed:
     if principal.user != by.user:
         raise Forbidden("The token belongs to another user.")
     await chat.admit(principal)
-    before = await chat.directory.principal(connection)
+    before = await chat.directory.principal(connection, fresh=True)
     if before is None:
         raise NotFound("The connection is gone.")
     if before.is_server and not principal.is_server:

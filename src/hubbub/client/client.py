@@ -550,11 +550,13 @@ class Client:
             self._session.frame(_now(), text)
             self._perform()
 
-    def closed(self, connection: Connection, code: int, reason: str, status: int | None) -> None:
+    def closed(
+        self, connection: Connection, code: int, reason: str, status: int | None, retry_after_ms: int | None
+    ) -> None:
         """A connection ended, or did not come to be."""
         if connection is self._connection:
             self._connection = None
-            self._session.closed(_now(), code, reason, status)
+            self._session.closed(_now(), code, reason, status, retry_after_ms)
             self._perform()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -31,8 +33,10 @@ class Listener(Protocol):
         """A frame came."""
         ...
 
-    def closed(self, connection: Connection, code: int, reason: str, status: int | None) -> None:
-        """It ended, or did not come to be: then with the HTTP status, if there was a response."""
+    def closed(
+        self, connection: Connection, code: int, reason: str, status: int | None, retry_after_ms: int | None
+    ) -> None:
+        """It ended, or did not come to be: then with the HTTP status and when to retry, if a response said so."""
         ...
 
 
@@ -61,7 +65,7 @@ class Connection:
 
     async def run(self) -> None:
         """Open, talk until the end, and tell the listener of each."""
-        code, reason, status = 1006, "", None
+        code, reason, status, retry_after_ms = 1006, "", None, None
         opening = asyncio.create_task(self._open())
         giving_up = asyncio.create_task(self._given_up.wait())
         try:
@@ -73,6 +77,7 @@ class Connection:
             code, reason = await self._talk(socket, giving_up)
         except InvalidStatus as error:
             status = error.response.status_code
+            retry_after_ms = _milliseconds(error.response.headers.get_all("Retry-After"))
             reason = f"the handshake was answered with HTTP {status}{_words(error.response.body)}"
         except InvalidURI as error:  # no later attempt can succeed either
             code, reason = CLOSE_BAD_CLIENT, str(error)
@@ -82,7 +87,7 @@ class Connection:
             for task in (opening, giving_up):
                 task.cancel()
             await asyncio.gather(opening, giving_up, return_exceptions=True)
-        self._listener.closed(self, code, reason, status)
+        self._listener.closed(self, code, reason, status, retry_after_ms)
 
     async def _open(self) -> ClientConnection:
         protocols = [Subprotocol(SUBPROTOCOL), Subprotocol(TOKEN_SUBPROTOCOL_PREFIX + self._token)]
@@ -124,6 +129,12 @@ class Connection:
                 await socket.send((await self._outbox.get()).decode())
         except ConnectionClosed:
             return  # the reader learns the same, and says it
+
+
+def _milliseconds(retry_after: Sequence[str]) -> int | None:
+    """What a header `Retry-After` says in seconds; None for none, and for a date, which clocks may disagree on."""
+    seconds = retry_after[0].strip() if retry_after else ""
+    return int(seconds) * 1_000 if re.fullmatch(r"[0-9]{1,9}", seconds) else None
 
 
 def _words(body: bytes | bytearray) -> str:

@@ -23,6 +23,9 @@ LAST_PAGE = 50
 AGAIN_MS = 1000
 """How long to wait before asking again for history that the server did not have yet, or could not read."""
 
+PATIENCE_MS = 20_000
+"""How long the answer to a question of the client's own may take before it is asked again: a function may have died."""
+
 
 class AskHistory(Protocol):
     """Asks the server for a page of a room's log; the answer comes to `Logs.page` or `Logs.page_failed`."""
@@ -51,6 +54,11 @@ class _Log:
         self.begun = self.last = last
         return last
 
+    def start_with_held(self) -> None:
+        """Begin with the first entry that is held, if it has not begun."""
+        if self.last is None and not self.restarting:
+            self.begin(min(self.held) - 1)
+
 
 class Logs:
     """All rooms of a session.
@@ -74,6 +82,8 @@ class Logs:
         self._max_held = max_held
         self._logs: dict[RoomId, _Log] = {}
         self._live = False  # there is a connection, and its sync has been answered
+        # What was said of rooms since a sync was asked for, None of those that one left; None while there is no such.
+        self._newer: dict[RoomId, RoomState | None] | None = None
 
     def __contains__(self, room: object) -> bool:
         return room in self._logs
@@ -96,9 +106,14 @@ class Logs:
 
     # What happens to all of them
 
+    def syncing(self) -> None:
+        """A sync is asked for: what is said of one's rooms from now on may be newer than its reply."""
+        self._newer = {}
+
     def lost(self) -> None:
         """The connection is gone: what was held is asked for again on the next."""
         self._live = False
+        self._newer = None
         for room, log in list(self._logs.items()):
             if log.repairing:
                 self._do(CancelTimer(f"repair:{room}"))
@@ -110,8 +125,11 @@ class Logs:
 
     def synced(
         self, states: Sequence[RoomState], reset: Sequence[RoomId], entries: Sequence[msgspec.Raw], *, other_data: bool
-    ) -> None:
-        """Take the reply to a sync.
+    ) -> bool:
+        """Take the reply to a sync; False when one's rooms have changed meanwhile, and it is to be asked again.
+
+        Where functions answer, the reply may come after frames that were caused later: rooms of which those tell stay
+        until the next reply, and so do their entries.
 
         Args:
             states: one's rooms.
@@ -120,16 +138,23 @@ class Logs:
             other_data: the server has another log than before, so that no seq holds.
 
         """
+        told = {state.room for state in states}
+        newer = {room: state for room, state in (self._newer or {}).items() if (state is not None) != (room in told)}
+        self._newer = None
+        unknown = [room for room, log in self._logs.items() if log.held and room not in told and not self._live]
         self._live = True
+        known = dict(self.rooms)
         self.rooms.clear()
         anew = list(reset)
-        for state in states:
-            self.rooms[state.room] = state
+        for state in (*states, *(state for state in newer.values() if state is not None)):
             if other_data and state.room not in anew and self.position(state.room) is not None:
                 anew.append(state.room)
+            self.rooms[state.room] = self._newest(state, known.get(state.room), anew=state.room in anew)
             self._resume(state, anew=state.room in anew)
-        for room in [room for room in self._logs if room not in self.rooms]:
+        for room in [room for room in self._logs if room not in self.rooms and room not in unknown]:
             self.forget(room)
+        for room in unknown:
+            self._logs[room].start_with_held()
         self._do(RoomsChanged())
         for room in anew:
             if room in self._logs:
@@ -138,11 +163,22 @@ class Logs:
             self._place(read_entry(raw))
         for room in list(self._logs):
             self._drain(room)
+        return not newer and not unknown
+
+    def _newest(self, state: RoomState, known: RoomState | None, *, anew: bool) -> RoomState:
+        """A room's state as told, but for what one has heard since it was told."""
+        last = self.position(state.room)
+        if known is None or anew or last is None or last <= state.head:
+            return state
+        read = max(state.read, known.read)
+        unread = min(known.unread, max(0, known.head - read))
+        return msgspec.structs.replace(state, head=known.head, read=read, unread=unread)
 
     def _resume(self, state: RoomState, *, anew: bool) -> None:
         log = self._log(state.room)
-        log.counted = state.head
+        log.counted = max(log.counted, state.head)
         if anew:
+            log.counted = state.head
             log.held.clear()
             log.last, log.wanted, log.restarting = None, 0, True
             log.repairing = False
@@ -154,16 +190,28 @@ class Logs:
 
     def joined(self, state: RoomState) -> None:
         """The server says what one's room is like, on joining it in whatever way."""
-        self.rooms[state.room] = state
+        self._note(state.room, state)
+        self.rooms[state.room] = self._newest(state, self.rooms.get(state.room), anew=False)
         self._do(RoomsChanged())
-        self._log(state.room).counted = state.head
+        log = self._log(state.room)
+        log.counted = max(log.counted, state.head)
         self.heard_of(state.room, state.head)
+
+    def left(self, room: RoomId) -> None:
+        """One is no longer in the room, or no longer hears it, says the server."""
+        self._note(room, None)
+        self.forget(room)
+
+    def _note(self, room: RoomId, state: RoomState | None) -> None:
+        if self._newer is not None:
+            self._newer[room] = state
 
     def entered(self, room: RoomId, kind: RoomKind, name: str, role: Role, head: int) -> None:
         """One has joined the room by one's own request."""
         known = self.rooms.get(room)
         fresh = RoomState(room, kind, name, role, head, head, 0)
         state = fresh if known is None else msgspec.structs.replace(known, kind=kind, name=name, role=role)
+        self._note(room, state)
         if state != known:
             self.rooms[room] = state
             self._do(RoomsChanged())
@@ -177,7 +225,7 @@ class Logs:
         self.heard_of(room, head)
 
     def forget(self, room: RoomId) -> None:
-        """One is no longer in the room."""
+        """Know nothing of the room any more."""
         if self._logs.pop(room, None) is not None:
             self._do(CancelTimer(f"repair:{room}"))
         if self.rooms.pop(room, None) is not None:
@@ -213,6 +261,7 @@ class Logs:
         if log is None:
             return
         log.repairing = False
+        self._do(CancelTimer(f"repair:{room}"))
         entries = [read_entry(one) for one in raw]
         last = log.last
         if last is None:
@@ -251,11 +300,11 @@ class Logs:
         log = self._logs.get(room)
         if log is None or not self._live:
             return
-        log.repairing = True
         if log.last is None:
             self._ask(room, limit=LAST_PAGE)
         else:
             self._ask(room, after=log.last, limit=PAGE)
+        self._repair_later(room, PATIENCE_MS)
 
     def _repair_later(self, room: RoomId, ms: int) -> None:
         self._logs[room].repairing = True

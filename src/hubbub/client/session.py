@@ -39,7 +39,8 @@ from hubbub.client.frames import (
     read_subscribed,
     read_sync,
 )
-from hubbub.client.logs import AGAIN_MS, Logs
+from hubbub.client.logs import AGAIN_MS, PATIENCE_MS, Logs
+from hubbub.errors import TokenExpired, Unauthorized
 from hubbub.model import RoomId, RoomState
 from hubbub.protocol import (
     CLOSE_BAD_CLIENT,
@@ -63,6 +64,12 @@ REPEATABLE = frozenset(
     )
 )
 """Actions that may be asked twice: sent and unanswered when a connection broke, they are asked again on the next."""
+
+LEAVING_MS = 5_000
+"""Within how long a server is left that is going away and does not say when."""
+
+CLOSING_MS = 3_000
+"""How long the end of a connection may take that the server has said it would end."""
 
 _STOP = {row.code for row in CLOSE_CODES if row.advice is CloseAdvice.STOP}
 
@@ -147,7 +154,9 @@ class Session:
         self._live_at: int | None = None  # when this connection's first sync was answered; None before
         self._refused = False  # the last connection ended for its token, and none has lasted since
         self._renewing = False  # a token for `auth` on this connection is awaited
+        self._closing: tuple[int, str] | None = None  # the code and reason that count when this connection ends
         self._answering = False  # the timer of an answer runs
+        self._heartbeat_ms = self.settings.heartbeat_ms  # as long as the server wants it to be, if that is longer
         self._heard_at = 0
         self._now = 0
 
@@ -183,7 +192,7 @@ class Session:
             self._cancel("token")
             self._do(Connect(token))
             self._start("open", self.settings.answer_ms)
-        elif self.phase is Phase.LIVE and self._renewing:
+        elif self.phase in (Phase.SYNCING, Phase.LIVE) and self._renewing:
             self._renewing = False
             self._ask(_Waiting("auth"), {"action": "auth", "token": token})
 
@@ -207,7 +216,7 @@ class Session:
         self.phase = Phase.SYNCING
         self._cancel("open")
         self._heard_at = now
-        self._start("heartbeat", self.settings.heartbeat_ms)
+        self._start("heartbeat", self._heartbeat_ms)
         self._sync()
 
     def frame(self, now: int, text: bytes | str) -> None:
@@ -223,11 +232,24 @@ class Session:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self._leave(1002, "the server sent what is no frame")
 
-    def closed(self, now: int, code: int, reason: str = "", status: int | None = None) -> None:
-        """The connection ended, or did not come to be (1006; with the HTTP `status` if there was a response)."""
+    def closed(
+        self, now: int, code: int, reason: str = "", status: int | None = None, retry_after_ms: int | None = None
+    ) -> None:
+        """The connection ended, or did not come to be (1006; with the HTTP `status` if there was a response).
+
+        Where the server has said before with which code it ends, that one counts: not every gateway can send one.
+
+        Args:
+            now: as for every event.
+            code, reason: how it ended.
+            status: of the response to the handshake; None for none.
+            retry_after_ms: when to come back, as that response said; None for nothing.
+
+        """
         self._now = now
         if self.phase not in (Phase.OPENING, Phase.SYNCING, Phase.LIVE):
             return
+        code, reason = self._closing or (code, reason)
         was_open = self.phase is not Phase.OPENING
         self._lost()
         refused = code == CLOSE_TOKEN_EXPIRED or status == 401
@@ -239,7 +261,7 @@ class Session:
             self._refused = True
             self._connect()
         else:
-            self._wait(code, reason)
+            self._wait(code, reason, retry_after_ms or 0)
 
     def timer(self, now: int, name: str) -> None:
         """A timer that was set has run out."""
@@ -260,7 +282,10 @@ class Session:
                 self._leave(1006, "the server does not answer")
             case "leave":
                 self._leave(1012, "the server is going away", at_once=True)
-            case "sync" if self.phase is Phase.SYNCING:
+            case "closing" if self._closing is not None:
+                self._do(Disconnect(1000))
+                self.closed(now, *self._closing)
+            case "sync" if self.phase in (Phase.SYNCING, Phase.LIVE):
                 self._sync()
             case "repair":
                 self.logs.repair(RoomId(rest))
@@ -345,14 +370,16 @@ class Session:
         frame: dict[str, Any] = {"action": "sync", "rooms": rooms}
         if self._epoch is not None:
             frame["epoch"] = self._epoch
+        self.logs.syncing()
         self._ask(_Waiting("sync", call=call), frame)
         self._await_answer()
 
     def _lost(self) -> None:
         """Forget the connection; what may be asked again waits for the next one."""
-        for name in ("open", "heartbeat", "leave", "sync"):
+        for name in ("open", "heartbeat", "leave", "closing", "sync"):
             self._cancel(name)
         self._answered()
+        self._closing = None
         # Only a connection that outlasted the wait before it shows that all is well again.
         if self._live_at is not None and self._now - self._live_at >= self._longest(self._attempt):
             self._attempt = 0
@@ -371,9 +398,10 @@ class Session:
                 message = "The connection was lost before the answer came; it may have been done."
                 self._reject(number, "unavailable", message, retry=True)
 
-    def _wait(self, code: int, reason: str) -> None:
+    def _wait(self, code: int, reason: str, at_least_ms: int = 0) -> None:
+        """Come back later, and not before the server wants it; nor much later than by oneself, whatever it says."""
         self.phase = Phase.WAITING
-        ms = self._jitter(self._attempt)
+        ms = min(at_least_ms, self.settings.backoff_cap_ms) + self._jitter(self._attempt)
         self._attempt += 1
         self._do(StateChanged("waiting", ms, code, reason))
         self._start("retry", ms)
@@ -407,11 +435,11 @@ class Session:
 
     def _heartbeat(self) -> None:
         quiet = self._now - self._heard_at
-        if quiet < self.settings.heartbeat_ms:
-            self._start("heartbeat", self.settings.heartbeat_ms - quiet)
+        if quiet < self._heartbeat_ms:
+            self._start("heartbeat", self._heartbeat_ms - quiet)
             return
         self._probe()
-        self._start("heartbeat", self.settings.heartbeat_ms)
+        self._start("heartbeat", self._heartbeat_ms)
 
     def _probe(self) -> None:
         if not self._answering:  # else another question would put off the end of the patience with the first
@@ -430,6 +458,7 @@ class Session:
 
     def _listen(self, room: RoomId) -> None:
         self._ask(_Waiting("subscribe", room=room), {"action": "subscribe", "room": room})
+        self._start(f"subscribe:{room}", PATIENCE_MS)
 
     def _ask_history(self, room: RoomId, **where: int) -> None:
         self._ask(_Waiting("history", room=room), {"action": "history", "room": room, **where})
@@ -472,6 +501,7 @@ class Session:
             page = read_page(text)
             self.logs.page(what.room, page.entries, page.head)
         elif what.kind == "subscribe":
+            self._cancel(f"subscribe:{what.room}")
             self.logs.listening(what.room, read_subscribed(text).head)
         call = self._calls.get(what.call)
         if call is None:
@@ -483,15 +513,23 @@ class Session:
 
     def _failed(self, what: _Waiting, error: ErrorReply) -> None:
         call = self._calls.get(what.call)
-        if call is not None:
+        if self.phase is Phase.LIVE and _tells_of_the_end(what.kind, error.code):
+            if call is not None:
+                call.sent = False  # it was refused, so it may be asked again whatever it is
+            self._do(Disconnect(1000))  # not every gateway closes at once, nor surely
+            self.closed(self._now, CLOSE_TOKEN_EXPIRED, error.message)
+        elif call is not None:
             self._call_failed(what.call, call, error)
         elif what.kind == "sync" and self.phase is Phase.SYNCING:
             self._sync_failed(error)
+        elif what.kind == "sync" and error.retry:
+            self._start("sync", AGAIN_MS if error.retry_after_ms is None else error.retry_after_ms)
         elif what.kind == "history":
             self.logs.page_failed(what.room, retry=error.retry, after_ms=error.retry_after_ms)
         elif what.kind == "subscribe" and error.retry:
             self._start(f"subscribe:{what.room}", AGAIN_MS if error.retry_after_ms is None else error.retry_after_ms)
         elif what.kind == "subscribe":
+            self._cancel(f"subscribe:{what.room}")
             self._subscribed.pop(what.room, None)
             self._do(DeliverSignal(Notice(code=error.code, message=error.message)))
 
@@ -523,13 +561,14 @@ class Session:
             if joined.role is not None:
                 self.logs.entered(joined.room, joined.kind, joined.name, joined.role, joined.head)
         elif action == "leave":
-            self.logs.forget(room)
+            self.logs.left(room)
         elif action == "subscribe":
             self._subscribed[room] = None
             self.logs.listening(room, read_subscribed(text).head)
         elif action == "unsubscribe":
             self._subscribed.pop(room, None)
-            self.logs.forget(room)
+            self._cancel(f"subscribe:{room}")
+            self.logs.left(room)
         elif action == "read":
             self.logs.mark_read(room, int(fields["seq"]))
 
@@ -564,15 +603,18 @@ class Session:
             self._answered()
             self._live_at = self._now
             self._do(StateChanged("live"))
+        self._heartbeat_ms = max(self.settings.heartbeat_ms, synced.heartbeat_ms or 0)
         other_data = self._epoch is not None and synced.epoch != self._epoch
         self.connection_id, self._epoch, self.logs.user = synced.connection_id, synced.epoch, synced.user
-        self.logs.synced(synced.rooms, synced.reset, synced.entries, other_data=other_data)
+        is_all = self.logs.synced(synced.rooms, synced.reset, synced.entries, other_data=other_data)
         for room in self._subscribed:
             if room not in self.rooms:
                 self._listen(room)
         for number, call in list(self._calls.items()):
             if not call.sent:
                 self._transmit(number)
+        if not is_all:
+            self._sync()
 
     def _take_signal(self, signal: Signal) -> None:
         match signal:
@@ -581,17 +623,29 @@ class Session:
             case RoomSignal(joined=True, state=RoomState() as state):
                 self.logs.joined(state)
             case RoomSignal(room=room, joined=False):
-                self.logs.forget(room)
+                self.logs.left(room)
             case ReadSignal(room=room, user=user, seq=seq) if user == self.user:
                 self.logs.mark_read(room, seq)
             case Notice(code="going_away", in_ms=in_ms):
-                self._start("leave", int(self._rand() * min(5000 if in_ms is None else in_ms, 5000)))
+                # Spread over all the time there is, as thousands may leave; who is not gone by then is closed.
+                self._start("leave", int(self._rand() * (LEAVING_MS if in_ms is None else in_ms)))
+            case Notice(code="closing", close=int(code), message=message):
+                self._closing = code, message
+                self._start("closing", CLOSING_MS)
             case Notice(code="token_expires") if self.settings.refreshable and not self._renewing:
                 self._renewing = True
                 self._do(GetToken())
             case _:
                 pass
         self._do(DeliverSignal(signal))
+
+
+def _tells_of_the_end(kind: str, code: str) -> bool:
+    """Whether an error says that the connection's own token does no more; what is answered to `auth` is about another.
+
+    A question that nobody but the chat itself answers is refused for that alone; calls may be refused by applications.
+    """
+    return (code == TokenExpired.code and kind != "auth") or (code == Unauthorized.code and kind == "ping")
 
 
 def encode_frame(frame: dict[str, Any]) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 from hubbub.emulator.apis import RunningApi
 from hubbub.emulator.definition import Stack
 from hubbub.emulator.functions import Outcome
+from hubbub.emulator.http import RunningHttpApi
 from hubbub.emulator.running import RunningStack
 
 logger = logging.getLogger("hubbub.emulator")
@@ -70,6 +71,11 @@ class BackgroundStack:
     def apis(self) -> list[RunningApi]:
         """The WebSocket APIs in the template's order."""
         return self._running.apis
+
+    @property
+    def http_apis(self) -> list[RunningHttpApi]:
+        """The HTTP APIs likewise."""
+        return self._running.http_apis
 
     @property
     def url(self) -> str:

@@ -125,6 +125,14 @@ class Console:
                 yield Row("address", url, f"{api.definition.name}, for who resolves that name to this machine")
             for route in api.definition.routes:
                 yield Row("route", route.key, self._of_route(running, route))
+        for http in running.http_apis:
+            for url in http.urls:
+                yield Row("address", url, http.definition.name)
+            for url in http.domain_urls:
+                yield Row("address", url, f"{http.definition.name}, for who resolves that name to this machine")
+            for called in http.definition.routes:
+                name = "nothing" if called.function is None else self._label(called.function.rpartition(":")[2])
+                yield Row("route", called.key, name)
 
     def _of_route(self, running: RunningStack, route: RouteDefinition) -> str:
         notes: list[str] = []

@@ -121,6 +121,34 @@ class ApiDefinition(msgspec.Struct, frozen=True, kw_only=True):
     domains: tuple[DomainMapping, ...] = ()
 
 
+class HttpRouteDefinition(msgspec.Struct, frozen=True, kw_only=True):
+    """A route of an HTTP API.
+
+    Attributes:
+        key: such as `GET /rooms/{room}`, `ANY /{proxy+}` or `$default`.
+        function: what it calls; None where that is nothing that runs here.
+        payload: in which format the function gets a request and returns a response.
+        timeout_ms: how long it may take.
+
+    """
+
+    key: str
+    function: Arn | None
+    payload: Literal["1.0", "2.0"] = "2.0"
+    timeout_ms: int = 30_000
+
+
+class HttpApiDefinition(msgspec.Struct, frozen=True, kw_only=True):
+    """An HTTP API with its stages, of which `$default` is at the root."""
+
+    logical_id: str
+    id: str
+    name: str
+    routes: tuple[HttpRouteDefinition, ...] = ()
+    stages: tuple[StageDefinition, ...] = ()
+    domains: tuple[DomainMapping, ...] = ()
+
+
 class Resource(msgspec.Struct, frozen=True, kw_only=True):
     """Something stateful: a table, a queue, a topic, a parameter, a secret; `properties` as in CloudFormation.
 
@@ -178,6 +206,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
         region, account: of everything.
         api_hosts: `host:port` of each WebSocket API in the template's order, for what would be
             `{api}.execute-api.{region}.amazonaws.com`, when it is asked for as an attribute (ApiEndpoint).
+        http_hosts: the same for HTTP APIs.
         sqs_url: where SQS is, for the URLs of queues.
 
     """
@@ -186,6 +215,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     region: str = "us-east-1"
     account: str = ACCOUNT
     api_hosts: tuple[str, ...] = ()
+    http_hosts: tuple[str, ...] = ()
     sqs_url: str = "http://127.0.0.1:4566"
 
 
@@ -195,6 +225,7 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         path: the template's file.
         language: what it was written in.
+        apis, http_apis: the WebSocket APIs and the HTTP APIs, each in the template's order.
         surroundings: what it was resolved in; serverless.yml itself says what its stack is called and where it is.
         ignored: logical ids of what nothing here needs: permissions, logs, alarms.
         outputs: values of the template's outputs by name.
@@ -207,6 +238,7 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
     surroundings: Surroundings = Surroundings()
     functions: tuple[Function, ...] = ()
     apis: tuple[ApiDefinition, ...] = ()
+    http_apis: tuple[HttpApiDefinition, ...] = ()
     resources: tuple[Resource, ...] = ()
     sources: tuple[EventSource, ...] = ()
     unsupported: tuple[Unsupported, ...] = ()

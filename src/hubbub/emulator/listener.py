@@ -75,7 +75,7 @@ class DualListener:
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()  # one for each connection that is undecided
-        self._silent: dict[asyncio.Task[None], None] = {}  # those of them without a byte so far, the oldest first
+        self._silent: dict[asyncio.Task[None], socket.socket] = {}  # those without a byte so far, the oldest first
         self._is_full = False  # whether it does not accept, since all are at their handshakes
         self._later: asyncio.TimerHandle | None = None  # accepts again; None while nothing is in the way
         listening.setblocking(False)
@@ -125,7 +125,7 @@ class DualListener:
                 return
             task = self._loop.create_task(self._decide(connection), name="hubbub undecided connection")
             self._tasks.add(task)
-            self._silent[task] = None
+            self._silent[task] = connection
             task.add_done_callback(self._decided)
 
     def _make_room(self) -> None:
@@ -142,7 +142,9 @@ class DualListener:
 
     def _decided(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._silent.pop(task, None)
+        silent = self._silent.pop(task, None)
+        if silent is not None:
+            silent.close()  # here, since a task that is cancelled before it has begun does nothing
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a connection could not be begun: %r", error, exc_info=error)
         if self._is_full:
@@ -162,9 +164,6 @@ class DualListener:
                 first = await self._first_byte(connection)
         except (OSError, TimeoutError):
             first = b""
-        except BaseException:
-            connection.close()
-            raise
         task = asyncio.current_task()
         if task is not None:
             self._silent.pop(task, None)

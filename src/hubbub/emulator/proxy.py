@@ -14,6 +14,7 @@ import logging
 import os
 import re
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from hubbub.emulator.upstream import Streams, Upstream
+from hubbub.listening import close_server
 
 logger = logging.getLogger("hubbub.emulator")
 
@@ -114,14 +116,14 @@ class Proxy:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._server is not None:
-            self._server.close()
+        server, self._server = self._server, None
+        if server is not None:
+            close_server(server)
             while self._tasks:
                 for task in self._tasks:
                     task.cancel()
                 await asyncio.wait(self._tasks)
-            await self._server.wait_closed()
-            self._server = None
+            await server.wait_closed()
 
     @property
     def url(self) -> str:
@@ -142,12 +144,17 @@ class Proxy:
     # Connections
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:
+            writer.transport.abort()  # it was accepted just before the end
+            return
         task = asyncio.get_running_loop().create_task(self._serve((reader, writer)), name="hubbub proxied connection")
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(partial(self._ended, writer))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, writer: asyncio.StreamWriter, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        # Here, since a task that is cancelled before it has begun does nothing. Nothing is left to be sent.
+        writer.transport.abort()
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a proxied connection failed: %r", error, exc_info=error)
 
@@ -164,8 +171,6 @@ class Proxy:
             await _refuse(client, refusal)
         except OSError as error:
             logger.debug("proxy: a connection was cut: %s", error)
-        finally:
-            client[1].transport.abort()  # likewise
 
     async def _head(self, reader: asyncio.StreamReader) -> bytes:
         """A request's head with the empty line after it; nothing where the client has closed.

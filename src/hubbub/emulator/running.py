@@ -23,13 +23,22 @@ from typing import Any, Self
 import msgspec
 
 from hubbub.emulator.apis import RunningApi, Wiring
-from hubbub.emulator.definition import Function, Resource, RouteDefinition, Stack, Surroundings
+from hubbub.emulator.definition import (
+    ApiDefinition,
+    Function,
+    HttpApiDefinition,
+    Resource,
+    RouteDefinition,
+    Stack,
+    Surroundings,
+)
 from hubbub.emulator.dependencies import PACKAGE_FILES, Dependencies
 from hubbub.emulator.following import Follower, Places
 from hubbub.emulator.functions import Functions, LogLine, Outcome, Report
 from hubbub.emulator.functions.invocations import Invocations
 from hubbub.emulator.functions.invoke_api import invoke_api
 from hubbub.emulator.functions.processes import Warden
+from hubbub.emulator.http import HttpApp, RunningHttpApi
 from hubbub.emulator.listener import DualServers
 from hubbub.emulator.proxy import Proxy
 from hubbub.emulator.resources import Backends, CannotCreate
@@ -50,6 +59,9 @@ logger = logging.getLogger("hubbub.emulator")
 CREDENTIALS = Credentials("test", "test")
 """What functions are given to sign with: of no use anywhere else."""
 
+MANAGEMENT = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"
+"""The variable by which SDKs find `@connections`: it has room for one API."""
+
 FINISH_WITHIN_S = 3.0
 """How long functions under way are waited for when a stack ends, and after them each `$disconnect`."""
 
@@ -61,7 +73,8 @@ class RunningStack:
         path: the template, or the folder that it is in.
         parameters: values of the template's parameters by name; for serverless.yml its options (`stage`) as well.
         environment: more variables for every function, whose own win.
-        host, port: where the first API is; further ones get the ports after it. Port 0 for free ones.
+        host, port: where the first API is; further ones get the ports after it, HTTP APIs the last ones. Port 0 for
+            free ones.
         quotas: as `hubbub.gateway.profile` takes it.
         endpoints: URLs of AWS services that run already, by name; `*` for all others.
         region: of everything.
@@ -72,7 +85,7 @@ class RunningStack:
 
     Attributes:
         stack: what the template says.
-        apis: the WebSocket APIs in the template's order.
+        apis, http_apis: the WebSocket APIs and the HTTP APIs, in the template's order.
         functions: the functions, to be invoked by name.
         labels: what to call functions where the stack is known, by their names: these without the stack's in front.
 
@@ -110,12 +123,14 @@ class RunningStack:
     ) -> None:
         self.path = find_template(Path(path)).resolve()
         self.apis: list[RunningApi] = []
+        self.http_apis: list[RunningHttpApi] = []
         self.labels: dict[str, str] = {}
         self._parameters = dict(parameters or {})
         self._given = dict(environment or {})
         self._host = host
         self._port = port
         self._limits = profile(quotas)
+        self._account = Account(self._limits)
         self._backends = Backends(endpoints, region=_region(region))
         self._region = _region(region)
         self._options = self._parameters if region is None else {"region": region, **self._parameters}
@@ -127,7 +142,8 @@ class RunningStack:
         self._exit = AsyncExitStack()
         self._sources = AsyncExitStack()
         self._work: Path
-        self._hosts: list[str] = []
+        self._hosts: list[str] = []  # of the WebSocket APIs
+        self._http_hosts: list[str] = []  # of the HTTP APIs
         self._services: ServiceClient
         self._invocations: Invocations
         self._wiring: Wiring
@@ -169,6 +185,10 @@ class RunningStack:
         return self.apis[0]
 
     @property
+    def _all_apis(self) -> list[RunningApi | RunningHttpApi]:
+        return [*self.apis, *self.http_apis]
+
+    @property
     def endpoints(self) -> dict[str, str]:
         """Where AWS's APIs are emulated: `lambda`, and `aws` for all others."""
         return {"lambda": self._environment["AWS_ENDPOINT_URL_LAMBDA"], "aws": self._environment["AWS_ENDPOINT_URL"]}
@@ -180,13 +200,14 @@ class RunningStack:
         reachable = [api for api in self.apis if api.urls]
         if reachable:
             found |= {"HUBBUB_URL": reachable[0].url, "HUBBUB_CALLBACK_URL": reachable[0].callback_url}
-        for api in reachable:
-            found[f"HUBBUB_URL_{re.sub(r'[^A-Za-z0-9]', '_', api.definition.logical_id)}"] = api.url
+        for api in self._all_apis:
+            if api.urls:
+                found[f"HUBBUB_URL_{re.sub(r'[^A-Za-z0-9]', '_', api.definition.logical_id)}"] = api.urls[0]
         return found
 
     def here(self, address: str) -> str | None:
         """Where an address of one of the APIs on AWS leads to on this machine; None for any other text."""
-        return next((found for api in self.apis if (found := api.here(address)) is not None), None)
+        return next((found for api in self._all_apis if (found := api.here(address)) is not None), None)
 
     def target_of(self, route: RouteDefinition) -> str:
         """What a route calls, in a few words."""
@@ -230,8 +251,9 @@ class RunningStack:
         stack.callback(lambda: close_all([each for some in sockets for each in some]))
         await stack.enter_async_context(self._backends)
         self.stack = await self._load(sockets)
-        addresses = list(zip(self.stack.apis, self._hosts, strict=True))
-        domains = [mapping.host for api in self.stack.apis for mapping in api.domains]
+        apis: list[ApiDefinition | HttpApiDefinition] = [*self.stack.apis, *self.stack.http_apis]
+        addresses = list(zip(apis, [*self._hosts, *self._http_hosts], strict=True))
+        domains = [mapping.host for api in apis for mapping in api.domains]
         authority = stack.enter_context(Authority([reachable(self._host).strip("[]"), *domains], within=folder))
         servers = DualServers(authority.server_context)
         stack.push_async_callback(servers.end)
@@ -256,16 +278,16 @@ class RunningStack:
             **authority.environment(),
             **proxy.environment(),
             "AWS_ENDPOINT_URL_LAMBDA": lambda_url,
-            "HUBBUB_AWS": names.address,
+            "_HUBBUB_AWS": names.address,
             "AWS_ACCESS_KEY_ID": CREDENTIALS.access_key,
             "AWS_SECRET_ACCESS_KEY": CREDENTIALS.secret_key,
             "AWS_REGION": self._region,
             "AWS_DEFAULT_REGION": self._region,
         }
+        if addresses:
+            self._environment["_HUBBUB_EXECUTE_API"] = ",".join(f"{api.id}={host}" for api, host in addresses)
         if self._hosts:
-            self._environment["HUBBUB_EXECUTE_API"] = ",".join(f"{api.id}={host}" for api, host in addresses)
-            stage = "".join(f"/{stage.name}" for stage in self.stack.apis[0].stages[:1])
-            self._environment["AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"] = f"https://{self._hosts[0]}{stage}"
+            self._environment[MANAGEMENT] = self._callbacks(self.stack.apis[0], self._hosts[0])
         self._services = await stack.enter_async_context(
             ServiceClient(self._backends.endpoints, region=self._region, credentials=CREDENTIALS)
         )
@@ -301,23 +323,28 @@ class RunningStack:
         app = invoke_api(self._invocations, sources=self.stack.sources, region=self._region)
         await servers.listen(http_only(app), lambdas)
         await self._start_apis(stack, servers, sockets)
+        await self._start_http_apis(servers, sockets[len(self.apis) :])
         stack.push_async_callback(self._end_sources)
         await self._sources.enter_async_context(self._new_sources(self.stack))
         if self._watch:
             self._follower = await stack.enter_async_context(Follower(self._places, self._changed))
 
     async def _load(self, sockets: list[list[socket.socket]]) -> Stack:
-        """Read the template, and bind as many ports as it has APIs."""
+        """Read the template, and bind as many ports as it has APIs; those of HTTP APIs are the last."""
+        split = 1  # how many of the ports are for WebSocket APIs; the template says
         while True:
-            self._hosts = [f"{reachable(self._host)}:{each[0].getsockname()[1]}" for each in sockets]
+            hosts = [f"{reachable(self._host)}:{each[0].getsockname()[1]}" for each in sockets]
+            self._hosts, self._http_hosts = hosts[:split], hosts[split:]
             stack = await asyncio.to_thread(self._read)
+            needed = len(stack.apis), len(stack.http_apis)
             if stack.surroundings.region != self._region:  # serverless.yml says where it is
                 self._region = stack.surroundings.region
                 self._backends.move(self._region)
-            elif len(stack.apis) <= len(sockets):
-                self._hosts = self._hosts[: len(stack.apis)]
+            elif needed == (len(self._hosts), len(self._http_hosts)) or needed == (0, 0):
+                self._hosts = self._hosts[: needed[0]]
                 return stack
-            while len(sockets) < len(stack.apis):
+            split = needed[0]
+            while len(sockets) < sum(needed):
                 sockets.append(bind(self._host, self._port + len(sockets) if self._port else 0))
 
     def _read(self) -> Stack:
@@ -325,6 +352,7 @@ class RunningStack:
             stack_name=self._name,
             region=self._region,
             api_hosts=tuple(self._hosts),
+            http_hosts=tuple(self._http_hosts),
             sqs_url=self._backends.endpoint("sqs"),
         )
         return load(
@@ -350,7 +378,8 @@ class RunningStack:
     async def _take_functions(self, stack: Stack) -> None:
         """Let a stack's functions be those that run."""
         before = self._running
-        self._running = {function.name: function for function in await self._dependencies.add(stack.functions)}
+        functions = [self._with_callbacks(function, stack) for function in stack.functions]
+        self._running = {function.name: function for function in await self._dependencies.add(functions)}
         self.labels = _labels(stack)
         for name, function in self._running.items():
             if before.get(name) != function:
@@ -361,7 +390,6 @@ class RunningStack:
     async def _start_apis(
         self, stack: AsyncExitStack, servers: DualServers, sockets: list[list[socket.socket]]
     ) -> None:
-        account = Account(self._limits)
         keys = Keys({CREDENTIALS.access_key: CREDENTIALS.secret_key}, accept_unknown=True)
         for definition, host, bound in zip(self.stack.apis, self._hosts, sockets, strict=False):
             gateway = Gateway(
@@ -370,11 +398,42 @@ class RunningStack:
                 limits=self._limits,
                 allowed_origins=["*"],
                 keys=keys,
-                account=account,
+                account=self._account,
             )
             await servers.listen(gateway.config(_nothing_here, timeout_graceful_shutdown=1), bound)
             stack.push_async_callback(gateway.drain, 0.0, finish_within_s=FINISH_WITHIN_S)
             self.apis.append(RunningApi(definition, host, gateway))
+
+    async def _start_http_apis(self, servers: DualServers, sockets: list[list[socket.socket]]) -> None:
+        loop = asyncio.get_running_loop()
+        for definition, host, bound in zip(self.stack.http_apis, self._http_hosts, sockets, strict=False):
+            app = HttpApp(
+                definition,
+                host=host,
+                invoke=self._invocations.invoke,
+                may_ask=lambda: self._account.may_ask(loop.time()),
+            )
+            running = RunningHttpApi(app)
+            await servers.listen(running.config, bound)
+            self.http_apis.append(running)
+
+    def _callbacks(self, api: ApiDefinition, host: str) -> str:
+        """Where the management API of an API's first stage is."""
+        return f"https://{host}{''.join(f'/{stage.name}' for stage in api.stages[:1])}"
+
+    def _with_callbacks(self, function: Function, stack: Stack) -> Function:
+        """A function, told where the management API is of the WebSocket API that it is about, where there are several.
+
+        That is the one whose id its own variables have, else the first of those whose routes call it.
+        """
+        if len(stack.apis) < 2 or MANAGEMENT in function.environment:
+            return function
+        named = [api for api in stack.apis if any(api.id in value for value in function.environment.values())]
+        calling = [api for api in stack.apis if any(_calls(route, function) for route in api.routes)]
+        for api in [*named, *calling][:1]:
+            own = {MANAGEMENT: self._callbacks(api, self._hosts[stack.apis.index(api)])}
+            return msgspec.structs.replace(function, environment={**function.environment, **own})
+        return function
 
     def _new_sources(self, stack: Stack) -> Sources:
         return Sources(stack.sources, self._invocations, self._services, region=self._region)
@@ -443,6 +502,8 @@ class RunningStack:
         for running, definition, new in zip(self.apis, stack.apis, sites, strict=True):
             running.gateway.redeploy(new)
             running.definition = definition
+        for http, http_definition in zip(self.http_apis, stack.http_apis, strict=True):
+            http.app.deploy(http_definition)
         await self._end_sources()
         await self._sources.enter_async_context(sources)
         for each in stack.unsupported:
@@ -453,11 +514,15 @@ class RunningStack:
 
 def _fixed(stack: Stack) -> tuple[object, ...]:
     """What of a stack cannot change while it runs: ports, variables and certificates were made for it."""
-    apis = [
-        (api.id, [stage.name for stage in api.stages[:1]], {mapping.host for mapping in api.domains})
-        for api in stack.apis
+    apis: list[ApiDefinition | HttpApiDefinition] = [*stack.apis, *stack.http_apis]
+    return stack.surroundings, [
+        (api.id, [stage.name for stage in api.stages[:1]], {mapping.host for mapping in api.domains}) for api in apis
     ]
-    return stack.surroundings, apis
+
+
+def _calls(route: RouteDefinition, function: Function) -> bool:
+    uri = "" if route.integration is None else route.integration.uri
+    return uri.removesuffix("/invocations").rpartition(":")[2] == function.name
 
 
 def _labels(stack: Stack) -> dict[str, str]:

@@ -13,9 +13,12 @@ import logging
 import re
 import ssl
 from collections.abc import Callable, Coroutine
+from functools import partial
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
+
+from hubbub.listening import close_server
 
 logger = logging.getLogger("hubbub.emulator")
 
@@ -71,17 +74,25 @@ class ServiceNames:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._server is not None:
-            self._server.close()
+        server, self._server = self._server, None
+        if server is not None:
+            close_server(server)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:
+            writer.transport.abort()  # it was accepted just before the end
+            return
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name="hubbub service name")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._ended, writer))
+
+    def _ended(self, writer: asyncio.StreamWriter, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        writer.transport.abort()  # here, since a task that is cancelled before it has begun does nothing
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there: asyncio.StreamWriter | None = None
@@ -100,9 +111,8 @@ class ServiceNames:
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             logger.debug("a function's connection to a service ended: %r", error)
         finally:
-            for each in (there, writer):
-                if each is not None:
-                    each.transport.abort()
+            if there is not None:
+                there.transport.abort()
 
 
 def _host_in(head: bytes) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
+from hubbub.clock import Clock
 from hubbub.model import ConnectionId, Principal, RoomId, UserId
-from hubbub.ports import Clock, Directory, Fanout, Listening, PresenceListener, ReadAfter, Sink
-from hubbub.stream import StreamListening, Streams
+from hubbub.ports import Directory, Fanout, Listening, PresenceListener, ReadAfter, Sink
+from hubbub.stream import Streams
 
 
 class _Session:
@@ -29,12 +30,21 @@ class LocalFanout(Fanout, Directory):
         sink: the node's connections.
         read: reads a room's entries after a seq; fills holes.
         clock: time.
+        begun, ended: told of a room when somebody here begins to care for it, and when nobody does any more.
 
     """
 
-    def __init__(self, *, sink: Sink, read: ReadAfter, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        sink: Sink,
+        read: ReadAfter,
+        clock: Clock,
+        begun: Callable[[RoomId], None] | None = None,
+        ended: Callable[[RoomId], None] | None = None,
+    ) -> None:
         self._sink = sink
-        self._streams = Streams(sink, read, clock)
+        self._streams = Streams(sink, read, clock, begun=begun, ended=ended)
         self._sessions: dict[ConnectionId, _Session] = {}
         self._connections: dict[UserId, list[ConnectionId]] = {}
         self._online: dict[RoomId, dict[UserId, int]] = {}
@@ -42,6 +52,7 @@ class LocalFanout(Fanout, Directory):
         self._ends: list[tuple[int, ConnectionId]] = []  # a heap of token ends not yet near; stale pairs are skipped
         self._last_ends: list[tuple[int, ConnectionId]] = []  # a heap of those that are near
         self._watchers: list[PresenceListener] = []
+        self._looked_after: list[tuple[int, RoomId]] = []  # a heap of rooms to tell of, and from when on, epoch ms
 
     async def __aenter__(self) -> LocalFanout:
         return self
@@ -53,6 +64,57 @@ class LocalFanout(Fanout, Directory):
 
     async def ping(self) -> None:
         """Nothing here can be away."""
+
+    # For a fan-out of many nodes, which has one of these for each
+
+    def deliver(self, room: RoomId, seq: int, frame: bytes) -> None:
+        """As `publish`."""
+        self._streams.publish(room, seq, frame)
+
+    def expect(self, room: RoomId, head: int) -> bool:
+        """The room's log reaches `head`; True when something of it was not delivered, which is then read."""
+        return self._streams.expect(room, head)
+
+    def has_passed(self, room: RoomId, seq: int) -> bool:
+        """Whether something after `seq` was delivered already."""
+        return self._streams.has_passed(room, seq)
+
+    def hand(self, room: RoomId, frame: bytes, exclude: ConnectionId | None) -> None:
+        """As `signal`."""
+        self._sink.publish(room, frame, droppable=True, exclude=exclude)
+
+    def count(self, room: RoomId) -> int:
+        """As `listeners`."""
+        return self._streams.listeners(room)
+
+    def remind(self, room: RoomId, at_ms: int) -> None:
+        """As `look_after`."""
+        heapq.heappush(self._looked_after, (at_ms, room))
+
+    def connections(self, user: UserId) -> list[ConnectionId]:
+        """The user's."""
+        return list(self._connections.get(user, ()))
+
+    def listens(self, connection: ConnectionId, room: RoomId) -> bool:
+        """Whether the connection listens to the room."""
+        session = self._sessions.get(connection)
+        return session is not None and room in session.rooms
+
+    def admit(self, connection: ConnectionId, room: RoomId, after: int) -> None:
+        """Let the connection, which is about to listen to the room, hear what comes next, whatever it has missed.
+
+        Nothing happens when it was taken out of the room meanwhile.
+        """
+        is_awaited = any(room in listening.rooms for listening in self._opened.get(connection, ()))
+        if is_awaited and self._streams.join(room, connection, after):
+            self._joined(connection, room)
+            self.admitted(connection, room)
+
+    def admitted(self, connection: ConnectionId, room: RoomId) -> None:
+        """Tell all that the connection is about to listen to, that its user follows the room by now."""
+        for listening in self._opened.get(connection, ()):
+            listening.rooms.add(room)
+            listening.followed_since.add(room)
 
     # Fanout
 
@@ -92,11 +154,9 @@ class LocalFanout(Fanout, Directory):
         for connection in self._connections.get(user, ()):
             if self._streams.join(room, connection, after):
                 self._joined(connection, room)
-                for listening in self._opened.get(connection, ()):
-                    listening.rooms.add(room)
-                    listening.followed.add(room)
+                self.admitted(connection, room)
 
-    async def unfollow(self, user: UserId, room: RoomId) -> None:
+    async def unfollow(self, user: UserId, room: RoomId, after: int | None = None) -> None:
         """Stop the user's connections' listening; see the port."""
         for connection in self._connections.get(user, ()):
             self._take_out(connection, room)
@@ -145,7 +205,7 @@ class LocalFanout(Fanout, Directory):
             del self._connections[user]
         return session.principal
 
-    async def principal(self, connection: ConnectionId) -> Principal | None:
+    async def principal(self, connection: ConnectionId, *, fresh: bool = False) -> Principal | None:
         """Whose it is; see the port."""
         session = self._sessions.get(connection)
         return session.principal if session else None
@@ -197,9 +257,20 @@ class LocalFanout(Fanout, Directory):
             if connection in self._sessions  # one that is about to listen may be gone
         ]
 
-    def listeners(self, room: RoomId) -> int:
+    async def listeners(self, room: RoomId) -> int:
         """How many connections listen; see the port."""
         return self._streams.listeners(room)
+
+    async def look_after(self, room: RoomId, at_ms: int) -> None:
+        """Remember it as long as the process lives, as the connections do; see the port."""
+        self.remind(room, at_ms)
+
+    async def due(self, now_ms: int) -> list[RoomId]:
+        """The rooms whose time has come; see the port."""
+        due: dict[RoomId, None] = {}
+        while self._looked_after and self._looked_after[0][0] <= now_ms:
+            due[heapq.heappop(self._looked_after)[1]] = None
+        return list(due)
 
     def watch(self, listener: PresenceListener) -> None:
         """Tell `listener`; see the port."""
@@ -221,7 +292,7 @@ class LocalFanout(Fanout, Directory):
         """End the connection's listening to the room, also one that has not yet begun."""
         for listening in self._opened.get(connection, ()):
             listening.rooms.discard(room)
-            listening.followed.discard(room)
+            listening.followed_since.discard(room)
         self._left(connection, room)
 
     def _left(self, connection: ConnectionId, room: RoomId) -> None:
@@ -242,32 +313,37 @@ class LocalFanout(Fanout, Directory):
             watcher(room, user, False)
 
 
-class _LocalListening(StreamListening, Listening):
+class _LocalListening(Listening):
     """A `StreamListening` that tells the directory who has come, and lets nobody in who was taken out meanwhile."""
 
     def __init__(self, fanout: LocalFanout, connection: ConnectionId, rooms: Sequence[RoomId]) -> None:
-        super().__init__(fanout._streams, connection, rooms)
+        self._joining = fanout._streams.listening(connection, rooms)
         self._fanout = fanout
         self._who = connection
         self.rooms = set(rooms)  # those that may still be started
-        self.followed = set()
+        self.followed_since: set[RoomId] = set()
         fanout._opened.setdefault(connection, []).append(self)
 
-    def start(self, room: RoomId, after: int) -> list[bytes] | None:
-        if room not in self.rooms or self._who not in self._fanout._sessions:
-            return None
-        frames = super().start(room, after)
-        if room not in self.started:
-            return None
-        self._fanout._joined(self._who, room)
-        return frames
+    async def followed(self) -> set[RoomId]:
+        return self.followed_since
 
-    def __enter__(self) -> _LocalListening:
+    async def start(self, known: Mapping[RoomId, int]) -> dict[RoomId, list[bytes]]:
+        started: dict[RoomId, list[bytes]] = {}
+        for room, after in known.items():  # without a pause: all rooms are of one moment
+            if room not in self.rooms or self._who not in self._fanout._sessions:
+                continue
+            frames = self._joining.start(room, after)
+            if frames is not None:
+                self._fanout._joined(self._who, room)
+                started[room] = frames
+        return started
+
+    async def __aenter__(self) -> _LocalListening:
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        super().__exit__(*exc_info)
-        self.rooms.clear()
+    async def __aexit__(self, *exc_info: object) -> None:
+        with self._joining:
+            self.rooms.clear()
         opened = self._fanout._opened[self._who]
         opened.remove(self)
         if not opened:

@@ -7,6 +7,7 @@ Source: developer guide, "Controlling and managing access to a WebSocket API" an
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -30,8 +31,8 @@ from hubbub.sigv4 import Keys, Rejected, verify
 if TYPE_CHECKING:
     from hubbub.gateway.sockets import Connection
 
-RETRY_AFTER_S = 2
-"""What is told with 503."""
+RETRY_AFTER_S = range(2, 7)
+"""What is told with 503: one of these, so that those who are refused together do not come back together."""
 
 FORBIDDEN = Refusal(403, said("Forbidden"))
 TOO_MANY = Refusal(429, said("Too Many Requests"))
@@ -39,10 +40,12 @@ TOO_MANY = Refusal(429, said("Too Many Requests"))
 
 def refusal(status: int, body: bytes) -> Refusal:
     """A refusal that says when to come back if that can help."""
-    return Refusal(status, body, {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {})
+    return Refusal(status, body, {"Retry-After": str(random.choice(RETRY_AFTER_S))} if status == 503 else {})  # noqa: S311  no secret
 
 
-FULL = refusal(503, said("No more connections just now."))
+def full() -> Refusal:
+    """There is no room for a connection, or no time to decide whether there is."""
+    return refusal(503, said("No more connections just now."))
 
 
 class Admission:

@@ -112,6 +112,11 @@ class Proxies:
             names = ["0.0.0.0/0", "::/0"]
         self._networks = [ipaddress.ip_network(name, strict=False) for name in names]
 
+    @property
+    def listed(self) -> list[str]:
+        """Their addresses and networks, as uvicorn wants them for what goes beside the gateway."""
+        return [str(network) for network in self._networks]
+
     def trust(self, address: str) -> bool:
         """Whether `address` is one of them."""
         try:

@@ -1,6 +1,7 @@
 """HTTP as uvicorn does it, with bounds: how large and slow a request's head may be, and what comes after an upgrade.
 
-Requests for a WebSocket go on to `hubbub.gateway.sockets`, all others to the HTTP application.
+Requests for a WebSocket go on to `hubbub.gateway.sockets`, all others to the HTTP application. Where the PROXY protocol
+is spoken, its header comes before all that, and says who the client is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hubbub.gateway.handshake import Refusal, http_response, said
+from hubbub.gateway.preface import BadPreface, read_preface
 
 if TYPE_CHECKING:
     from hubbub.gateway.server import Gateway
@@ -65,11 +67,19 @@ class RequestHead(HttpToolsProtocol):
         self._field_bytes = 0
         self._fields: list[tuple[bytes, bytes]] = []
         self._tail: bytes | None = None  # what followed a request for a WebSocket; None while there was none
+        self._preface: bytes | None = None  # what came of the PROXY protocol's header; None when it is not awaited
+        self._came_from = ""  # who opened the socket, or whom that one speaks for; set by connection_made
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """A client has connected."""
+        """A client has connected, or a proxy for one."""
         super().connection_made(transport)
         self._gateway.watch(self, self._gateway.limits.handshake_timeout_s)
+        peername = transport.get_extra_info("peername")
+        self._came_from = peername[0] if isinstance(peername, tuple) else "127.0.0.1"
+        if self._gateway.proxy_protocol:
+            self._preface = b""
+            if not self._gateway.trusts(self._came_from):
+                self._turn_away("it is none of the listed proxies")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
@@ -78,6 +88,10 @@ class RequestHead(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; hand over an upgrade with what follows it."""
+        if self._preface is not None:
+            data = self._after_preface(self._preface + data)
+            if not data:
+                return
         self._unset_keepalive_if_required()
         self._head_bytes += len(data)
         try:
@@ -93,6 +107,33 @@ class RequestHead(HttpToolsProtocol):
             return
         if self._in_head and self._head_bytes > self._gateway.limits.max_header_bytes:
             self._too_large()
+
+    def _after_preface(self, data: bytes) -> bytes:
+        """What follows the PROXY protocol's header, which says who the client is; nothing while it is not here."""
+        if self._over:
+            return b""
+        self._preface = data
+        try:
+            preface = read_preface(data)
+        except BadPreface as bad:
+            self._turn_away(str(bad))
+            return b""
+        if preface is None:
+            return b""
+        self._preface = None
+        if preface.client is not None:
+            self.client = preface.client
+            self._came_from = preface.client[0]
+        if preface.is_secure:
+            self.scheme = "https"
+        return data[preface.size :]
+
+    def _turn_away(self, why: str) -> None:
+        """Close a connection that does not begin with what a listed proxy says; nobody is there to read an answer."""
+        self._over = True
+        self._gateway.turned_away(self._came_from, why)
+        self._gateway.unwatch(self)
+        self.transport.abort()
 
     def _should_upgrade(self) -> bool:
         """Whether a WebSocket is asked for; lists may come in several lines (RFC 9110, section 5.3)."""
@@ -161,6 +202,7 @@ class RequestHead(HttpToolsProtocol):
         protocol: Any = self.ws_protocol_class(  # type: ignore[misc, call-arg]  # uvicorn's own way to call it
             config=self.config, server_state=self.server_state, app_state=self.app_state
         )
+        protocol.comes_from(self._came_from, is_secure=self.scheme == "https")
         protocol.connection_made(self.transport)
         self.transport.set_protocol(protocol)
         protocol.data_received(b"".join([*parts, b"\r\n", self._tail or b""]))
@@ -170,7 +212,9 @@ class RequestHead(HttpToolsProtocol):
         self._gateway.unwatch(self)
         if self.transport.is_closing():
             return
-        if self._head_bytes:
+        if self._preface is not None:
+            self._turn_away("the header of the PROXY protocol took too long to arrive")
+        elif self._head_bytes:
             self._refuse(408, "The request took too long to arrive.")
         else:
             self.transport.close()

@@ -29,6 +29,7 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
         idle_s, lifetime_s: how long a connection may be without messages, and live; None for no limit.
         outbox_bytes: how much may wait for a connection that does not read.
         max_connections: connections at a time; None for no limit.
+        max_handshakes: handshakes that wait to be decided; None for no limit.
         max_in_flight: messages of one connection whose functions are under way; beyond it is not read from.
         handler_timeout_s: how long a function may take.
         handshake_timeout_s: how long the head of a request may take to arrive.
@@ -50,6 +51,7 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
     lifetime_s: float | None = None
     outbox_bytes: int = DEFAULT_OUTBOX_BYTES
     max_connections: int | None = None
+    max_handshakes: int | None = None
     max_in_flight: int = 64
     handler_timeout_s: float = 29.0
     handshake_timeout_s: float = 10.0

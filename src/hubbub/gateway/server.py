@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
@@ -24,7 +25,7 @@ from hubbub.apigateway import (
     select_route,
     too_many_requests_document,
 )
-from hubbub.gateway.admission import FULL, TOO_MANY, Admission
+from hubbub.gateway.admission import TOO_MANY, Admission, full
 from hubbub.gateway.connection import ABNORMAL, SERVICE_RESTART, Message, Rules
 from hubbub.gateway.handshake import (
     Fields,
@@ -41,6 +42,7 @@ from hubbub.gateway.hub import Hub
 from hubbub.gateway.integrations import InProcess
 from hubbub.gateway.integrations.calls import log_failure
 from hubbub.gateway.management import Management
+from hubbub.gateway.queueing import unaccepted
 from hubbub.gateway.quotas import Account, GatewayLimits, never_or
 from hubbub.gateway.sites import Sites
 from hubbub.gateway.sockets import Connection, Upgrade
@@ -50,6 +52,16 @@ logger = logging.getLogger("hubbub.gateway")
 
 FINISH_WITHIN_S = 10.0
 """How long a drain waits for functions that are under way."""
+
+DECIDED_OF = 4
+"""Under pressure one of so many handshakes is decided all the same, or those who come again would keep out each other.
+
+A refusal costs a sixth of what a decision costs: two thirds of the time are left for decisions, and the queue is worked
+off more than twice as fast.
+"""
+
+TURNED_AWAY_SAID = 20
+"""How many connections that are closed at once are logged in a minute; anybody can open as many as he likes."""
 
 ANSWER_CLOSE_WITHIN_S = 2.0
 """How long a drain waits for clients to answer CLOSE."""
@@ -65,6 +77,9 @@ class Gateway:
         path: where clients connect to the one API.
         allowed_origins: pages that may connect; None for those of this server's own host, `*` among them for all.
         forwarded_allow_ips: proxies whose `X-Forwarded-For` is believed: addresses or networks.
+        proxy_protocol: whether each connection comes from one of these proxies and begins with a header of the PROXY
+            protocol; all others are closed.
+        listeners: the sockets that it is served on: who waits there to be accepted counts as a handshake.
         keys: whose signatures are believed, at `@connections`, `@groups` and signed handshakes; None leaves them out.
         account: the buckets that it shares with other gateways; its own by default.
 
@@ -79,6 +94,8 @@ class Gateway:
         path: str = "/ws",
         allowed_origins: Sequence[str] | None = None,
         forwarded_allow_ips: str = "127.0.0.1",
+        proxy_protocol: bool = False,
+        listeners: Sequence[socket.socket] = (),
         keys: Keys | None = None,
         account: Account | None = None,
     ) -> None:
@@ -87,6 +104,7 @@ class Gateway:
         self.limits = limits or GatewayLimits()
         self.account = account or Account(self.limits)
         self.draining = False
+        self.proxy_protocol = proxy_protocol
         whole, frame = self.limits.max_message_bytes, self.limits.max_frame_bytes
         self.max_frame_bytes = whole if frame is None else min(frame, whole)
         longest = f"a frame has at most {frame} bytes, and " if frame is not None else ""
@@ -113,6 +131,7 @@ class Gateway:
                 max_bytes=self.limits.max_post_bytes,
             )
         self._allowed_origins = None if allowed_origins is None else frozenset(allowed_origins)
+        self._listeners = listeners
         self._proxies = Proxies(forwarded_allow_ips)
         self._integration = InProcess(self.limits.handler_timeout_s, self._failed)
         self._admission = Admission(
@@ -120,6 +139,9 @@ class Gateway:
         )
         self._watched: dict[RequestHead | Farewell, float] = {}  # who is to get on with it, and until when
         self._handshakes = 0  # that have not been answered
+        self._pressed = 0  # handshakes that came while too many waited
+        self._turned_away = 0  # connections that were closed at once in this minute
+        self._minute = 0  # which that is
         self._tasks: set[asyncio.Task[None]] = set()  # handshakes and `$disconnect`s under way
         self._sweeper: asyncio.Task[None] | None = None
         self._second = (0, "")  # a second and how events write it
@@ -149,6 +171,7 @@ class Gateway:
                 "access_log": False,
                 "server_header": False,
                 "backlog": 4_096,
+                "forwarded_allow_ips": self._proxies.listed,
                 **options,
             },
         )
@@ -232,30 +255,34 @@ class Gateway:
     # Handshakes
 
     def begin(self, upgrade: Upgrade) -> None:
-        """A client asks for a WebSocket."""
+        """A client asks for a WebSocket: what needs nobody's answer is looked over at once, and costs no task."""
         self.awake()
-        self._own(self._handshake(upgrade))
+        try:
+            api = self._look_over(upgrade.request)
+        except Exception:
+            logger.exception("a handshake failed")
+            api = Refusal(500, said("Internal server error"))
+        if isinstance(api, Refusal):
+            self._refuse(upgrade, api)
+        else:
+            self._handshakes += 1
+            self._own(self._handshake(upgrade, api))
 
     def _own(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _handshake(self, upgrade: Upgrade) -> None:
+    async def _handshake(self, upgrade: Upgrade, api: Api) -> None:
         try:
-            await self._decide(upgrade)
+            await self._decide(upgrade, api)
         except Exception:
             logger.exception("a handshake failed")
             self._refuse(upgrade, Refusal(500, said("Internal server error")))
 
-    async def _decide(self, upgrade: Upgrade) -> None:
-        api = self._look_over(upgrade.request)
-        if isinstance(api, Refusal):
-            self._refuse(upgrade, api)
-            return
-        connection = Connection(self, upgrade, api, new_id())
-        self._handshakes += 1
+    async def _decide(self, upgrade: Upgrade, api: Api) -> None:
         try:
+            connection = Connection(self, upgrade, api, new_id())
             late = partial(self._agreed_late, connection)
             outcome = await self._admission.decide(connection, upgrade.request, self._fields(upgrade), late)
         finally:
@@ -263,7 +290,7 @@ class Gateway:
         if isinstance(outcome, Refusal):
             self._refuse(upgrade, outcome)
         elif upgrade.gone or self.draining:
-            self._refuse(upgrade, FULL)
+            self._refuse(upgrade, full())
             await self._never_was(connection)
         else:
             try:
@@ -296,20 +323,43 @@ class Gateway:
             return problem
         if not self._may_come_from(request.value("origin"), request.value("host") or ""):
             return Refusal(403, said("Pages of this origin may not connect."))
-        full = self.limits.max_connections
-        if self.draining or (full is not None and len(self.hub) + self._handshakes >= full):
-            return FULL
+        most = self.limits.max_connections
+        if self.draining or (most is not None and len(self.hub) + self._handshakes >= most) or self._is_pressed():
+            return full()
         if not self.account.may_connect(api, self.hub.now()):
             return TOO_MANY
         return api
+
+    def _is_pressed(self) -> bool:
+        """Whether so many wait that this one is to be refused, so that they do not wait longer than clients do."""
+        at_once = self.limits.max_handshakes
+        if at_once is None or self._handshakes + unaccepted(self._listeners) < at_once:
+            return False
+        self._pressed += 1
+        return self._handshakes >= at_once or self._pressed % DECIDED_OF != 0
 
     def _fields(self, upgrade: Upgrade) -> Fields:
         return fields_for_functions(
             upgrade.request,
             way=self.way(upgrade),
             proxied=self._proxies.trust(upgrade.peer),
-            secure=upgrade.transport.get_extra_info("ssl_object") is not None,
+            secure=upgrade.is_secure,
         )
+
+    def trusts(self, address: str) -> bool:
+        """Whether what comes from `address` is a proxy's word."""
+        return self._proxies.trust(address)
+
+    def turned_away(self, address: str, why: str) -> None:
+        """A connection from `address` is closed at once: say so, unless that was said often just now."""
+        minute = int(asyncio.get_running_loop().time() / 60)
+        if minute != self._minute:
+            if self._turned_away > TURNED_AWAY_SAID:
+                logger.warning("%d more connections were closed at once", self._turned_away - TURNED_AWAY_SAID)
+            self._minute, self._turned_away = minute, 0
+        self._turned_away += 1
+        if self._turned_away <= TURNED_AWAY_SAID:
+            logger.warning("a connection from %s is closed: %s", address, why)
 
     def way(self, upgrade: Upgrade) -> list[str]:
         """The addresses that a request came by; the last is the client's."""

@@ -49,13 +49,13 @@ class Upgrade(asyncio.Protocol):
         self._early = b""
         self.transport: asyncio.Transport  # set by connection_made
         self.request: Request  # set by the first data_received
+        self.peer: str  # the address of who opened the socket, or of whom the one that did speaks for
+        self.is_secure: bool  # whether that one came over TLS; both are set by comes_from
         self.gone = False  # whether nobody waits for the answer
 
-    @property
-    def peer(self) -> str:
-        """The address of who opened the socket."""
-        peername = self.transport.get_extra_info("peername")
-        return peername[0] if isinstance(peername, tuple) else "127.0.0.1"
+    def comes_from(self, peer: str, *, is_secure: bool) -> None:
+        """Who opened the socket, as is known before the request is looked at."""
+        self.peer, self.is_secure = peer, is_secure
 
     def connection_made(self, transport: Any) -> None:  # Any: uvloop's transports have none of asyncio's classes
         """The socket is ours."""

@@ -283,7 +283,7 @@ function build(me) {
     signal(signal) {
       if (signal.type === "typing" && signal.by !== me) typing.hear(signal);
       else if (signal.type === "presence") people.presence(signal);
-      else if (signal.type === "notice" && !["going_away", "token_expires"].includes(signal.code)) toast(signal.message, "info");
+      else if (signal.type === "notice" && !["going_away", "token_expires", "closing"].includes(signal.code)) toast(signal.message, "info");
     },
   };
 }

@@ -9,14 +9,14 @@ const RELOAD_MS = 400; // how long a page that is being reloaded may need to let
 const SYSTEM = "system"; // the author of what nobody has written
 const claimed = new Set(); // users that this tab is, or tried to be
 
-/** Where on this server the WebSocket is. */
-const path = await fetch("/web/chat.json")
+/** Where the WebSocket is: `path` on this server, or `url` elsewhere, for a page that is served by itself. */
+const chat = await fetch("/web/chat.json")
   .then((response) => response.json())
-  .then((told) => told.path, () => "/ws"); // no answer now is no reason to show nothing
+  .catch(() => ({ path: "/ws" })); // no answer now is no reason to show nothing
 
 /** Where the chat is. */
 export function address() {
-  return `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}${path}`;
+  return chat.url ?? `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}${chat.path}`;
 }
 
 const FIRST = ["Amber", "Bold", "Breezy", "Bright", "Clever", "Cosy", "Gentle", "Jolly", "Lucky", "Merry", "Mellow", "Quiet", "Rapid", "Sunny", "Swift", "Witty"];

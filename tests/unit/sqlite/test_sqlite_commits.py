@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hubbub.errors import Conflict, Unavailable
-from hubbub.model import Member, Role, User
+from hubbub.model import Member, Role
 from hubbub.store import SqliteStore
 from hubbub.store.sqlite.cache import Cache
 from sqlitelab import BOUND_S, full, held, started, traced
@@ -86,7 +86,7 @@ async def test_a_work_that_fails_for_good_fails_alone(store, caplog):
             say(store, "before"),
             make_room(store, "new", "bob"),
             say(store, "not text: \ud800"),
-            store.put_user(User("bob", banned_until=2**70)),
+            store.change_user("bob", banned_until=2**70),
             join(store, "bob"),
             say(store, "after"),
         )
@@ -113,7 +113,7 @@ async def test_a_full_database_is_unavailable_until_there_is_space(store, caplog
                     leave(store, "alice"),
                     make_room(store, "new", "alice"),
                     delete(store, said.seq),
-                    store.put_user(User("alice", "Alice")),
+                    store.change_user("alice", name="Alice"),
                     store.mark_read(ROOM, "bob", 2),
                     store.delete_room(ROOM),
                     say(store, "large " * 10_000, room="new"),

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hubbub.model import RoomKind, User
+from hubbub.model import RoomKind
 from hubbub.store import SqliteStore
 from sqlitelab import rows, traced
 from storelab import ROOM, delete, edit, eventually, join, leave, make_room, react, say, say_many
@@ -37,7 +37,7 @@ async def every_call(store: SqliteStore) -> None:
     await store.member("tea", "alice")
     await store.members("tea", after="a")
     await store.user("alice")
-    await store.put_user(User("alice"))
+    await store.change_user("alice")
     await store.rooms_of("alice", also=["tea", "other"])
     await store.rooms(after="a")
     await store.rooms(after="a", kind="public")

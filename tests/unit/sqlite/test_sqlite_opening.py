@@ -39,7 +39,7 @@ def test_another_url_is_refused(url):
         open_store(url)
 
 
-SCRIPT = opening.migrations()[0][1]
+SCRIPT = opening.migrations("hubbub.store.sqlite")[0][1]
 
 
 def tables(path: Path) -> set[str]:
@@ -62,7 +62,7 @@ async def test_an_empty_file_becomes_a_database_of_the_newest_version(path):
     for file in (path, deep):
         async with SqliteStore(str(file)) as store:
             await make_room(store)
-        assert version(file) == max(number for number, _ in opening.migrations())
+        assert version(file) == max(number for number, _ in opening.migrations("hubbub.store.sqlite"))
         assert tables(file) >= {"entries", "rooms"}
 
 
@@ -78,7 +78,7 @@ async def test_only_its_owner_reads_it(tmp_path):
 
 async def test_migrations_are_numbered_from_one_without_gaps():
     """Each leads from the version before."""
-    numbers = [number for number, _ in opening.migrations()]
+    numbers = [number for number, _ in opening.migrations("hubbub.store.sqlite")]
     assert numbers == list(range(1, len(numbers) + 1))
 
 
@@ -88,7 +88,7 @@ async def test_what_has_been_migrated_is_not_migrated_again(path):
         await make_room(store)
         epoch = store.epoch
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(opening, "migrations", lambda: [(1, "this is not SQL")])
+        patch.setattr(opening, "migrations", lambda package: [(1, "this is not SQL")])
         async with SqliteStore(str(path)) as store:
             assert store.epoch == epoch
             assert await store.room(ROOM)
@@ -100,7 +100,7 @@ async def test_a_file_of_an_older_version_is_brought_up_to_date_in_order(path, m
         await make_room(store)
         said, epoch = await say(store), store.epoch
     later = [(2, "CREATE TABLE news (word TEXT)"), (3, "INSERT INTO news VALUES ('third')")]
-    monkeypatch.setattr(opening, "migrations", lambda: [(1, SCRIPT), *later])
+    monkeypatch.setattr(opening, "migrations", lambda package: [(1, SCRIPT), *later])
     async with SqliteStore(str(path)) as store:
         assert store.epoch == epoch
         assert await store.entry(ROOM, said.seq) == said
@@ -113,13 +113,15 @@ async def test_a_migration_that_fails_changes_nothing(path, monkeypatch):
     async with SqliteStore(str(path)) as store:
         await make_room(store)
     broken = [(2, "CREATE TABLE second (word TEXT)"), (3, "CREATE TABLE third (word TEXT); DROP TABLE nowhere")]
-    monkeypatch.setattr(opening, "migrations", lambda: [(1, SCRIPT), *broken])
+    monkeypatch.setattr(opening, "migrations", lambda package: [(1, SCRIPT), *broken])
     with pytest.raises(ValueError, match=r"chat\.db cannot be opened \(no such table: nowhere\)"):
         await SqliteStore(str(path)).__aenter__()
     assert version(path) == 2
     assert "second" in tables(path)
     assert "third" not in tables(path)
-    monkeypatch.setattr(opening, "migrations", lambda: [(1, SCRIPT), broken[0], (3, "CREATE TABLE third (word TEXT)")])
+    monkeypatch.setattr(
+        opening, "migrations", lambda package: [(1, SCRIPT), broken[0], (3, "CREATE TABLE third (word TEXT)")]
+    )
     async with SqliteStore(str(path)) as store:
         assert await store.room(ROOM)
     assert version(path) == 3

@@ -13,6 +13,8 @@ from typing import Protocol
 import httptools
 import msgspec
 
+from hubbub.listening import close_server
+
 MAX_PAYLOAD_BYTES = 6_291_556
 """How long a response may be: 6 MB and 100 bytes."""
 
@@ -83,7 +85,7 @@ class RuntimeApi:
     def close(self) -> None:
         """Stop, and drop connections."""
         if self._server is not None:
-            self._server.close()
+            close_server(self._server)
             self._server = None
         for connection in list(self._connections):
             connection.abort()
@@ -102,7 +104,10 @@ class RuntimeApi:
 
     def opened(self, connection: _Connection) -> None:
         """A process has connected."""
-        self._connections.add(connection)
+        if self._server is None:
+            connection.abort()  # it was accepted just before the end, and is told of just after it
+        else:
+            self._connections.add(connection)
 
     def lost(self, connection: _Connection) -> None:
         """A connection is gone."""

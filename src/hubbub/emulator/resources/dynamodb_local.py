@@ -1,7 +1,8 @@
 """Amazon's own DynamoDB Local, where the user has it: tables in memory that are closer to DynamoDB than moto's.
 
-It is not fetched: its licence is Amazon's. A folder with `DynamoDBLocal.jar` is named by `HUBBUB_DYNAMODB_LOCAL`, or is
-`hubbub/dynamodb-local` in the user's cache. It needs `java`.
+Nothing here fetches it: its licence is Amazon's. A folder with `DynamoDBLocal.jar` and `DynamoDBLocal_lib` is named by
+`DYNAMODB_LOCAL`, or is `hubbub/dynamodb-local` in the user's cache, where `scripts/dynamodb-local` puts it. It
+needs `java`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from pathlib import Path
 
 from hubbub.listening import CannotStart
 
-SETTING = "HUBBUB_DYNAMODB_LOCAL"
+SETTING = "DYNAMODB_LOCAL"
 
 JAR = "DynamoDBLocal.jar"
+
+MAIN = "com.amazonaws.services.dynamodbv2.local.main.ServerRunner"
 
 ENVIRONMENT = {"DDB_LOCAL_TELEMETRY": "0"}
 """It is not to tell Amazon of its use; older versions do not know the option that says so."""
@@ -45,13 +48,19 @@ def _checked(folder: Path) -> Path:
 
 
 def command(folder: Path, port: int) -> list[str]:
-    """What runs it on a port, with one set of tables in memory for all regions and keys."""
+    """What runs it on a port, with one set of tables in memory for all regions and keys.
+
+    The class is named, for the jar's own list of its libraries is right in Amazon's archive alone and not for what
+    Maven has.
+    """
+    libraries = folder / "DynamoDBLocal_lib"
     return [
         "java",
         "-Xmx512m",
-        f"-Djava.library.path={folder / 'DynamoDBLocal_lib'}",
-        "-jar",
-        str(folder / JAR),
+        f"-Djava.library.path={libraries}",
+        "-classpath",
+        os.pathsep.join([str(folder / JAR), str(libraries / "*")]),
+        MAIN,
         "-inMemory",
         "-sharedDb",
         "-port",

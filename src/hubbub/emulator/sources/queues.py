@@ -191,7 +191,7 @@ class QueueSource:
         if not (self._is_fifo and self._batches):
             return await self._queue.receive(most, self._pace.long_poll_s)
         messages = await self._queue.receive(most, 0)
-        if not messages:
+        if not messages and self._batches:  # they may have ended meanwhile
             await asyncio.wait(self._batches, timeout=self._pace.short_poll_s, return_when=asyncio.FIRST_COMPLETED)
         return messages
 

@@ -59,8 +59,15 @@ def ids_of(templates: Sequence[Template]) -> Mapping[str, Declared]:
     return {template.returned(of).ref: of for template in templates for of in template.of_type(f"{V2}Api")}
 
 
-class _Assembly:
-    """Puts one API together."""
+class Parts:
+    """What belongs to one API, WebSocket or HTTP.
+
+    Attributes:
+        api: its resource.
+        id: its id.
+        templates: the stack's and those nested in it.
+
+    """
 
     def __init__(self, api: Declared, templates: Sequence[Template]) -> None:
         self.api = api
@@ -68,17 +75,35 @@ class _Assembly:
         self.templates = templates
 
     def parts(self, kind: str) -> list[Declared]:
-        """The resources of a kind that belong to the API."""
+        """The resources of a kind, `Route` or another, that belong to the API."""
         declared = [of for template in self.templates for of in template.of_type(V2 + kind)]
         return [of for of in declared if of.text("ApiId") == self.id]
 
     def by_id(self, kind: str) -> dict[str, Declared]:
+        """The same by their ids."""
         return {_ref(of): of for of in self.parts(kind)}
+
+    def domains(self, stages: set[str]) -> Iterator[DomainMapping]:
+        """The custom domains that lead to these stages.
+
+        Raises:
+            TemplateError: one leads to a stage that is none of them.
+
+        """
+        for of in self.parts("ApiMapping"):
+            stage = of.text("Stage")
+            if stage not in stages:
+                raise of.error("Stage", f"expected a stage of its API ({', '.join(stages) or 'none'}), got {stage!r}")
+            yield DomainMapping(host=of.text("DomainName"), path=of.text("ApiMappingKey", ""), stage=stage)
+
+
+class _Assembly(Parts):
+    """Puts one WebSocket API together."""
 
     def definition(self) -> ApiDefinition:
         if self.api.flag("DisableExecuteApiEndpoint"):
             self.api.note("DisableExecuteApiEndpoint has no effect: the API is reachable without its custom domain")
-        stages = [_stage(of) for of in self.parts("Stage")]
+        stages = [stage_of(of) for of in self.parts("Stage")]
         if not stages:
             self.api.note("it has no AWS::ApiGatewayV2::Stage, so nobody can connect to it")
         self._say_what_is_not_deployed()
@@ -92,7 +117,7 @@ class _Assembly:
             models={model.text("Name", model.logical_id): _schema(model) for model in self.parts("Model")},
             routes=tuple(self._routes()),
             stages=tuple(stages),
-            domains=tuple(self._domains({stage.name for stage in stages})),
+            domains=tuple(self.domains({stage.name for stage in stages})),
         )
 
     def _route_selection(self) -> str:
@@ -161,11 +186,9 @@ class _Assembly:
             raise of.error("AuthorizerId", f"expected the id of an authorizer of its API, got {id_!r}")
         if found.text("AuthorizerType", "REQUEST") != "REQUEST":
             raise found.error("AuthorizerType", f"expected REQUEST, got {found.text('AuthorizerType')!r}")
-        uri = found.text("AuthorizerUri")
-        function = _FUNCTION_IN_URI.search(uri)
         return RequestAuthorizer(
             name=found.text("Name", found.logical_id),
-            function=function[1] if function else uri,
+            function=function_in(found.text("AuthorizerUri")),
             identity_sources=tuple(str(source) for source in found.listed("IdentitySource")),
         )
 
@@ -234,13 +257,6 @@ class _Assembly:
                         f"{deployment.logical_id} does not depend on it (DependsOn)"
                     )
 
-    def _domains(self, stages: set[str]) -> Iterator[DomainMapping]:
-        for of in self.parts("ApiMapping"):
-            stage = of.text("Stage")
-            if stage not in stages:
-                raise of.error("Stage", f"expected a stage of its API ({', '.join(stages) or 'none'}), got {stage!r}")
-            yield DomainMapping(host=of.text("DomainName"), path=of.text("ApiMappingKey", ""), stage=stage)
-
 
 def _ref(of: Declared) -> str:
     return of.template.returned(of).ref
@@ -287,7 +303,19 @@ def _handling(of: Declared) -> _Handling | None:
     return _one_of(of, "ContentHandlingStrategy", str(value), get_args(_Handling))  # type: ignore[return-value]  # of those
 
 
-def _stage(of: Declared) -> StageDefinition:
+def function_in(uri: str) -> str:
+    """The function's ARN in a URI by which API Gateway calls it; the URI itself where it is that already."""
+    found = _FUNCTION_IN_URI.search(uri)
+    return found[1] if found else uri
+
+
+def stage_of(of: Declared) -> StageDefinition:
+    """An AWS::ApiGatewayV2::Stage.
+
+    Raises:
+        TemplateError: its throttling limits are no numbers.
+
+    """
     default = of.mapping("DefaultRouteSettings")
     return StageDefinition(
         name=of.text("StageName"),

@@ -133,8 +133,9 @@ class CodeFinder:
         return of.template.paths[str(code["S3Key"])].line if is_ours else None
 
     def _extracted(self, of: Declared, key: str, path: Path) -> Path:
+        """The folder of an archive; whoever has the same archive has the same folder."""
         content = path.read_bytes()
-        folder = self._work / "code" / f"{of.shown_id}-{hashlib.sha256(content).hexdigest()[:16]}"
+        folder = self._work / "code" / f"{path.stem}-{hashlib.sha256(content).hexdigest()[:16]}"
         if folder.is_dir():
             return folder
         partly = folder.with_name(folder.name + ".partly")

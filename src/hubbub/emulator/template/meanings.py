@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from hubbub.emulator.template.apis import V2, ids_of, is_websocket
+from hubbub.emulator.template.apis import V2, ids_of
 from hubbub.emulator.template.declared import Declared
 from hubbub.emulator.template.resources import NESTED, Template
 from hubbub.emulator.template.stateful import CREATED
@@ -73,7 +73,7 @@ _NOT_NEEDED: Final = (
 """Permissions, logs, alarms, names, certificates, networks: nothing here checks, keeps, watches or needs them."""
 
 _MEANINGS: Final = {
-    "AWS::ApiGateway::RestApi": "REST APIs do not run here, only WebSocket APIs: call its functions by the Lambda API",
+    "AWS::ApiGateway::RestApi": "REST APIs do not run here, as others do: call its functions by the Lambda API",
     "AWS::ApiGateway::": "it belongs to a REST API, which does not run here",
     f"{V2}VpcLink": "there is no VPC: what integrations call must be reachable from this machine",
     V2: "nothing here reads it",
@@ -111,12 +111,12 @@ _OTHERWISE = "nothing here runs it: calls to it fail, and its name and ARN are m
 
 def name_the_rest(templates: Sequence[Template]) -> tuple[str, ...]:
     """Note what does not run here; returns the logical ids of what nothing here needs."""
-    apis = ids_of(templates)
+    apis = set(ids_of(templates))
     ignored: list[str] = []
     for template in templates:
         for of in template.resources.values():
             if of.type in _API_PARTS:
-                ignored += _part(of, {id_ for id_, api in apis.items() if is_websocket(api)}, set(apis))
+                _note_what_is_of_no_api(of, apis)
             elif of.type.startswith(_NOT_NEEDED) or _is_of_rest_api(of, template):
                 ignored.append(of.shown_id)
             elif of.type not in _UNDERSTOOD:
@@ -130,17 +130,12 @@ def _is_of_rest_api(of: Declared, template: Template) -> bool:
     return is_part and of.type != "AWS::ApiGateway::RestApi" and bool(template.of_type("AWS::ApiGateway::RestApi"))
 
 
-def _part(of: Declared, websocket: set[str], apis: set[str]) -> Iterator[str]:
-    """Note an API of another kind, and what belongs to no API of the template; the rest of other APIs is not needed."""
-    if of.type == f"{V2}Api":
-        if not is_websocket(of):
-            of.note("HTTP APIs do not run here, only WebSocket APIs: call its functions with the Lambda API")
-    elif of.type != f"{V2}DomainName":
-        api = of.text("ApiId")
-        if api not in apis:
-            of.note(f"it belongs to the API {api!r}, which this template does not have, and is not served")
-        elif api not in websocket:
-            yield of.shown_id
+def _note_what_is_of_no_api(of: Declared, apis: set[str]) -> None:
+    if of.type in (f"{V2}Api", f"{V2}DomainName"):
+        return
+    api = of.text("ApiId")
+    if api not in apis:
+        of.note(f"it belongs to the API {api!r}, which this template does not have, and is not served")
 
 
 def _meaning(type_: str) -> str:

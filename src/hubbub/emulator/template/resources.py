@@ -63,8 +63,11 @@ class Template(Scope):
         self._nested: dict[str, Template | None] = {}
         self._hosts = hosts
         for declared in self.of_type("AWS::ApiGatewayV2::Api"):
-            if declared.get("ProtocolType") == "WEBSOCKET" and len(hosts) < len(surroundings.api_hosts):
-                hosts[declared.shown_id] = surroundings.api_hosts[len(hosts)]
+            is_websocket = declared.get("ProtocolType") == "WEBSOCKET"
+            free = surroundings.api_hosts if is_websocket else surroundings.http_hosts
+            host = next((host for host in free if host not in hosts.values()), None)
+            if host is not None:
+                hosts[declared.shown_id] = host
 
     def _declared(self) -> Iterator[tuple[str, Declared]]:
         section = self.section("Resources")
@@ -81,7 +84,7 @@ class Template(Scope):
         return [declared for declared in self.resources.values() if declared.type in types]
 
     def api_host(self, api: Declared) -> str | None:
-        """The `host:port` of a WebSocket API on this machine; None where it has none, or is not one."""
+        """The `host:port` of an API on this machine; None where it has none."""
         return self._hosts.get(api.shown_id)
 
     def position(self, of: Declared, key: str) -> int:

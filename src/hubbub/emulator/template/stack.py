@@ -15,6 +15,7 @@ from hubbub.emulator.template.declared import Declared
 from hubbub.emulator.template.errors import TemplateError
 from hubbub.emulator.template.events import sources_of
 from hubbub.emulator.template.functions import functions_of
+from hubbub.emulator.template.http_apis import http_apis_of
 from hubbub.emulator.template.intrinsics import as_text
 from hubbub.emulator.template.macros import expand
 from hubbub.emulator.template.meanings import name_the_rest
@@ -72,6 +73,7 @@ def stack_from_template(
         surroundings=surroundings,
         functions=functions,
         apis=apis_of(templates),
+        http_apis=http_apis_of(templates),
         resources=resources_of(templates),
         sources=sources_of(templates, (function.name for function in functions)),
         outputs=root.outputs(),

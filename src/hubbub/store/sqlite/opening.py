@@ -7,8 +7,9 @@ import logging
 import os
 import secrets
 import sqlite3
-from importlib.resources import files
 from pathlib import Path
+
+from hubbub.store.migrations import migrations
 
 logger = logging.getLogger("hubbub.store")
 
@@ -77,18 +78,9 @@ def _connect(path: str) -> sqlite3.Connection:
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
 
 
-def migrations() -> list[tuple[int, str]]:
-    """The scripts beside this module by number, each of which leads from the version before to its own."""
-    return sorted(
-        (int(file.name.removesuffix(".sql")), file.read_text(encoding="utf-8"))
-        for file in files("hubbub.store.sqlite").iterdir()
-        if file.name.endswith(".sql")
-    )
-
-
 def _prepare(db: sqlite3.Connection, path: str) -> str:
     """Bring the data to this version; returns its epoch."""
-    scripts = migrations()
+    scripts = migrations(__package__)
     newest = scripts[-1][0]
     found: int = db.execute("PRAGMA user_version").fetchone()[0]
     owner: int = db.execute("PRAGMA application_id").fetchone()[0]

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from hubbub.errors import Unavailable
 from hubbub.model import Entry, Member, Page, Role, Room, RoomId, RoomKind, RoomState, User, UserId
@@ -211,6 +212,19 @@ class SqliteStore(Store):
 
         return await self._cached(self._rooms, room, query)
 
+    async def heads(self, rooms: Sequence[RoomId]) -> dict[RoomId, int]:
+        """Where their logs end; see the port."""
+        named = msgspec.json.encode(list(rooms)).decode()
+
+        def query(db: sqlite3.Connection) -> dict[RoomId, int]:
+            return dict(
+                db.execute(
+                    "SELECT id, head FROM rooms WHERE NOT deleted AND id IN (SELECT value FROM json_each(?))", (named,)
+                )
+            )
+
+        return await self._read(query)
+
     async def rooms(
         self, *, after: str = "", limit: int = 100, kind: RoomKind | None = None
     ) -> tuple[list[Room], bool]:
@@ -304,7 +318,7 @@ class SqliteStore(Store):
 
     # The port: members, marks, users
 
-    async def member(self, room: RoomId, user: UserId) -> Member | None:
+    async def member(self, room: RoomId, user: UserId, *, recent: bool = False) -> Member | None:
         """The membership; see the port."""
         known, value = self._members.get((room, user))
         if known:
@@ -340,7 +354,7 @@ class SqliteStore(Store):
         """Move the mark; see the port."""
         return await self._submit(works.mark_read(room, user, seq))  # type: ignore[no-any-return]
 
-    async def user(self, user: UserId) -> User | None:
+    async def user(self, user: UserId, *, recent: bool = False) -> User | None:
         """What is remembered; see the port."""
         known, value = self._users.get(user)
         if known:
@@ -354,9 +368,19 @@ class SqliteStore(Store):
 
         return await self._cached(self._users, user, query)
 
-    async def put_user(self, user: User) -> None:
+    async def change_user(
+        self,
+        user: UserId,
+        *,
+        name: str | UnsetType | None = UNSET,
+        avatar: str | UnsetType | None = UNSET,
+        revoked_before: int | UnsetType = UNSET,
+        banned_until: int | UnsetType = UNSET,
+    ) -> User:
         """Remember; see the port."""
-        await self._submit(works.put_user(user))
+        changed = {"name": name, "avatar": avatar, "revoked_before": revoked_before, "banned_until": banned_until}
+        given = {field: value for field, value in changed.items() if value is not UNSET}
+        return await self._submit(works.change_user(user, given))  # type: ignore[no-any-return]  # what the work returns
 
 
 def _in_one_snapshot(query: Callable[[sqlite3.Connection], T], db: sqlite3.Connection) -> T:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -264,14 +265,14 @@ def mark_read(room: RoomId, user: UserId, seq: int) -> Work:
     return work
 
 
-def put_user(user: User) -> Work:
-    """The work behind `hubbub.ports.Store.put_user`."""
+def change_user(user: UserId, given: dict[str, Any]) -> Work:  # Any: values of the fields of `User`
+    """The work behind `hubbub.ports.Store.change_user`; `given` is what changes."""
 
-    def work(batch: Batch) -> None:
-        batch.db.execute(
-            "INSERT OR REPLACE INTO users VALUES (?, ?, ?, ?, ?)",
-            (user.user, user.name, user.avatar, user.revoked_before, user.banned_until),
-        )
-        batch.users[user.user] = user
+    def work(batch: Batch) -> User:
+        row = batch.db.execute("SELECT * FROM users WHERE user = ?", (user,)).fetchone()
+        changed = msgspec.structs.replace(User(user) if row is None else User(*row), **given)
+        batch.db.execute("INSERT OR REPLACE INTO users VALUES (?, ?, ?, ?, ?)", msgspec.structs.astuple(changed))
+        batch.users[user] = changed
+        return changed
 
     return work

@@ -18,6 +18,7 @@ from hubbub.emulator.template.serverless.assembly import assembled
 from hubbub.emulator.template.serverless.draft import Draft
 from hubbub.emulator.template.serverless.events import put_events
 from hubbub.emulator.template.serverless.functions import put_functions
+from hubbub.emulator.template.serverless.http_api import put_http_api
 from hubbub.emulator.template.serverless.meanings import put_meanings
 from hubbub.emulator.template.serverless.packaged import PACKAGED, load_packaged, those_of
 from hubbub.emulator.template.serverless.service import read_service
@@ -92,6 +93,7 @@ def compile_serverless(
     draft = Draft()
     put_functions(service, draft)
     put_websockets(service, draft)
+    put_http_api(service, draft)
     put_events(service, draft)
     put_meanings(service, draft)
     return Compiled(

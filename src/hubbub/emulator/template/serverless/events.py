@@ -18,11 +18,6 @@ from hubbub.emulator.template.serverless.service import Event, FunctionEntry, Se
 
 _RATE = re.compile(r"rate\([0-9]+ (?:minute|hour|day)s?\)|cron\(\S+ \S+ \S+ \S+ \S+ \S+\)|at\(\S+\)")
 
-_HTTP = {
-    "http": ("ApiGatewayRestApi", "AWS::ApiGateway::RestApi", {}),
-    "httpApi": ("HttpApi", "AWS::ApiGatewayV2::Api", {"ProtocolType": "HTTP"}),
-}
-
 
 def put_events(service: Service, draft: Draft) -> None:
     """Put the sources of all functions' events into the draft, and name those that are none here.
@@ -35,8 +30,8 @@ def put_events(service: Service, draft: Draft) -> None:
         schedules = 0
         for number, event in enumerate(function.events, 1):
             match event.kind:
-                case "websocket":
-                    pass  # put_websockets
+                case "websocket" | "httpApi":
+                    pass  # put_websockets, put_http_api
                 case "sqs":
                     _put_queue(function, event, draft)
                 case "stream":
@@ -54,10 +49,9 @@ def put_events(service: Service, draft: Draft) -> None:
 def _name_event(service: Service, function: FunctionEntry, event: Event, draft: Draft) -> None:
     """Say that an event does not happen here; the API that `http` events would make is there to be referred to."""
     meaning = "nothing calls the function for this event here"
-    if event.kind in _HTTP:
-        logical_id, kind, properties = _HTTP[event.kind]
-        draft.put(logical_id, kind, {"Name": f"{service.stage}-{service.name}", **properties})
-        meaning = "the function is not served over HTTP here: only WebSocket APIs are"
+    if event.kind == "http":
+        draft.put("ApiGatewayRestApi", "AWS::ApiGateway::RestApi", {"Name": f"{service.stage}-{service.name}"})
+        meaning = "the function is not served by a REST API here: WebSocket APIs and HTTP APIs are served"
     if event.kind == "s3":
         _put_bucket(event, draft)
     draft.name(naming.function_id(function.key), event.kind, meaning)

@@ -9,6 +9,8 @@ import re
 
 API = "WebsocketsApi"
 STAGE = "WebsocketsDeploymentStage"
+HTTP_API = "HttpApi"
+HTTP_STAGE = "HttpApiStage"
 ROLE = "IamRoleLambdaExecution"
 
 _ROUTE = {"$": "S", "/": "Slash", "-": "Dash", "_": "Underscore", ".": "Period"}
@@ -64,6 +66,18 @@ def permission_id(function: str) -> str:
     return f"{normalized(function)}LambdaPermissionWebsockets"
 
 
+def http_integration_id(function: str) -> str:
+    """The integration that the function's routes of the HTTP API share."""
+    return f"HttpApiIntegration{normalized(function)}"
+
+
+def http_route_id(key: str) -> str:
+    """A route of the HTTP API: `GET /rooms/{room}` as `HttpApiRouteGetRoomsRoomVar`, `*` as `HttpApiRouteDefault`."""
+    if key == "*":
+        return "HttpApiRouteDefault"
+    return f"HttpApiRoute{''.join(_path_part(part) for part in key.split('/'))}"
+
+
 def deployment_id(digest: str) -> str:
     """The deployment; `digest` tells one from another."""
     return f"WebsocketsDeployment{digest}"
@@ -107,6 +121,11 @@ def scheduler_id(function: str, number: int) -> str:
 def event_rule_id(rule: str) -> str:
     """A rule of EventBridge."""
     return f"{alphanumeric(rule)}EventBridgeRule"
+
+
+def _path_part(part: str) -> str:
+    named = re.sub(r"\{(.*)\}", r"\1Var", part.lower().replace("-", "Dash"))
+    return _capital(re.sub(r"[^0-9A-Za-z]", "", named))
 
 
 def _capital(name: str) -> str:

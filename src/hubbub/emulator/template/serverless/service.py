@@ -24,16 +24,17 @@ from hubbub.emulator.template.serverless.variables import Note, Resolver, put_to
 _PROVIDER = re.findall(
     r"\w+",
     "name runtime region stage stackName memorySize timeout environment layers architecture"
-    " websocketsApiName websocketsApiRouteSelectionExpression websocketsDescription",
+    " websocketsApiName websocketsApiRouteSelectionExpression websocketsDescription httpApi",
 )
 
 _FUNCTION = re.findall(
     r"\w+",
     "handler image runtime name description environment timeout memorySize reservedConcurrency layers package module"
-    " destinations maximumRetryAttempts maximumEventAge onError architecture condition dependsOn disableLogs url",
+    " destinations maximumRetryAttempts maximumEventAge onError architecture condition dependsOn disableLogs url"
+    " httpApi",
 )
 
-_EVENTS = ("websocket", "sqs", "stream", "sns", "schedule", "eventBridge")  # whose details matter here
+_EVENTS = ("websocket", "httpApi", "sqs", "stream", "sns", "schedule", "eventBridge")  # whose details matter here
 
 _KNOWN = re.findall(
     r"\w+",

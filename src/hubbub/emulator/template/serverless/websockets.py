@@ -87,7 +87,9 @@ def _authorizer(service: Service, value: Any, place: Place) -> _Authorizer:  # A
         raise TemplateError(*place, "expected a name beside an authorizer's arn that is no string, got none")
     if not arn and not name:
         raise TemplateError(*place, "expected a name or an arn in authorizer, got neither")
-    sources = section.get("identitySource") or _DEFAULT_SOURCE
+    sources = section.get("identitySource")
+    if sources is None or sources == "":
+        sources = _DEFAULT_SOURCE
     return _Authorizer(
         _last_part(arn) if isinstance(arn, Text) else str(name),
         arn or _target(service, str(name), place),

@@ -1,6 +1,6 @@
-// Leads connections to `API.execute-api.REGION.amazonaws.com:443` to where HUBBUB_EXECUTE_API says: `API=host:port` for
-// each API, with commas between, or one `host:port` for all; those to other names of AWS's to HUBBUB_AWS, `host:port`, for
-// SDKs that do not heed AWS_ENDPOINT_URL.
+// Leads connections to `API.execute-api.REGION.amazonaws.com:443` to where _HUBBUB_EXECUTE_API says: `API=host:port` for
+// each API, with commas between, or one `host:port` for all; those to other names of AWS's to _HUBBUB_AWS, `host:port`,
+// for SDKs that do not heed AWS_ENDPOINT_URL.
 //
 // Node.js takes no notice of HTTPS_PROXY. The name that TLS asks for and checks stays what the code said, so the
 // certificate there must be for it, and of an authority in NODE_EXTRA_CA_CERTS.
@@ -8,13 +8,13 @@
 import net from "node:net";
 
 const ADDRESSES = new Map(
-  [...(process.env.HUBBUB_EXECUTE_API ?? "").matchAll(/(?:([a-z0-9]+)=)?([^,=]+):(\d+)/g)].map(
+  [...(process.env._HUBBUB_EXECUTE_API ?? "").matchAll(/(?:([a-z0-9]+)=)?([^,=]+):(\d+)/g)].map(
     ([, api = "", host, port]) => [api, { host, port: Number(port) }],
   ),
 );
 const NAMES = /^([a-z0-9]+)\.execute-api\.[a-z0-9-]+\.amazonaws\.com(\.cn)?$/i;
 
-const SERVICES = /^(.+):(\d+)$/.exec(process.env.HUBBUB_AWS ?? "");
+const SERVICES = /^(.+):(\d+)$/.exec(process.env._HUBBUB_AWS ?? "");
 const SERVICE_NAMES = /\.amazonaws\.com(\.cn)?$/i;
 
 if (ADDRESSES.size || SERVICES) {

@@ -1,0 +1,1 @@
+"""AWS without an SDK: signed calls in little CPU time and with little to import, and one DynamoDB table."""

@@ -1,0 +1,319 @@
+"""Who is in a room, over all nodes: each node tells its changes, numbered, and holds a replica of what others told.
+
+Only rooms that a node hears of are replicated there. A change that does not follow the last one, or a digest that says
+otherwise, lets the node ask for the room anew. Pure: messages and time come in, what is to be told goes out by calls.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from hubbub.fanout.nats import wire
+from hubbub.fanout.nats.subjects import GROUPS, group_of
+from hubbub.model import RoomId, UserId
+
+MAX_USERS_TOLD_BYTES = 64 * 1024
+"""How long a part of a room's users is."""
+
+MAX_PARTS_USERS = 1_000_000
+"""Users of one room at one node that are taken in; further ones are no room's real life."""
+
+
+class _Share:
+    """Whom one other node has in a room."""
+
+    __slots__ = ("count", "last", "parts", "seen", "users")
+
+    def __init__(self) -> None:
+        self.users: set[UserId] = set()
+        self.count = 0  # connections
+        self.last = 0  # the number of the last change that is in here
+        self.seen = 0  # the highest number that was heard of
+        self.parts: set[UserId] | None = None  # users of an answer that is not yet complete
+
+
+class _Room:
+    """A room as all nodes together have it."""
+
+    __slots__ = ("asked", "mine", "online", "settled", "shares", "untold")
+
+    def __init__(self) -> None:
+        self.mine: set[UserId] = set()  # users of this node
+        self.online: dict[UserId, int] = {}  # at how many nodes each user is
+        self.shares: dict[str, _Share] = {}  # whom other nodes have
+        self.settled = False  # whether all nodes have said whom they have; comings and goings are not told before
+        self.untold: set[UserId] = set()  # our own users who came before that
+        self.asked: set[str] = set()  # nodes whose answer is awaited
+
+
+@dataclass
+class _Own:
+    """Whom we have in a room, as we told it: also in a room whose replica is gone."""
+
+    users: set[UserId] = field(default_factory=set)
+    last: int = 0
+
+
+def room_group(room: RoomId) -> int:
+    """The group of a room, as in its subject."""
+    return group_of(room.replace(".", "/"))
+
+
+class Presence:
+    """The replica, and what this node tells.
+
+    Args:
+        notify: told of a user who began or ceased to be online in a room; not of what was so before anybody looked.
+        ask: asks a node for rooms anew.
+        tell: tells all who hear of a room of a change.
+        settled: told of a room once all have said whom they have.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        notify: Callable[[RoomId, UserId, bool], None],
+        ask: Callable[[str, RoomId], None],
+        tell: Callable[[RoomId, wire.Presence], None],
+        settled: Callable[[RoomId], None],
+    ) -> None:
+        self._notify = notify
+        self._ask = ask
+        self._tell = tell
+        self._settled = settled
+        self._rooms: dict[RoomId, _Room] = {}
+        self._groups: list[dict[RoomId, None]] = [{} for _ in range(GROUPS)]  # rooms of the replica, by group
+        self._own: dict[RoomId, _Own] = {}
+        self._own_groups: list[dict[RoomId, None]] = [{} for _ in range(GROUPS)]  # rooms in which we have somebody
+        self._number = 0
+
+    # This node's users
+
+    def changed(self, room: RoomId, user: UserId, online: bool, count: int) -> None:
+        """A user of this node began or ceased to listen to the room, with any connection; `count` of all listen now."""
+        own = self._own.get(room)
+        if own is None:
+            own = self._own[room] = _Own()
+            self._own_groups[room_group(room)][room] = None
+        before = own.last
+        self._number += 1
+        own.last = self._number
+        if online:
+            own.users.add(user)
+        else:
+            own.users.discard(user)
+        if not own.users:
+            del self._own[room]
+            del self._own_groups[room_group(room)][room]
+        self._tell(room, wire.Presence(user, online, before, own.last, count))
+        known = self._rooms.get(room)
+        if known is None:
+            self._notify(room, user, online)  # nobody told us yet of others
+        elif online:
+            known.mine.add(user)
+            self._come(room, known, user, is_ours=True)
+        else:
+            known.mine.discard(user)
+            self._go(room, known, user, is_ours=True)
+
+    def share(self, room: RoomId, count: int, most_bytes: int = MAX_USERS_TOLD_BYTES) -> Iterable[wire.Told]:
+        """Whom this node has in the room, for somebody who asked, in parts of about that length; none for nobody."""
+        own = self._own.get(room)
+        if own is None:
+            return []
+        return wire.told(room, own.last, count, list(own.users), min(most_bytes, MAX_USERS_TOLD_BYTES))
+
+    def digest(self, group: int) -> wire.Digest:
+        """In which rooms of the group this node has anybody."""
+        return wire.Digest(group, self._number, {room: self._own[room].last for room in self._own_groups[group]})
+
+    # The replica
+
+    def open(self, rooms: Iterable[RoomId], nodes: Iterable[str]) -> None:
+        """Hold these rooms, and ask these nodes for them, now or again."""
+        for room in rooms:
+            known = self._rooms.get(room)
+            if known is None:
+                known = self._rooms[room] = _Room()
+                self._groups[room_group(room)][room] = None
+                if own := self._own.get(room):
+                    known.mine = set(own.users)
+                    known.online = dict.fromkeys(own.users, 1)
+            for node in nodes:
+                known.asked.add(node)
+                self._ask(node, room)
+            self._settle(room, known)
+
+    def close(self, room: RoomId) -> None:
+        """Forget what others told of it."""
+        if self._rooms.pop(room, None) is not None:
+            del self._groups[room_group(room)][room]
+
+    def is_settled(self, room: RoomId) -> bool:
+        """Whether it is held, and all have said whom they have."""
+        known = self._rooms.get(room)
+        return known is not None and known.settled
+
+    def nobody(self, node: str, rooms: Sequence[RoomId], told: int) -> None:
+        """The node was asked for these rooms and has told of so many: in the others it has nobody.
+
+        If some of what it told was lost, nothing is known of the others.
+        """
+        others = [room for room in rooms if (known := self._rooms.get(room)) is not None and node in known.asked]
+        if len(rooms) - len(others) < told:
+            self.unanswered(node, others)
+            return
+        for room in others:
+            self.answered(node, wire.Told(room, 0, 0, [], is_first=True, is_last=True))
+
+    def unanswered(self, node: str, rooms: Iterable[RoomId]) -> None:
+        """The node has not answered: it is not waited for any more."""
+        for room in rooms:
+            if (known := self._rooms.get(room)) is not None:
+                known.asked.discard(node)
+                self._settle(room, known)
+
+    def told(self, node: str, change: wire.Presence, room: RoomId) -> None:
+        """Another node tells a change."""
+        known = self._rooms.get(room)
+        if known is None:
+            return
+        share = known.shares.get(node)
+        if share is None:
+            share = known.shares[node] = _Share()
+        if change.number <= share.last:
+            return
+        share.seen = max(share.seen, change.number)
+        if change.before == 0:
+            self._replace(room, known, share, {change.user} if change.online else set())
+        elif change.before != share.last:
+            if node not in known.asked:
+                known.asked.add(node)
+                self._ask(node, room)
+            return
+        elif change.online and change.user not in share.users:
+            share.users.add(change.user)
+            self._come(room, known, change.user)
+        elif not change.online and change.user in share.users:
+            share.users.discard(change.user)
+            self._go(room, known, change.user)
+        share.last, share.count = change.number, change.count
+        if not share.users:
+            del known.shares[node]
+
+    def answered(self, node: str, told: wire.Told) -> None:
+        """Another node tells whom it has in a room, or a part of that."""
+        known = self._rooms.get(told.room)
+        if known is None:
+            return
+        share = known.shares.get(node)
+        if share is None:
+            share = known.shares[node] = _Share()
+        if told.is_first:
+            share.parts = set()
+        if share.parts is None or len(share.parts) != min(told.begin, MAX_PARTS_USERS):
+            share.parts = None  # a part was lost, and with it the answer: a digest lets us ask again
+            return
+        share.parts.update(told.users[: MAX_PARTS_USERS - len(share.parts)])
+        if not told.is_last:
+            return
+        users, share.parts = share.parts, None
+        known.asked.discard(node)
+        if told.number >= share.last or told.number == 0:
+            self._replace(told.room, known, share, users)
+            share.last, share.count = told.number, told.count
+            if told.number < share.seen:  # it overtook a change, which was not taken in
+                known.asked.add(node)
+                self._ask(node, told.room)
+                share.seen = told.number
+            elif not users:
+                del known.shares[node]
+        self._settle(told.room, known)
+
+    def compare(self, node: str, digest: wire.Digest) -> None:
+        """Another node says in which rooms of a group it has anybody: ask for those that differ."""
+        if digest.group >= GROUPS:
+            raise ValueError(f"expected a group below {GROUPS}, got {digest.group}")
+        for room in list(self._groups[digest.group]):
+            known = self._rooms[room]
+            share = known.shares.get(node)
+            number = digest.rooms.get(room)
+            if number is None:
+                if share is not None and share.last <= digest.at:
+                    del known.shares[node]
+                    self._replace(room, known, share, set())
+            elif (share is None or share.last < number) and node not in known.asked:
+                known.asked.add(node)
+                self._ask(node, room)
+
+    def lose(self, node: str) -> None:
+        """The node is gone, and all its users."""
+        for room, known in self._rooms.items():
+            known.asked.discard(node)
+            share = known.shares.pop(node, None)
+            if share is not None:
+                self._replace(room, known, share, set())
+            self._settle(room, known)
+
+    # Questions
+
+    def online(self, room: RoomId, limit: int) -> tuple[list[UserId], int]:
+        """The first users by id, and how many there are; of this node alone where the room is not held."""
+        known = self._rooms.get(room)
+        users = known.online if known else self._own[room].users if room in self._own else ()
+        return heapq.nsmallest(limit, users), len(users)
+
+    def is_online(self, room: RoomId, user: UserId) -> bool:
+        """Whether the user is."""
+        known = self._rooms.get(room)
+        return user in (known.online if known else self._own[room].users if room in self._own else ())
+
+    def elsewhere(self, room: RoomId) -> int:
+        """How many connections of other nodes listen."""
+        known = self._rooms.get(room)
+        return sum(share.count for share in known.shares.values()) if known else 0
+
+    # Counting
+
+    def _replace(self, room: RoomId, known: _Room, share: _Share, users: set[UserId]) -> None:
+        gone, come = share.users - users, users - share.users
+        share.users = users
+        for user in come:
+            self._come(room, known, user)
+        for user in gone:
+            self._go(room, known, user)
+
+    def _come(self, room: RoomId, known: _Room, user: UserId, *, is_ours: bool = False) -> None:
+        nodes = known.online.get(user, 0) + 1
+        known.online[user] = nodes
+        if nodes > 1:
+            return
+        if known.settled:
+            self._notify(room, user, True)
+        elif is_ours:
+            known.untold.add(user)
+
+    def _go(self, room: RoomId, known: _Room, user: UserId, *, is_ours: bool = False) -> None:
+        nodes = known.online.get(user, 0) - 1
+        if nodes > 0:
+            known.online[user] = nodes
+            return
+        known.online.pop(user, None)
+        was_told = user not in known.untold
+        known.untold.discard(user)
+        if known.settled or (is_ours and was_told):
+            self._notify(room, user, False)
+
+    def _settle(self, room: RoomId, known: _Room) -> None:
+        """Tell what had to wait, when nobody's answer is missing."""
+        if known.settled or known.asked:
+            return
+        known.settled = True
+        untold, known.untold = known.untold, set()
+        for user in untold:
+            if known.online.get(user) == 1 and user in known.mine:
+                self._notify(room, user, True)
+        self._settled(room)

@@ -1,0 +1,71 @@
+"""What tests of the deployment share: what osls packages of it, and linters in environments of their own."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploylab import DEPLOY, Json
+from oslslab import Package, fetched, packaged_by
+
+CHECKOV = "checkov==3.3.30"
+COMPOSE_MODEL = "compose-viz==0.3.5"
+"""Has a model of Compose's files that is made from their specification."""
+
+FETCH_WITHIN_S = 170
+
+EMPTY_ARCHIVE = b"PK\x05\x06" + bytes(18)
+
+
+@pytest.fixture(scope="session")
+def osls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program, installed for these tests."""
+    return fetched(tmp_path_factory.mktemp("osls"))
+
+
+@pytest.fixture(scope="session")
+def package(osls: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
+    """What `osls package` makes of deploy/serverless, with arguments for it; once for each."""
+    kept: dict[tuple[str, ...], Json] = {}
+
+    def packaged(*arguments: str) -> Json:
+        if arguments not in kept:
+            folder = tmp_path_factory.mktemp("service")
+            shutil.copytree(DEPLOY, folder / "deploy")
+            (folder / "build" / "aws").mkdir(parents=True)
+            (folder / "build" / "aws" / "hubbub.zip").write_bytes(EMPTY_ARCHIVE)
+            kept[arguments] = packaged_by(osls, folder / "deploy" / "serverless", folder, *arguments)
+        return kept[arguments]
+
+    return packaged
+
+
+def kept(config: pytest.Config, requirement: str) -> Path:
+    """The folder of programs of an environment with a package, which is made once and kept for the next run."""
+    assert config.cache is not None
+    folder = Path(config.cache.mkdir(requirement.partition("=")[0])) / requirement
+    if not (folder / "done").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=FETCH_WITHIN_S)
+        command = [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", requirement]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_WITHIN_S)
+        if done.returncode != 0:
+            pytest.skip(f"NOT CHECKED WITH {requirement}: pip could not fetch it: {done.stderr}")
+        (folder / "done").touch()
+    return folder / "bin"
+
+
+@pytest.fixture(scope="session")
+def checkov(request: pytest.FixtureRequest) -> Path:
+    """The program, apart from all else since it pins what others need newer."""
+    return kept(request.config, CHECKOV) / "checkov"
+
+
+@pytest.fixture(scope="session")
+def compose_model(request: pytest.FixtureRequest) -> Path:
+    """A Python that has a model of Compose's files."""
+    return kept(request.config, COMPOSE_MODEL) / "python"
