@@ -127,6 +127,25 @@ async def test_the_other_room_counts_what_is_unread(visit: Visit) -> None:
     await expect(grace.room("Engine").locator(".badge")).to_have_count(0)
 
 
+async def test_a_click_on_a_room_counts_though_its_line_changes_meanwhile(visit: Visit) -> None:
+    """Messages arrive in this room and another between the button's going down and up: what was clicked opens."""
+    ada, grace = await visit("Ada"), await visit("Grace")
+    await ada.make_room("Engine")
+    await ada.page.get_by_role("button", name="Invite somebody").click()
+    await ada.page.get_by_role("dialog").get_by_role("button", name="Grace").click()
+    await grace.room("Engine").locator(".room-label").hover()
+    await grace.page.mouse.down()
+    await ada.say("First")
+    await expect(grace.room("Engine").locator(".badge")).to_have_text("1 unread", timeout=BOUND_MS)
+    await ada.make_room("Workshop")
+    await ada.page.get_by_role("button", name="Invite somebody").click()
+    await ada.page.get_by_role("dialog").get_by_role("button", name="Grace").click()
+    await expect(grace.room("Workshop")).to_be_visible(timeout=BOUND_MS)
+    await grace.page.mouse.up()
+    await grace.is_in("Engine")
+    await grace.sees("First")
+
+
 async def test_public_rooms_are_found_and_joined(visit: Visit) -> None:
     """A public room is in the list for all, a private one is not; joining says so in the room."""
     ada, grace = await visit("Ada"), await visit("Grace")

@@ -13,6 +13,7 @@ export class Rooms {
   #partners = new Map(); // direct room -> the other user
   #asked = new Set();
   #signature = "";
+  #drawn = new WeakMap(); // link -> what its sign shows
 
   constructor({ chat, people, does }) {
     this.#chat = chat;
@@ -83,30 +84,52 @@ export class Rooms {
     this.#fill(byId("directs"), states.filter(({ kind }) => kind === "direct"), open, "Nobody yet.");
   }
 
+  // A room keeps its elements for as long as it is shown: a click that has begun on one must find it when it ends,
+  // whatever arrives meanwhile in this room or in another.
   #fill(list, states, open, nothing) {
     const focused = list.contains(document.activeElement) ? document.activeElement.dataset.room : undefined;
-    list.replaceChildren(...states.map((state) => el("li", {}, this.#item(state, state.room === open))));
-    if (states.length === 0) list.append(el("li", { class: "nothing" }, nothing));
-    if (focused === undefined) return;
+    const shown = new Map([...list.children].map((item) => [item.firstElementChild?.dataset.room, item]));
+    const items = states.map((state) => {
+      const item = shown.get(state.room) ?? this.#item(state);
+      this.#dress(item.firstElementChild, state, state.room === open);
+      return item;
+    });
+    if (items.length === 0) items.push(el("li", { class: "nothing" }, nothing));
+    const wanted = new Set(items);
+    for (const item of [...list.children]) if (!wanted.has(item)) item.remove();
+    items.forEach((item, place) => list.children[place] !== item && list.insertBefore(item, list.children[place] ?? null));
+    if (focused === undefined || list.contains(document.activeElement)) return;
     const links = [...list.querySelectorAll("a")];
     (links.find((link) => link.dataset.room === focused) ?? links[0] ?? byId("browse")).focus();
   }
 
-  #item({ room, kind, label, unread, online }, isOpen) {
-    const partner = this.#partners.get(room);
-    const face = kind === "direct" && partner !== undefined
-      ? el("span", { class: "face" }, this.#people.avatar(partner, "small"), online && el("span", { class: "online-dot", role: "img", "aria-label": "online" }))
-      : icon(kind === "public" ? "hash" : "lock");
-    return el(
+  #item({ room }) {
+    const link = el(
       "a",
-      {
-        class: `room-link${unread > 0 ? " unread" : ""}`, href: `#${encodeURIComponent(room)}`, "aria-current": isOpen && "page",
-        data: { room }, on: { click: () => this.drawer(false) },
-      },
-      face,
-      el("bdi", { class: "room-label" }, label),
-      unread > 0 && el("span", { class: "badge" }, unread > 99 ? "99+" : String(unread), el("span", { class: "unseen" }, " unread")),
+      { href: `#${encodeURIComponent(room)}`, data: { room }, on: { click: () => this.drawer(false) } },
+      el("span", { class: "face" }), el("bdi", { class: "room-label" }),
     );
+    return el("li", {}, link);
+  }
+
+  /** Make a room's link show what is so now, and leave alone what is so already. */
+  #dress(link, { room, kind, label, unread, online, face }, isOpen) {
+    link.className = `room-link${unread > 0 ? " unread" : ""}`;
+    if (isOpen) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+    const [sign, name, badge] = link.children;
+    const partner = this.#partners.get(room);
+    const drawn = JSON.stringify([kind, partner, label, online, face]);
+    if (this.#drawn.get(link) !== drawn) {
+      this.#drawn.set(link, drawn);
+      if (kind !== "direct" || partner === undefined) sign.replaceChildren(icon(kind === "public" ? "hash" : "lock"));
+      else sign.replaceChildren(...[this.#people.avatar(partner, "small"), online && el("span", { class: "online-dot", role: "img", "aria-label": "online" })].filter(Boolean));
+    }
+    if (name.textContent !== label) name.textContent = label;
+    const count = unread > 99 ? "99+" : String(unread);
+    if (unread === 0) badge?.remove();
+    else if (badge === undefined) link.append(el("span", { class: "badge" }, count, el("span", { class: "unseen" }, " unread")));
+    else badge.firstChild.data = count;
   }
 
   // The drawer
