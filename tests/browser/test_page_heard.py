@@ -67,6 +67,7 @@ async def test_each_message_of_others_is_read_out_once(visit: Visit) -> None:
     ]
     await grace.react("message 2", "heart")
     await expect(ada.page.locator(".chip")).to_be_visible(timeout=BOUND_MS)
+    await grace.arrived("message 3")
     await grace.text.press("ArrowUp")
     await grace.say("message 3, mended")
     await ada.sees("message 3, mended")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,10 @@ class Visitor:
         """Write and send."""
         await self.text.fill(words)
         await self.text.press("Enter")
+
+    async def arrived(self, words: str) -> None:
+        """One's own message has come back as an entry of the log: only then can it be edited."""
+        await expect(self.message(words)).to_have_attribute("data-seq", re.compile(r"\d+"), timeout=BOUND_MS)
 
     async def point(self, words: str) -> Locator:
         """Point at a message, so that its actions show; returns it."""

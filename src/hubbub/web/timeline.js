@@ -169,10 +169,9 @@ export class Timeline {
   #refill(node, item) {
     quieten(node);
     const focused = node.contains(document.activeElement) ? document.activeElement : null;
-    const hadToolbar = this.#toolbar.parentNode === node;
     const mark = focused?.dataset.focus;
     this.#fill(node, item);
-    if (hadToolbar && this.#hasActions(item)) this.#attach(node);
+    if (this.#toolbar.parentNode === node) this.#attach(node);
     if (focused === null || focused === node || focused.isConnected) {
       if (focused !== null && focused !== document.activeElement) focused.focus({ preventScroll: true });
       return;
@@ -207,7 +206,9 @@ export class Timeline {
     body.append(this.#bubble(item));
     if (message !== undefined && message.reactions.length > 0) body.append(this.#reactions(message));
     if (waiting?.state === "failed") body.append(this.#failure(waiting));
-    node.replaceChildren(own ? "" : first ? this.#people.avatar(item.by) : el("span", { class: "avatar-gap" }), body);
+    // The row of actions stays where it is: whoever is choosing a reaction must not lose the choice to another's.
+    for (const child of [...node.childNodes]) if (child !== this.#toolbar) child.remove();
+    node.prepend(own ? "" : first ? this.#people.avatar(item.by) : el("span", { class: "avatar-gap" }), body);
     reach(node, node === this.#stop);
   }
 
