@@ -25,11 +25,11 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import boto3
 import httpx
 from scripts.cluster import Cluster
+from scripts.servers import free_port
 from websockets.exceptions import InvalidStatus
 
 from dynamolab import REGION, running
@@ -197,7 +197,7 @@ class Laptop(Home):
         self.name = "laptop"
         self.secret = SECRET
         self._program = Program(folder)
-        self._port = "0"
+        self._port = str(free_port())
 
     def start(self, **limits: str) -> None:
         variables = {f"HUBBUB_{name.upper()}": value for name, value in limits.items()}
@@ -209,7 +209,6 @@ class Laptop(Home):
             r"http://127\.0\.0\.1:\d+",
         )
         self.ws_url = f"ws{self.http_url.removeprefix('http')}/ws"
-        self._port = str(urlsplit(self.http_url).port)
 
     def stop(self) -> None:
         self._program.stop()

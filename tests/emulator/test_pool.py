@@ -308,7 +308,7 @@ async def test_nobody_waits_for_an_environment_that_does_not_come_back(source: S
             if body == b'"linger"':
                 time.sleep(600)
         """,
-        timeout_s=1.0,
+        timeout_s=5.0,
     )
     async with running(function) as lab:
         lingering = await lab.result("linger")
