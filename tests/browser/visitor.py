@@ -125,9 +125,11 @@ class Visitor:
         await message.get_by_role("button", name=action, exact=True).click()
 
     async def react(self, words: str, reaction: str) -> None:
-        """React to a message, by the reaction's name."""
+        """React to a message, by the reaction's name, and see it: what comes moves what one would point at next."""
         await self.act(words, "React")
         await self.page.get_by_role("group", name="React with").get_by_role("button", name=reaction).click()
+        shown = self.message(words).get_by_role("button", name=re.compile(rf"^{reaction}, .*\byou\b"))
+        await expect(shown).to_be_visible(timeout=BOUND_MS)
 
     async def make_room(self, name: str, *, private: bool = False) -> None:
         """Make a room and be in it."""
