@@ -974,6 +974,22 @@ async def test_a_rate_of_the_scheduler_fires_at_once_and_between_its_dates() -> 
     assert [event["time"][11:16] for event in functions.events("f")] == ["12:03", "12:13", "12:23"]
 
 
+@pytest.mark.parametrize("expression", ["rate(10 minutes)", "at(2023-11-15T12:00:03)"])
+async def test_what_is_due_while_a_stack_starts_is_not_missed(expression: str) -> None:
+    """Between a schedule's making and its beginning time passes: what was due by then fires late, and once."""
+    clock, functions = HandClock(NOON * 1_000), fake()
+    source = schedule(expression, properties={"FlexibleTimeWindow": {"Mode": "OFF"}})
+    async with (
+        ServiceClient({}) as services,
+        Invocations(functions, services, clock=clock) as invocations,
+    ):
+        sources = Sources([source], invocations, services, clock=clock)
+        clock._now_s += 5
+        async with sources:
+            await clock.advance(60)
+    assert len(functions.calls) == 1
+
+
 async def test_a_rule_s_target_gets_what_its_input_is_made_of() -> None:
     """An input transformer makes the payload of the event and of what EventBridge knows."""
     clock, functions = HandClock(NOON * 1_000), fake()
