@@ -82,6 +82,14 @@ class Program:
                 env={**kept, **environment},
                 start_new_session=True,
             )
+        try:
+            return self._said_so(command, pattern)
+        except BaseException:
+            self.stop(signal.SIGKILL)  # else a later test would be told of a process that still runs
+            raise
+
+    def _said_so(self, command: Sequence[str], pattern: str) -> str:
+        assert self._process is not None, "not started"
         deadline = time.monotonic() + STARTS_WITHIN_S
         while not (found := re.search(pattern, (self.folder / "stdout").read_text(errors="replace"), re.MULTILINE)):
             assert self._process.poll() is None, f"{command} ended:\n{self.said[-5_000:]}"
