@@ -28,6 +28,7 @@ export class Timeline {
   #choices;
   #current = null; // key of the message that has, or had, the focus
   #stop = null; // the one message that Tab reaches, with what is in it
+  #over = null; // the message that the pointer is on
   #pointed = false; // the focus came by a pointer, so that keys are meant for writing
   #sticky = true; // the bottom is to stay in view
 
@@ -171,7 +172,8 @@ export class Timeline {
     const focused = node.contains(document.activeElement) ? document.activeElement : null;
     const mark = focused?.dataset.focus;
     this.#fill(node, item);
-    if (this.#toolbar.parentNode === node) this.#attach(node);
+    // One's own message has actions once it is stored; who points at it already will not point at it again.
+    if (this.#toolbar.parentNode === node || (this.#over === node && !this.#toolbar.isConnected)) this.#attach(node);
     if (focused === null || focused === node || focused.isConnected) {
       if (focused !== null && focused !== document.activeElement) focused.focus({ preventScroll: true });
       return;
@@ -341,12 +343,14 @@ export class Timeline {
   }
 
   #point(target) {
-    const node = target.closest?.(".message");
-    if (node === null || node === undefined || this.#toolbar.contains(document.activeElement)) return;
+    const node = target.closest?.(".message") ?? null;
+    this.#over = node;
+    if (node === null || this.#toolbar.contains(document.activeElement)) return;
     this.#attach(node);
   }
 
   #unpoint() {
+    this.#over = null;
     if (this.#toolbar.parentElement?.contains(document.activeElement)) return;
     this.#toolbar.remove();
   }
