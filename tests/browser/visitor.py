@@ -15,6 +15,8 @@ from live import ServerProcess, Wire, token
 BOUND_MS = 15_000
 """How long anything on a page may take before the test fails."""
 
+expect.set_options(timeout=BOUND_MS)
+
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 
 _WATCH = """
