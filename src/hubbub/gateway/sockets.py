@@ -265,11 +265,14 @@ class Connection(WSListener):
 
     # What picows tells
 
-    def on_ws_connected(self, transport: WSTransport) -> None:
+    def on_ws_connected(self, picows: WSTransport) -> None:
         """101 has been sent."""
-        del transport.request.headers, transport.response.headers  # nobody reads them again, and they are a kilobyte
+        del picows.request.headers, picows.response.headers  # nobody reads them again, and they are a kilobyte
         hub = self._gateway.hub
-        self.peer = Peer(self.id, Life(hub.now()), self, self._transport.write, self)
+        transport = self._transport
+        transport.set_write_buffer_limits(high=0)  # a pause is asked for when, and only when, something waits
+        fd = -1 if transport.get_extra_info("sslcontext") else transport.get_extra_info("socket").fileno()
+        self.peer = Peer(self.id, Life(hub.now()), self, transport.write, self, transport=transport, fd=fd)
         hub.add(self.peer)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
