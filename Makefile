@@ -46,8 +46,8 @@ lock: ## Resolve the newest allowed versions into constraints.txt, and of them w
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 -c constraints.txt deploy/requirements.in \
 		--generate-hashes --no-annotate --no-header --no-emit-index-url -o deploy/requirements.txt
 
-bench: $(VENV)/.dev ## Measure delivery, sending and memory on this machine (several minutes)
-	$(BIN)/python -m bench
+bench: $(VENV)/.dev ## Measure delivery, sending and memory on this machine (several minutes; BENCH="--only sends --save")
+	$(BIN)/python -m bench $(BENCH)
 
 package-aws: $(VENV)/.run ## Build the archives that Lambda functions run from (PYTHON_VERSION, ARCHITECTURE, INCLUDE)
 	$(BIN)/python scripts/package_aws.py --python-version $(PYTHON_VERSION) --architecture $(ARCHITECTURE) \
