@@ -7,8 +7,9 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 
-from broadcaster import Broadcast
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+
+from broadcaster import Broadcast
 
 broadcast = Broadcast(os.environ["BROADCAST_URL"])
 
