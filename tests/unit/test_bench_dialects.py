@@ -152,6 +152,10 @@ def test_a_mark_that_two_frames_share_is_counted_once_in_a_stream() -> None:
         assert member.seen is None or list(member.seen) == [0, 0, 0, 1, 0]
 
 
+CONNECT = (
+    b'CONNECT {"verbose":false,"pedantic":false,"lang":"python","version":"1","protocol":1,"echo":true}\r\nPING\r\n'
+)
+
 OPENINGS: dict[str, tuple[Dialect, list[tuple[list[bytes], bytes]]]] = {
     "socket.io": (
         SocketIo(),
@@ -166,8 +170,7 @@ OPENINGS: dict[str, tuple[Dialect, list[tuple[list[bytes], bytes]]]] = {
             ([], b'INFO {"server_id":"N","version":"2.15.1","proto":1,"headers":true,"max_payload":1048576} \r\n'),
             (
                 [
-                    b'CONNECT {"verbose":false,"pedantic":false,"lang":"python","version":"1","protocol":1,"echo":true}\r\n'
-                    + b"PING\r\n"
+                    CONNECT,
                 ],
                 b"PONG\r\n",
             ),
