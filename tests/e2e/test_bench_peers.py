@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,7 @@ def test_peers_are_measured_in_turns_and_become_a_page(
     names: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each is started, delivers, loses nothing and is saved; the report makes tables and plots of it."""
-    monkeypatch.setattr(command.saving, "save", lambda name, figures: saving_save(name, figures, folder=tmp_path))
-    saving_save = saving.save
+    monkeypatch.setattr(saving, "save", partial(saving.save, folder=tmp_path))
     assert command.main(["--only", ",".join([*names, "hubbub"]), "--save", *TINY]) == 0
     said = capsys.readouterr().out
     assert "round 2 of 2: websockets" in said
