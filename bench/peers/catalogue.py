@@ -6,7 +6,6 @@ for being quick. Versions are those that `bench.peers.install` installs.
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 import msgspec
 from scripts.servers import free_port
 
+from bench import native
 from bench.load import SECRET
 from bench.peers import install
 from bench.peers.dialects import (
@@ -30,7 +30,6 @@ from bench.peers.dialects import (
 from bench.peers.install import Unavailable
 
 APPS = Path(__file__).parent / "apps"
-BROADCASTER = install.ROOT / "bench" / "bare" / "broadcaster.c"
 
 QUIET = "warning"
 
@@ -101,12 +100,17 @@ class Peer:
         return install.pinned(self.environment, self.packages) if self.environment else {}
 
 
-def _bare(place: Place) -> Start:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        raise Unavailable("there is no C compiler here: scripts/setup system gcc libc6-dev")
-    program = install.compiled(BROADCASTER, compiler)
-    return Start([str(program), str(place.port)])
+def _bare(*options: str) -> Callable[[Place], Start]:
+    """The broadcaster in C of `bench.bare`."""
+
+    def start(place: Place) -> Start:
+        try:
+            program = native.program("broadcaster")
+        except (OSError, RuntimeError) as error:
+            raise Unavailable(str(error)) from error
+        return Start([str(program), str(place.port), *options])
+
+    return start
 
 
 def _hubbub(place: Place) -> Start:
@@ -216,7 +220,8 @@ NOTHING = "nothing"
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("bare", "bare C, one `send()` each", NOTHING, _bare, Dialect),
+        Peer("bare", "bare C, one `send()` each", NOTHING, _bare(), Dialect),
+        Peer("bare-joined", "bare C, frames of a tick joined", NOTHING, _bare("joined"), Dialect),
         Peer("hubbub", "**Hubbub**, SQLite with fsync", "all of it, for good, acknowledged", _hubbub, Hubbub),
         Peer("picows", "picows", NOTHING, _script("picows"), Dialect, "picows", ("picows",)),
         Peer(
