@@ -80,6 +80,9 @@ class Peer:
         packages: which of them to name.
         needs_redis: whether a Redis is started beside it.
         most: with how many members it is measured at most: those that cost milliseconds for a delivery with few.
+        most_said: how many messages at once it is given at most: one that starts a worker for each needs the memory.
+        at_once: how many connect at a time: one where each that comes meanwhile would get a process of its own.
+        lost_after_s: a delivery that is not there when nothing has come for that long is lost.
 
     """
 
@@ -92,6 +95,9 @@ class Peer:
     packages: tuple[str, ...] = ()
     needs_redis: bool = False
     most: int = 1_000_000
+    most_said: int = 1_000_000
+    at_once: int = 32
+    lost_after_s: float = 5.0
 
     def versions(self) -> dict[str, str]:
         """What is installed of it, by name."""
@@ -301,6 +307,9 @@ PEERS = {
             "node",
             ("serverless-offline",),
             most=100,
+            most_said=20,
+            at_once=1,
+            lost_after_s=40.0,
         ),
     )
 }
