@@ -25,6 +25,10 @@ class Cache(Generic[T]):
             return True, self._values[key]
         return False, None
 
+    def peek(self, key: Any, default: T | None = None) -> T | None:
+        """What is known, else `default`."""
+        return self._values.get(key, default)
+
     def put(self, key: Any, value: T) -> None:
         """What a write has left."""
         self._loading.pop(key, None)
