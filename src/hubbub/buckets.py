@@ -42,12 +42,10 @@ class Buckets:
             self._prune_at = max(1_000, 2 * len(self._full_at))
         return 0.0
 
-    def has(self, key: str, now: float) -> bool:
-        """Whether `take` would find a token there; none is taken."""
-        if not self._cost_s:
-            return True
-        full_at = max(self._full_at.get(key, now), now) + self._cost_s
-        return full_at - now - self._burst_s <= _TOLERANCE_S
+    def give_back(self, key: str) -> None:
+        """Put back a token that was just taken."""
+        if self._cost_s and key in self._full_at:
+            self._full_at[key] -= self._cost_s
 
     def forget(self, key: str) -> None:
         """Drop the bucket of `key`."""

@@ -207,7 +207,7 @@ class Entry(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="type"):
     name: str | None = None
 
 
-class MessageCreated(Entry, tag="message.created"):
+class MessageCreated(Entry, tag="message.created", gc=False):
     """Somebody said something. A deleted message keeps its place and loses `text` and `data`."""
 
     text: str | None = None

@@ -393,7 +393,9 @@ class Chat(Registry):
                     _hand_over()
             finally:  # rubbish counts like anything else
                 caller = await self._caller(context, name)
-                self.take_tokens(ConnectionId(context.connection_id), caller.user, self.clock.monotonic())
+                now = self.clock.monotonic()
+                self._connections.take(context.connection_id, now)
+                self._users.take(caller.user, now)
             action = self.actions.get(name)
             if action is None:
                 raise UnknownAction(f"There is no action {name[:64]!r}.")
@@ -478,25 +480,30 @@ class Chat(Registry):
 
     def is_welcome(self, principal: Principal, known: User | None) -> bool:
         """Whether the principal, of whom the store remembers `known`, may be here."""
+        if known is None and principal.user != SYSTEM:
+            return True
         try:
             self._require_welcome(principal, known)
         except HubbubError:
             return False
         return True
 
-    def has_tokens(self, connection: ConnectionId, user: UserId, now: float) -> bool:
-        """Whether an action on the connection, and of the user, is not too much at the monotonic time `now`."""
-        return self._connections.has(connection, now) and self._users.has(user, now)
+    def take_tokens(self, connection: ConnectionId, user: UserId, now: float) -> bool:
+        """Count an action on the connection, and of the user, at the monotonic time `now`; False where it is too much.
 
-    def take_tokens(self, connection: ConnectionId, user: UserId, now: float) -> None:
-        """Count an action.
-
-        Raises:
-            RateLimited: it is too much.
-
+        Then it is not counted.
         """
-        self._connections.take(connection, now)
-        self._users.take(user, now)
+        if not self._connections.try_take(connection, now):
+            return False
+        if not self._users.try_take(user, now):
+            self._connections.give_back(connection)
+            return False
+        return True
+
+    def give_tokens_back(self, connection: ConnectionId, user: UserId) -> None:
+        """What was counted did not happen."""
+        self._connections.give_back(connection)
+        self._users.give_back(user)
 
     def _require_welcome(self, principal: Principal, known: User | None) -> None:
         """Refuse those who are banned, tokens that were revoked, and who would be taken for the chat itself."""

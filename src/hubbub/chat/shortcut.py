@@ -35,7 +35,7 @@ Answer = Callable[[bytes | None], None]
 """Called once with what the client is to be told; None for nothing."""
 
 
-class Plain(msgspec.Struct, forbid_unknown_fields=True):
+class Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """A message as nearly all are: `hubbub.protocol.Send` and its envelope at once, without `data`.
 
     A field of any other name, or of another kind than here, is the long way's affair.
@@ -128,7 +128,7 @@ class Shortcut:
         now_ms, now = chat.clock.now_ms(), chat.clock.monotonic()
         if principal.expires_at <= now_ms // 1_000 or not chat.is_welcome(principal, remembered):
             return False
-        if not chat.has_tokens(connection, user, now):
+        if not chat.take_tokens(connection, user, now):
             return False
         entry = MessageCreated(
             room=room,
@@ -142,8 +142,8 @@ class Shortcut:
             thread=ask.thread,
         )
         if not self._store.append_ready(entry, _Message(self, ask, entry, connection, answer, now).appended):
+            chat.give_tokens_back(connection, user)
             return False
-        chat.take_tokens(connection, user, now)
         if not chat.heads.covers(room, now):
             chat.heads.cover(room, self._fanout.look_after_ready)
         return True

@@ -283,10 +283,12 @@ class SqliteStore(Store):
 
     def may_know(self, room: RoomId, user: UserId) -> tuple[Room, Member | None, User | None] | None:
         """What is remembered; see `hubbub.ports.ReadyStore`."""
-        known = self._rooms.peek(room)
-        member = self._members.peek((room, user), _UNKNOWN)
-        remembered = self._users.peek(user, _UNKNOWN)
-        if known is None or member is _UNKNOWN or remembered is _UNKNOWN:
+        known = self._rooms.values.get(room)
+        if known is None:
+            return None
+        member = self._members.values.get((room, user), _UNKNOWN)
+        remembered = self._users.values.get(user, _UNKNOWN)
+        if member is _UNKNOWN or remembered is _UNKNOWN:
             return None
         return known, member, remembered
 
