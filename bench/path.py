@@ -23,6 +23,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from bench import saving
 from bench.load import ROOM
 from hubbub.apigateway import DEFAULT, Event, Identity, RequestContext, Response, new_id
 from hubbub.auth import JwtVerifier
@@ -184,8 +185,9 @@ async def figures_of(way: str, store: str, in_flight: int, messages: int) -> lis
     return [column / messages for column in columns]
 
 
-async def main(rounds: int, messages: int) -> None:
-    """Print a table of medians."""
+async def main(rounds: int, messages: int) -> list[dict[str, float | str]]:
+    """Print a table of medians, and return it."""
+    table: list[dict[str, float | str]] = []
     print(
         f"{'way':>6} {'store':>7}  in flight  event loop, us  writer, us  others, us  all, us  passed, us"
         "   (each message)"
@@ -202,6 +204,9 @@ async def main(rounds: int, messages: int) -> None:
             f"  {passed:>10.1f}",
             flush=True,
         )
+        columns_us = {"loop_us": loop, "writer_us": writer, "all_us": total, "passed_us": passed}
+        table.append({"way": way, "store": store, "in_flight": in_flight, **columns_us})
+    return table
 
 
 async def steps(messages: int) -> None:
@@ -218,7 +223,13 @@ if __name__ == "__main__":
     parser.add_argument("--messages", type=int, default=12_800)
     parser.add_argument("--steps", action="store_true", help="a profile of the event loop instead")
     parser.add_argument("--quick", action="store_true", help="one short round")
+    saving.add_argument(parser)
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.rounds, chosen.messages = 1, 2_560
-    uvloop.run(steps(chosen.messages) if chosen.steps else main(chosen.rounds, chosen.messages))
+    if chosen.steps:
+        uvloop.run(steps(chosen.messages))
+    else:
+        rows = uvloop.run(main(chosen.rounds, chosen.messages))
+        if chosen.save:
+            saving.save("path", {"rows": rows})
