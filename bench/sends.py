@@ -21,8 +21,8 @@ import msgspec
 import uvloop
 
 from bench import saving
-from bench.compiling import compiled
 from bench.load import ROOM, Server, hubbub_server, token
+from bench.native import program
 
 TEXT_BYTES = 200
 SENDERS = (1, 16, 256)
@@ -64,7 +64,7 @@ async def measure(server: Server, senders: int, seconds: float, rate: float = 0.
     tokens = "".join(f"{token(f'user{n}')}\n" for n in range(senders)) + "\n"
     words = [str(server.port), "/ws", str(seconds), str(rate), ROOM, str(TEXT_BYTES)]
     process = await asyncio.create_subprocess_exec(
-        str(compiled("senders")),
+        str(program("senders")),
         *words,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
