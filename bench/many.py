@@ -27,8 +27,8 @@ from scripts.servers import Nats, Postgres
 
 from bench import saving
 from bench.cluster import SETTINGS, cpu_of
-from bench.compiling import compiled
 from bench.load import SECRET, Client, Server, connect, token
+from bench.native import program
 
 PER_PROCESS = 17_500
 """Connections of one worker or one crowd, where a process may have 20,000 files: workers do not get the same number."""
@@ -75,7 +75,7 @@ class Crowd:
     async def start(cls, port: int, source: str, tokens: Path) -> Crowd:
         """A crowd that has not yet connected."""
         process = await asyncio.create_subprocess_exec(
-            str(compiled("crowd")),
+            str(program("crowd")),
             str(port),
             source,
             str(tokens),

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from bench.compiling import compiled
 from bench.many import rooms_of, split
 
 
@@ -25,17 +22,3 @@ def test_every_connection_is_in_a_room_and_the_first_in_the_hall() -> None:
     rooms = [rooms_of(number, room=3, team=2) for number in range(5)]
 
     assert rooms == [["team0", "hall"], ["team0", "hall"], ["team1", "hall"], ["team1"], ["team2"]]
-
-
-def test_a_program_that_is_not_there_is_not_compiled(tmp_path: Path) -> None:
-    """A wrong name is told, not compiled."""
-    with pytest.raises(FileNotFoundError):
-        compiled("nothing", into=tmp_path)
-
-
-def test_without_a_compiler_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without cc is told which package brings it."""
-    monkeypatch.setenv("PATH", "/nowhere")
-
-    with pytest.raises(RuntimeError, match="apt-get install gcc"):
-        compiled("crowd", into=tmp_path)
