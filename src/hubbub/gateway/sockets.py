@@ -103,8 +103,7 @@ class Upgrade(asyncio.Protocol):
         # uvloop keeps a method of the last protocol that was not a buffered one for as long as the transport lives.
         transport.set_protocol(_NOBODY)
         transport.set_protocol(connection)
-        transport.write(answer)
-        connection.begin(self._early)
+        connection.begin(answer, self._early)
         if not connection.is_full:
             transport.resume_reading()
 
@@ -225,10 +224,18 @@ class Connection(asyncio.BufferedProtocol):
 
     # What the transport tells
 
-    def begin(self, early: bytes) -> None:
-        """101 has been sent; `early` came before."""
+    def begin(self, answer: bytes, early: bytes) -> None:
+        """The transport is ours: `answer` is to be sent, `early` came before."""
         hub = self._gateway.hub
-        self.peer = Peer(self.id, Life(hub.now()), self, self._transport.write, self)
+        transport = self._transport
+        fd = -1
+        if transport.get_extra_info("sslcontext") is None:
+            fd = transport.get_extra_info("socket").fileno()
+        self.peer = Peer(self.id, Life(hub.now()), self, transport.write, self, transport=transport, fd=fd)
+        if fd >= 0:
+            # It then writes at once, and asks for a pause when, and only when, something waits: else it may be passed by.
+            transport.set_write_buffer_limits(high=0)
+        transport.write(answer)
         hub.add(self.peer)
         if early:
             self._take(early)
