@@ -530,7 +530,6 @@ def _with_load(function: Any) -> Any:  # Any: typer reads the signature that is 
                     f"--{each.name.replace('_', '-')}",
                     help=each.help + (f" [dim]\\[default: {each.default}][/dim]" if each.default else ""),
                     metavar=each.metavar or "",
-                    envvar=each.environment,
                     rich_help_panel=each.panel,
                     show_default=False,
                 ),

@@ -15,7 +15,6 @@ class Flag(NamedTuple):
     metavar: str | None
     panel: str
     default: str = ""
-    environment: str | None = None
 
 
 FLAGS = (
@@ -39,7 +38,6 @@ FLAGS = (
         "Make tokens (HS256) with this secret of the server. By default that of the settings, or of `serve --dev`.",
         "TEXT",
         ACCESS,
-        environment="HUBBUB_SECRET",
     ),
     Flag("token_url", 'Get each token there: plain, or as {"token": …}. {user} stands for a name.', "URL", ACCESS),
     Flag("token_header", "A header to send there.", "NAME: VALUE", ACCESS),

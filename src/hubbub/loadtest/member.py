@@ -49,7 +49,7 @@ class Desk(Protocol):
         """The room's tally."""
         ...
 
-    def acknowledged(self, number: int, seq: int) -> None:
+    def acknowledged(self, number: int, room: str, seq: int) -> None:
         """A message of this process has this place in its room's log."""
         ...
 
@@ -358,7 +358,7 @@ class Member:
             if reply.head.type == "ok":
                 desk.counts.acked += 1
                 desk.ack.record((now - known[0]) // 1_000)
-                desk.acknowledged(int(ref[1:]), reply.head.seq)
+                desk.acknowledged(int(ref[1:]), known[1], reply.head.seq)
             else:
                 code = str(reply.head.code)
                 desk.counts.refused[code] = desk.counts.refused.get(code, 0) + 1

@@ -152,7 +152,7 @@ class Wire(asyncio.Protocol):
             raise NotConnected(f"TLS: {getattr(error, 'verify_message', '') or error.reason or error}") from None
         except OSError as error:
             self._drop(plain)
-            raise NotConnected(error.strerror or str(error)) from None
+            raise NotConnected(os.strerror(error.errno) if error.errno else str(error)) from None
         except BaseException:
             self._drop(plain)
             raise

@@ -107,6 +107,7 @@ class Worker:
         self._tallies: dict[str, Tally] = {}
         self._acked = array("q")  # by number of a message: its seq by its answer; 0 for none
         self._seen = array("q")  # and as a listener was given it
+        self._heads_known: dict[str, int] = {}  # where rooms end at least
         self._stored_twice = 0
         self._storm_back = Histogram()
         self._cut, self._back = 0, 0
@@ -138,9 +139,10 @@ class Worker:
         """The room's tally, one for all members."""
         return self._tallies.setdefault(room, Tally(room))
 
-    def acknowledged(self, number: int, seq: int) -> None:
+    def acknowledged(self, number: int, room: str, seq: int) -> None:
         """A message of this process has this place in its room's log."""
         self._acked[number] = seq
+        self._heads_known[room] = max(self._heads_known.get(room, 0), seq)
 
     def _seen_at(self, mark: Mark, room: str, seq: int) -> None:
         if mark.worker != self.process or not 0 <= mark.number < len(self._seen):
@@ -347,7 +349,7 @@ class Worker:
         await self._while_coming(lambda: sum(len(member.pending) for member in self.members))
 
     def _ends(self) -> dict[str, int]:
-        heads: dict[str, int] = {}
+        heads = self._heads_known
         for member in self.members:
             for room, log in member.logs.items():
                 heads[room] = max(heads.get(room, 0), log.last)
