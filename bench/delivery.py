@@ -14,6 +14,7 @@ import statistics
 import msgspec
 import uvloop
 
+from bench import saving
 from bench.load import ROOM, Client, Server, bare_server, connect, connect_many, hubbub_server, until
 
 TEXT = "x" * 200
@@ -71,8 +72,9 @@ async def hubbub(listening: int, count: int, in_flight: int) -> float:
         return figure
 
 
-async def main(rounds: int, quick: bool) -> None:
+async def main(rounds: int, quick: bool) -> list[dict[str, float]]:
     """Measure in interleaved rounds and print a table."""
+    rows: list[dict[str, float]] = []
     print(f"listeners  in flight   bare, us  Hubbub, us   ratio   (CPU per delivery, medians of {rounds} rounds)")
     for listening in (100, 1_000):
         for in_flight in (1, 16):
@@ -84,11 +86,17 @@ async def main(rounds: int, quick: bool) -> None:
             ratio = statistics.median(ours / theirs for theirs, ours in pairs)
             bare_us, hubbub_us = (statistics.median(column) for column in zip(*pairs, strict=True))
             print(f"{listening:>9}  {in_flight:>9}  {bare_us:>9.2f}  {hubbub_us:>10.2f}  {ratio:>6.2f}", flush=True)
+            figures = {"bare_us": bare_us, "hubbub_us": hubbub_us, "ratio": ratio}
+            rows.append({"listeners": listening, "in_flight": in_flight, **figures})
+    return rows
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true")
+    saving.add_argument(parser)
     chosen = parser.parse_args()
-    uvloop.run(main(chosen.rounds, chosen.quick))
+    rows = uvloop.run(main(chosen.rounds, chosen.quick))
+    if chosen.save:
+        saving.save("delivery", {"rows": rows})

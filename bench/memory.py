@@ -10,10 +10,11 @@ import asyncio
 
 import uvloop
 
+from bench import saving
 from bench.load import connect_many, hubbub_server
 
 
-async def main(count: int) -> None:
+async def main(count: int) -> dict[str, float]:
     """Print what `count` connections cost."""
     async with hubbub_server() as server:
         for client in await connect_many(server, ["warm"] * 500):
@@ -30,9 +31,19 @@ async def main(count: int) -> None:
         print(f"{count:,} connections: {before / 2**20:.0f} MB before")
         print(f"  connected: {(connected - before) / count / 1024:.1f} KB each")
         print(f"  listening to a room: {(listening - before) / count / 1024:.1f} KB each")
+        each = {"connected_kb": connected, "listening_kb": listening}
+        return {
+            "connections": count,
+            "before_mb": before / 2**20,
+            **{name: (size - before) / count / 1024 for name, size in each.items()},
+        }
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--connections", type=int, default=10_000)
-    uvloop.run(main(parser.parse_args().connections))
+    saving.add_argument(parser)
+    chosen = parser.parse_args()
+    figures = uvloop.run(main(chosen.connections))
+    if chosen.save:
+        saving.save("memory", figures)

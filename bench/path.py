@@ -7,6 +7,7 @@ one message at a time 16 show what sharing a commit saves.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import statistics
 import tempfile
@@ -18,6 +19,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from bench import saving
 from bench.load import ROOM
 from hubbub.apigateway import Event, Identity, RequestContext, new_id
 from hubbub.auth import JwtVerifier
@@ -108,8 +110,9 @@ async def measure(url: str, in_flight: int, messages: int) -> tuple[Counter[str]
         return _cpu_us() - before, passed_us
 
 
-async def main(rounds: int, messages: int) -> None:
+async def main(rounds: int, messages: int) -> list[dict[str, float | str]]:
     """Print a table of medians."""
+    rows: list[dict[str, float | str]] = []
     print(f"{'store':>8}  in flight  event loop, us  writer, us  others, us  all, us  passed, us   (each message)")
     for store in ("memory", "file"):
         for in_flight in (1, 16):
@@ -126,7 +129,17 @@ async def main(rounds: int, messages: int) -> None:
                 f"  {passed:>10.0f}",
                 flush=True,
             )
+            columns_us = {"loop_us": loop, "writer_us": writer, "all_us": total, "passed_us": passed}
+            rows.append({"store": store, "in_flight": in_flight, **columns_us})
+    return rows
 
 
 if __name__ == "__main__":
-    uvloop.run(main(rounds=5, messages=3_200))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--messages", type=int, default=3_200)
+    saving.add_argument(parser)
+    chosen = parser.parse_args()
+    rows = uvloop.run(main(chosen.rounds, chosen.messages))
+    if chosen.save:
+        saving.save("path", {"rows": rows})

@@ -13,6 +13,7 @@ import time
 import msgspec
 import uvloop
 
+from bench import saving
 from bench.load import ROOM, Client, Server, connect_many, hubbub_server
 
 TEXT = "x" * 200
@@ -55,20 +56,26 @@ async def measure(server: Server, senders: int, seconds: float) -> tuple[float, 
     return count / seconds, cpu / count * 1e6, latencies[count // 2] * 1e3, latencies[int(count * 0.99)] * 1e3
 
 
-async def main(rounds: int, seconds: float) -> None:
+async def main(rounds: int, seconds: float) -> list[dict[str, float]]:
     """Print a table."""
     print(f"{'senders':>7}  {'acks/s':>8}  {'CPU us/ack':>10}  {'p50 ms':>7}  {'p99 ms':>7}  (medians of {rounds})")
+    rows: list[dict[str, float]] = []
     async with hubbub_server() as server:
         await measure(server, 16, 1)
         for senders in (1, 16, 256):
             figures = [await measure(server, senders, seconds) for _ in range(rounds)]
             rate, cpu, p50, p99 = (statistics.median(column) for column in zip(*figures, strict=True))
             print(f"{senders:>7}  {rate:>8,.0f}  {cpu:>10.1f}  {p50:>7.2f}  {p99:>7.2f}", flush=True)
+            rows.append({"senders": senders, "per_s": rate, "cpu_us": cpu, "p50_ms": p50, "p99_ms": p99})
+    return rows
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5)
+    saving.add_argument(parser)
     chosen = parser.parse_args()
-    uvloop.run(main(chosen.rounds, chosen.seconds))
+    rows = uvloop.run(main(chosen.rounds, chosen.seconds))
+    if chosen.save:
+        saving.save("sends", {"rows": rows})

@@ -35,6 +35,7 @@ from hubbub.config import Keys, Settings, SettingsError, read_keys, read_managem
 from hubbub.errors import Unavailable
 from hubbub.fanout import LocalFanout, open_fanout
 from hubbub.gateway import Gateway, GatewayLimits, Hub
+from hubbub.gateway.http import LINGER_S
 from hubbub.gateway.integrations.webhook import HandlerFailed, Webhook, check_address
 from hubbub.listening import (
     HTTP_SHUTDOWN_S,
@@ -46,6 +47,8 @@ from hubbub.listening import (
     is_loopback,
     reachable,
 )
+from hubbub.listening.certificates import BadCertificate, Certificates
+from hubbub.listening.listener import ListenerLimits, NoTls, TlsServers
 from hubbub.model import SYSTEM, Role, RoomId, RoomKind, UserId
 from hubbub.ports import Store
 from hubbub.protocol import Notice, encode
@@ -126,10 +129,12 @@ class GatewayNode(abc.ABC):
         port: the port it listens on, also when a free one was asked for; set once entered.
         admin_port: the port of what is not for everybody, the same unless the settings say otherwise.
         draining: whether it is on its way out.
+        certificates: what it speaks TLS with; None where it does not, or has not begun.
 
     Raises, on entering:
         SettingsError: a setting is impossible.
-        CannotStart: an address is taken or not there, or what is behind it cannot be opened.
+        CannotStart: an address is taken or not there, a certificate cannot be used, or what is behind it cannot be
+            opened.
 
     """
 
@@ -141,6 +146,7 @@ class GatewayNode(abc.ABC):
         self.hub = Hub()
         self.draining = False
         self._gateway: Gateway  # set by `_start`
+        self.certificates: Certificates | None = None
         self._servers = Servers()
         self._ports = ports or Ports([], [])
         self._stack = AsyncExitStack()
@@ -152,17 +158,18 @@ class GatewayNode(abc.ABC):
     @property
     def url(self) -> str:
         """Where HTTP is, such as `http://127.0.0.1:8000`."""
-        return f"http://{reachable(self.settings.host)}:{self.port}"
+        return f"{self.settings.http_scheme}://{reachable(self.settings.host)}:{self.port}"
 
     @property
     def ws_url(self) -> str:
         """Where clients connect."""
-        return f"ws://{reachable(self.settings.host)}:{self.port}{self.settings.path}"
+        return f"ws{self.url.removeprefix('http')}{self.settings.path}"
 
     @property
     def admin_url(self) -> str:
         """Where `/metrics` is, and `/v1` if there is one."""
-        return f"http://{reachable(self.settings.admin_host or self.settings.host)}:{self.admin_port}"
+        host = reachable(self.settings.admin_host or self.settings.host)
+        return f"{self.settings.http_scheme}://{host}:{self.admin_port}"
 
     async def __aenter__(self: NodeT) -> NodeT:
         async with AsyncExitStack() as stack:
@@ -185,13 +192,41 @@ class GatewayNode(abc.ABC):
     def _take_ports(self, stack: AsyncExitStack, dev_warning: str) -> None:
         """Have the ports before anything else begins; nobody can connect yet."""
         settings = self.settings
+        stack.callback(self._close_ports)
+        if settings.tls_cert is not None:
+            self._speak_tls(settings.tls_cert)
         if not self._ports.public:
             self._ports = bind_ports(settings.host, settings.port, settings.admin_host, settings.admin_port)
-        stack.callback(self._ports.close)
         self.port = self._ports.public[0].getsockname()[1]
         self.admin_port = (self._ports.admin or self._ports.public)[0].getsockname()[1]
         if settings.dev and not all(is_loopback(listener) for listener in self._ports.public):
             logger.warning("--dev on %s: %s", settings.host, dev_warning)
+
+    def _close_ports(self) -> None:
+        self._ports.close()
+
+    def _speak_tls(self, certificate: str) -> None:
+        """Let the servers speak TLS, with what the settings name.
+
+        Raises:
+            CannotStart: it cannot be used.
+
+        """
+        settings = self.settings
+        try:
+            self.certificates = found = Certificates(
+                Path(certificate), Path(settings.tls_key) if settings.tls_key else None
+            )
+        except BadCertificate as error:
+            raise CannotStart(str(error)) from error
+        within_s = settings.handshake_timeout_s
+        self._servers = TlsServers(
+            lambda: found.context,
+            plain=partial(NoTls, LINGER_S),
+            limits=ListenerLimits(
+                silent_s=within_s, handshake_s=within_s, shutdown_s=LINGER_S, max_undecided=settings.max_handshakes
+            ),
+        )
 
     def _open_gateway(self, served: Api, keys: sigv4.Keys | None) -> None:
         self._gateway = Gateway(
@@ -217,6 +252,8 @@ class GatewayNode(abc.ABC):
         await self._servers.listen(config, self._ports.public)
         if admin is not None:
             await self._servers.listen(http_only(admin), self._ports.admin)
+        if self.certificates is not None:
+            self._servers.own(self.certificates.follow(), "certificates")
 
     async def failed(self) -> None:
         """Return when a part of the node ends that should not; raises what it raised."""
@@ -509,6 +546,8 @@ async def serve(
 ) -> None:
     """Run a node until SIGTERM or SIGINT, then drain it; a second signal ends the process at once.
 
+    Where it speaks TLS, SIGHUP has it read its certificate again.
+
     Args:
         settings: what is to run: a `HandlerNode` if they name a handler, else a `Node`.
         chat: the chat; by default what `settings.app` names, or a plain one.
@@ -536,6 +575,8 @@ async def serve(
         async with HandlerNode(settings) if settings.handler else Node(settings, chat=chat, ports=ports) as node:
             gc.collect()
             gc.freeze()  # what is there now stays, and need not be looked at again and again
+            if node.certificates is not None:
+                loop.add_signal_handler(signal.SIGHUP, node.certificates.renew)
             announce(node.url)
             failed = loop.create_task(node.failed())
             both: list[asyncio.Future[Any]] = [asked, failed]
@@ -550,5 +591,5 @@ async def serve(
             logger.info("%s: draining for up to %g s", asked.result().name, period_s)
             await node.drain(period_s)
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)

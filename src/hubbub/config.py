@@ -73,6 +73,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     path: str = "/ws"
     forwarded_allow_ips: str = "127.0.0.1"
     proxy_protocol: bool = False
+    tls_cert: str | None = None
+    tls_key: str | None = None
     allowed_origins: list[str] | None = None
 
     app: str | None = None
@@ -133,6 +135,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.store or f"sqlite:///{Path(self.data) / 'hubbub.db'}"
 
     @property
+    def http_scheme(self) -> str:
+        """What the addresses of this node's ports begin with: `http`, or `https` where it speaks TLS itself."""
+        return "http" if self.tls_cert is None else "https"
+
+    @property
     def has_key(self) -> bool:
         """Whether there is anything to verify tokens with."""
         return bool(self.secret or self.secret_file or self.public_keys or self.jwks_url)
@@ -177,6 +184,12 @@ SETTINGS: dict[str, About] = {
         ADDRESS,
         "Expect the PROXY protocol from forwarded_allow_ips on port; nobody else may connect there.",
     ),
+    "tls_cert": About(
+        ADDRESS,
+        "File with the server's certificate and those that vouch for it, in PEM: TLS is spoken on all ports.",
+        "FILE",
+    ),
+    "tls_key": About(ADDRESS, "File with its private key, in PEM. By default it is in tls_cert.", "FILE"),
     "allowed_origins": About(
         ADDRESS,
         "Web pages that may connect, such as https://app.example.com; * for all. By default only this server's own.",
@@ -410,6 +423,13 @@ def _consistent(settings: Settings) -> None:
         raise SettingsError("admin_port: expected a port beside admin_host, got none")
     if settings.admin_port not in (None, 0) and settings.admin_port == settings.port:
         raise SettingsError(f"admin_port: expected another port than port, got {settings.port} for both")
+    if settings.tls_key is not None and settings.tls_cert is None:
+        raise SettingsError("tls_cert: expected a certificate beside tls_key, got none")
+    if settings.tls_cert is not None and settings.proxy_protocol:
+        raise SettingsError(
+            "proxy_protocol: expected false beside tls_cert: its header is looked for where TLS begins. End TLS at the"
+            " proxy, or pass connections on without the header"
+        )
     _consistent_handler(settings)
     if settings.handler is None:
         _consistent_nodes(settings)

@@ -18,11 +18,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from hubbub.apigateway import CONNECT, DEFAULT, DISCONNECT, Api, Event, Response, Route
-from hubbub.emulator import listener
-from hubbub.emulator.listener import DualListener, DualServer, ListenerLimits
 from hubbub.emulator.trust import Authority
 from hubbub.gateway import Gateway, GatewayLimits, Hub
-from hubbub.listening import bind
+from hubbub.listening import bind, listener
+from hubbub.listening.listener import ListenerLimits, TlsListener, TlsServer
 from live import BOUND_S, until
 
 SPEEDY = ListenerLimits(silent_s=0.3, handshake_s=0.3)
@@ -49,7 +48,7 @@ class Here:
         self.authority = authority
         self.port = 0
         self.hub = Hub()
-        self.server: DualServer
+        self.server: TlsServer
         self.events: list[dict[str, Any]] = []
 
     async def keep(self, event: Event) -> Response:
@@ -57,9 +56,9 @@ class Here:
         return Response(body=event.body)
 
     @property
-    def listener(self) -> DualListener:
+    def listener(self) -> TlsListener:
         found = self.server.servers[0]
-        assert isinstance(found, DualListener)
+        assert isinstance(found, TlsListener)
         return found
 
     def open(self, scheme: str, path: str = "/ws", **options: Any) -> connect:
@@ -96,7 +95,7 @@ async def running(authority: Authority, limits: ListenerLimits | None = None) ->
     sockets = bind("127.0.0.1", 0)
     here.port = sockets[0].getsockname()[1]
     config = gateway.config(app, timeout_graceful_shutdown=1)
-    here.server = DualServer(config, tls=authority.server_context, limits=limits)
+    here.server = TlsServer(config, tls=lambda: authority.server_context, limits=limits)
     serving = asyncio.create_task(here.server.serve(sockets=sockets))
     try:
         async with asyncio.timeout(BOUND_S):
@@ -327,7 +326,9 @@ async def test_accepting_goes_on_after_files_ran_out(
     listening = _Exhausted()
     listening.bind(("127.0.0.1", 0))
     listening.listen()
-    dual = DualListener(listening, Greeting, tls=authority.server_context, limits=ListenerLimits())
+    dual = TlsListener(
+        listening, Greeting, plain=Greeting, tls=lambda: authority.server_context, limits=ListenerLimits()
+    )
     try:
         _, writer = await asyncio.open_connection(*listening.getsockname())
         writer.write(b"hello")
@@ -350,7 +351,13 @@ def test_who_comes_at_the_very_end_is_dropped(authority: Authority, ticks: int) 
     async def story() -> None:
         listening = bind("127.0.0.1", 0)[0]
         listening.listen()
-        dual = DualListener(listening, asyncio.Protocol, tls=authority.server_context, limits=ListenerLimits())
+        dual = TlsListener(
+            listening,
+            asyncio.Protocol,
+            plain=asyncio.Protocol,
+            tls=lambda: authority.server_context,
+            limits=ListenerLimits(),
+        )
         with socket.create_connection(listening.getsockname(), BOUND_S):
             for _ in range(ticks):
                 await asyncio.sleep(0)
@@ -386,4 +393,4 @@ async def test_a_server_wants_bound_sockets(authority: Authority) -> None:
     """Without sockets it does not start."""
     gateway = Gateway(Api(routes={}), hub=Hub())
     with pytest.raises(ValueError, match="expected bound sockets"):
-        await DualServer(gateway.config(app), tls=authority.server_context).serve()
+        await TlsServer(gateway.config(app), tls=lambda: authority.server_context).serve()

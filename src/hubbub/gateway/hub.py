@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Collection
-from functools import partial
-from itertools import accumulate, chain
+from itertools import chain
 from typing import Any, Protocol
 
+from hubbub.gateway.accelerator import Outlet, flush
 from hubbub.gateway.connection import SLOW_CONSUMER, Close, Drop, Life, Message, Ping, Pong, Rules
 
 logger = logging.getLogger("hubbub.gateway")
@@ -30,9 +29,6 @@ LATE_AFTER_S = 5.0
 """A sweep that comes so long after the one before has been held up, and with it what the clients have sent."""
 
 Write = Callable[[bytes], Any]
-
-_Frames = list[tuple[int, bytes]]
-"""Encoded frames of one turn, each with its place among all of the turn."""
 
 
 class Wire(Protocol):
@@ -51,33 +47,45 @@ class Wire(Protocol):
         ...
 
 
-class Peer:
+class Peer(Outlet):
     """A live connection in the hub.
+
+    Args:
+        id, life, wire, context: see below.
+        write: writes bytes to the socket; the socket's own function, for speed.
+        transport, fd: see `Outlet`.
 
     Attributes:
         id: its connection id.
         life: its state.
         wire: its socket.
-        write: writes bytes to the socket; the socket's own function, for speed.
         groups: what it is a member of; None for nothing.
-        out: frames sent to it in this turn of the loop; None for none.
-        congested: whether the socket has asked for a pause.
+        out: which frames of the turn's log are sent to it; None for none.
         sent_at: when a message was last sent to it, other than by a group it is in; monotonic seconds, 0 for never.
         look_at: the second in which the sweeper will look at it; None for not at all.
         context: whatever the one who added it wants to find again.
 
     """
 
-    __slots__ = ("congested", "context", "groups", "id", "life", "look_at", "out", "sent_at", "wire", "write")
+    __slots__ = ("context", "groups", "id", "life", "look_at", "out", "sent_at", "wire")
 
-    def __init__(self, id: str, life: Life, wire: Wire, write: Write, context: Any = None) -> None:  # noqa: A002
+    def __init__(
+        self,
+        id: str,  # noqa: A002
+        life: Life,
+        wire: Wire,
+        write: Write,
+        context: Any = None,
+        *,
+        transport: Any = None,
+        fd: int = -1,
+    ) -> None:
+        super().__init__(write, transport, fd)
         self.id = id
         self.life = life
         self.wire = wire
-        self.write = write
         self.groups: set[_Group] | None = None
-        self.out: _Frames | None = None
-        self.congested = False
+        self.out: list[int] | None = None
         self.sent_at = 0.0
         self.look_at: int | None = None
         self.context = context
@@ -98,39 +106,9 @@ class _Group:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.members: dict[Peer, Write] = {}  # and how each is written to just now
-        self.pending: _Frames = []
+        self.members: dict[Peer, None] = {}
+        self.pending: list[int] = []  # which frames of the turn's log
         self.published_at = 0.0  # monotonic seconds
-
-
-class _Turn:
-    """Frames of one turn, joined once for all connections that get the same.
-
-    Attributes:
-        frames: in the order of the calls.
-        payload: the frames joined; the frame itself where there is but one.
-
-    """
-
-    __slots__ = ("_ends", "frames", "payload")
-
-    def __init__(self, frames: _Frames) -> None:
-        self.frames = frames
-        self.payload = frames[0][1] if len(frames) == 1 else b"".join([frame for _, frame in frames])
-        self._ends: list[int] | None = None  # where each frame ends in the payload; None until it is asked for
-
-    def among(self, own: _Frames) -> bytes:
-        """The payload with a connection's own frames in their places."""
-        if self._ends is None:
-            self._ends = [0, *accumulate(len(frame) for _, frame in self.frames)]
-        whole = memoryview(self.payload)
-        pieces: list[bytes | memoryview] = []
-        begin = 0
-        for order, frame in own:
-            end = self._ends[bisect(self.frames, (order,))]
-            pieces += (whole[begin:end], frame)
-            begin = end
-        return b"".join([*pieces, whole[begin:]])
 
 
 class HubStats:
@@ -189,7 +167,7 @@ class Hub:
         self._groups: dict[str, _Group] = {}
         self._dirty: list[_Group] = []
         self._outs: list[Peer] = []
-        self._order = 0  # how many frames were sent and published in this turn
+        self._log: list[bytes] = []  # the frames sent and published in this turn, in the order of the calls
         self._flushing = False  # whether this turn will end with a flush
         self._looks: dict[int, set[Peer]] = {}  # whom to look at, by the second in which
         self._swept_at: float | None = None  # when the sweeper last looked; None for never, or when it came late
@@ -221,6 +199,7 @@ class Hub:
     def remove(self, peer: Peer) -> tuple[int, str]:
         """A connection is gone; the code and reason to report."""
         code, reason = peer.life.lost()
+        peer.detach()
         peer.out = None
         if self._peers.pop(peer.id, None) is not None:
             self._leave_all(peer)
@@ -247,8 +226,8 @@ class Hub:
         """Whether a message of `size` bytes can be sent to a connection without closing it for what it did not read."""
         if not peer.congested:
             return True
-        frames = chain(peer.out or (), *(group.pending for group in peer.groups or ()))
-        waiting = peer.wire.waiting() + sum(len(frame) for _, frame in frames)
+        positions = chain(peer.out or (), *(group.pending for group in peer.groups or ()))
+        waiting = peer.wire.waiting() + sum(len(self._log[position]) for position in positions)
         return waiting + size + MAX_HEAD_BYTES <= self._outbox_bytes
 
     # What a fan-out may ask
@@ -267,7 +246,7 @@ class Hub:
         if joined is None:
             joined = self._groups[group] = _Group(group)
         if peer not in joined.members:
-            joined.members[peer] = self._write_of(peer)
+            joined.members[peer] = None
             if peer.groups is None:
                 peer.groups = set()
             peer.groups.add(joined)
@@ -295,9 +274,7 @@ class Hub:
             return
         if not known.pending:
             self._dirty.append(known)
-            self._flush_soon()
-        self._order += 1
-        known.pending.append((self._order, encoded))
+        known.pending.append(self._note(encoded))
 
     def send(self, connection: str, frame: bytes) -> bool:
         """Send a text frame to one connection; False when there is no such connection."""
@@ -309,7 +286,7 @@ class Hub:
 
     def send_to(self, peer: Peer, frame: bytes) -> None:
         """Send a text frame to a connection that is open."""
-        self._send_encoded(peer, text_frame(frame))
+        self._send_noted(peer, self._note(text_frame(frame)))
 
     def close(self, connection: str, code: int, reason: str) -> bool:
         """Begin the closing handshake; False when there is no such connection."""
@@ -321,10 +298,10 @@ class Hub:
 
     def broadcast(self, frame: bytes) -> None:
         """Send a text frame to every connection."""
-        encoded = text_frame(frame)
+        position = self._note(text_frame(frame))
         for peer in self._peers.values():
             if not peer.life.phase:
-                self._send_encoded(peer, encoded)
+                self._send_noted(peer, position)
 
     # What sockets tell
 
@@ -346,15 +323,8 @@ class Hub:
     def congested(self, peer: Peer, yes: bool) -> None:
         """The socket asks for a pause, or has room again."""
         peer.congested = yes
-        for group in peer.groups or ():
-            group.members[peer] = self._write_of(peer)
 
     # Writing
-
-    def _flush_soon(self) -> None:
-        if not self._flushing:
-            self._flushing = True
-            asyncio.get_running_loop().call_soon(self._flush_turn)
 
     def _flush_turn(self) -> None:
         self._flushing = False
@@ -362,88 +332,42 @@ class Hub:
 
     def _flush(self) -> None:
         """Write what was sent and published since the last time: once to each connection, in the order of the calls."""
-        if not self._dirty and not self._outs:
+        if not self._log:
             return
+        log, self._log = self._log, []
         groups, self._dirty = self._dirty, []
         peers, self._outs = self._outs, []
-        self._order = 0
         now = self.now()
-        own: dict[Peer, _Frames] = {}
+        batches: list[tuple[list[Peer], list[int]]] = []
+        for group in groups:
+            group.published_at = now
+            batches.append((list(group.members), group.pending))
+            group.pending = []
         for peer in peers:
             if peer.out is not None:
-                own[peer], peer.out = peer.out, None
                 peer.sent_at = now
-        turns: dict[_Group, _Turn] = {}
-        for group in groups:
-            turns[group] = _Turn(group.pending)
-            group.pending = []
-            group.published_at = now
-        if len(turns) == 1:
-            self._flush_one(groups[0], turns[groups[0]], own)
-        else:
-            self._flush_many(turns, own)
-
-    def _flush_one(self, group: _Group, turn: _Turn, own: dict[Peer, _Frames]) -> None:
-        """One group was published to: the usual case, and the fast one."""
-        members = group.members
-        both = {peer for peer in own if peer in members}
-        for peer in both:
-            members[peer] = _nothing
-        writes = list(members.values())
-        for peer in both:
-            members[peer] = self._write_of(peer)
-        payload = turn.payload
-        for write in writes:
-            try:
-                write(payload)
-            except Exception:
-                for peer in [peer for peer, known in members.items() if known is write]:
-                    self._broken(peer)
-        self._count(len(turn.frames), len(payload), len(writes) - len(both))
-        for peer, frames in own.items():
-            self._flush_own(peer, frames, turn if peer in both else None)
-
-    def _flush_many(self, turns: dict[_Group, _Turn], own: dict[Peer, _Frames]) -> None:
-        """Several groups were published to, or none: a connection in more than one of them still gets one write."""
-        mine: dict[Peer, tuple[_Turn, ...]] = {}
-        for group, turn in turns.items():
-            alone = (turn,)
-            for peer in group.members:
-                mine[peer] = mine[peer] + alone if peer in mine else alone
-        merged: dict[tuple[_Turn, ...], _Turn] = {}  # once for all who are in the same groups
-        for peer, several in mine.items():
-            turn = merged.get(several) or merged.setdefault(several, _merge(several))
-            frames = own.pop(peer, None)
-            if frames is None:
-                self._write(peer, turn.payload)
-                self._count(len(turn.frames), len(turn.payload))
+                batches.append(([peer], peer.out))
+                peer.out = None
+        frames, size, left = flush(log, batches)
+        self.stats.frames_out += frames
+        self.stats.bytes_out += size
+        for peer, payload, error in left:
+            if error is None:
+                self._write(peer, payload)
             else:
-                self._flush_own(peer, frames, turn)
-        for peer, frames in own.items():
-            self._flush_own(peer, frames, None)
-
-    def _flush_own(self, peer: Peer, frames: _Frames, turn: _Turn | None) -> None:
-        payload = _Turn(frames).payload if turn is None else turn.among(frames)
-        self._write(peer, payload)
-        self._count(len(frames) + (len(turn.frames) if turn else 0), len(payload))
-
-    def _count(self, frames: int, size: int, connections: int = 1) -> None:
-        self.stats.frames_out += frames * connections
-        self.stats.bytes_out += size * connections
-
-    def _write_of(self, peer: Peer) -> Write:
-        return partial(self._write_congested, peer) if peer.congested else peer.write
+                self._broken(peer, error)
 
     def _write(self, peer: Peer, payload: bytes) -> None:
         try:
-            self._write_of(peer)(payload)
-        except Exception:
-            self._broken(peer)
+            if not peer.congested or peer.wire.waiting() + len(payload) <= self._outbox_bytes:
+                peer.write(payload)
+            else:
+                self._overflown(peer)
+        except Exception as error:
+            self._broken(peer, error)
 
-    def _write_congested(self, peer: Peer, payload: bytes) -> None:
-        if peer.wire.waiting() + len(payload) <= self._outbox_bytes:
-            peer.write(payload)
-            return
+    def _overflown(self, peer: Peer) -> None:
+        """More would wait for the connection than may."""
         closed = peer.life.close(SLOW_CONSUMER, "slow consumer", self.now(), self.rules)
         if closed is None:
             self._let_go(peer)  # it is being closed already, and this is what does not fit before CLOSE
@@ -456,23 +380,30 @@ class Hub:
         self._write(peer, frame)
         self.stats.bytes_out += len(frame)
 
-    def _send_encoded(self, peer: Peer, encoded: bytes) -> None:
-        self._order += 1
+    def _note(self, encoded: bytes) -> int:
+        """Where in the turn's log the frame is."""
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush_turn)
+        self._log.append(encoded)
+        return len(self._log) - 1
+
+    def _send_noted(self, peer: Peer, position: int) -> None:
         if peer.out is not None:
-            peer.out.append((self._order, encoded))
+            peer.out.append(position)
             return
-        peer.out = [(self._order, encoded)]
+        peer.out = [position]
         self._outs.append(peer)
-        self._flush_soon()
 
     def _publish_some(self, group: _Group, encoded: bytes, droppable: bool, exclude: str | None) -> None:
+        position = self._note(encoded)
         for peer in group.members:
             if peer.id == exclude:
                 continue
             if droppable and peer.congested:
                 self.stats.signals_shed += 1
             else:
-                self._send_encoded(peer, encoded)
+                self._send_noted(peer, position)
 
     # Leaving
 
@@ -496,16 +427,16 @@ class Hub:
         self._let_go(peer)
         try:
             peer.wire.send_close(closed.code, closed.reason)
-        except Exception:
-            self._broken(peer)
+        except Exception as error:
+            self._broken(peer, error)
             return
         if closed.drop:
             peer.wire.drop(abort=False)
         self._look_at(peer, peer.life.next_look(self.now(), 0.0, self.rules))
 
-    def _broken(self, peer: Peer) -> None:
+    def _broken(self, peer: Peer, error: Exception) -> None:
         """Writing to a socket has raised: its connection ends, and the others notice nothing."""
-        logger.exception("writing to a connection failed", extra={"connection_id": peer.id})  # noqa: LOG004  in a handler
+        logger.error("writing to a connection failed", exc_info=error, extra={"connection_id": peer.id})
         peer.life.lost()
         self._let_go(peer)
         peer.wire.drop(abort=True)
@@ -546,15 +477,6 @@ class Hub:
             sent_at = peer.message_out_at
             self.act(peer, peer.life.passed(now, sent_at, self.rules))
             self._look_at(peer, peer.life.next_look(now, sent_at, self.rules))
-
-
-def _merge(turns: tuple[_Turn, ...]) -> _Turn:
-    """Their frames in the order of the calls."""
-    return turns[0] if len(turns) == 1 else _Turn(sorted(chain.from_iterable(turn.frames for turn in turns)))
-
-
-def _nothing(payload: bytes) -> None:
-    """Write nothing."""
 
 
 def text_frame(payload: bytes) -> bytes:

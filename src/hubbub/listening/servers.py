@@ -1,4 +1,4 @@
-"""The ports of a node and the HTTP servers on them: how they are had, and what is said where they cannot be."""
+"""How the ports of a node are had, the HTTP servers on them, and what is said where they cannot be."""
 
 from __future__ import annotations
 

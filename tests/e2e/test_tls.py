@@ -1,0 +1,240 @@
+"""TLS that ends in the process: the chat over `https://` and `wss://`, renewals, and who does not get on with it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import signal
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+
+from endpoint import Endpoint
+from hubbub import client
+from hubbub.app import HandlerNode, Node
+from hubbub.config import Settings, SettingsError, load
+from hubbub.gateway.http import RequestHead
+from hubbub.listening import CannotStart
+from live import BOUND_S, SECRET, ServerProcess, Wire, token, until
+from tlslab import Issuer, replace
+
+
+@pytest.fixture
+def issuer(tmp_path: Path) -> Issuer:
+    made = Issuer(tmp_path)
+    made.write()
+    return made
+
+
+def settings_of(issuer: Issuer, **more: Any) -> Settings:
+    folder = str(issuer.cert.parent)
+    return Settings(port=0, secret=SECRET, data=folder, tls_cert=str(issuer.cert), tls_key=str(issuer.key), **more)
+
+
+@pytest.fixture
+async def node(issuer: Issuer) -> AsyncIterator[Node]:
+    async with Node(settings_of(issuer)) as running:
+        yield running
+
+
+def https(issuer: Issuer, **options: Any) -> httpx.AsyncClient:
+    """A client that trusts the issuer."""
+    return httpx.AsyncClient(verify=issuer.client_context(), trust_env=False, timeout=BOUND_S, **options)
+
+
+async def serial(port: int, issuer: Issuer) -> str:
+    """The serial number of the certificate that is shown to who connects now."""
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=issuer.client_context())
+    shown = writer.get_extra_info("peercert")["serialNumber"]
+    writer.close()
+    return str(shown).lstrip("0")
+
+
+def open_files() -> int:
+    """How many this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+# What is spoken
+
+
+async def test_the_chat_works_over_tls(node: Node, issuer: Issuer) -> None:
+    """A message goes from one client to another, and addresses say how to come."""
+    assert node.url.startswith("https://127.0.0.1:")
+    assert node.ws_url.startswith("wss://127.0.0.1:")
+    tls = issuer.client_context()
+    async with (
+        await Wire.open(node.ws_url, token("alice"), ssl=tls) as alice,
+        await Wire.open(node.ws_url, token("bob"), ssl=tls) as bob,
+    ):
+        await alice.ok("create", room="tea", kind="public")
+        await bob.ok("join", room="tea")
+        await alice.ok("send", room="tea", text="x" * 7_000)
+        while (await bob.wait_for("message.created"))["text"] != "x" * 7_000:
+            pass
+
+
+async def test_the_python_client_speaks_wss(
+    node: Node, issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the authorities that this machine trusts."""
+    authority = tmp_path / "authority.pem"
+    authority.write_bytes(issuer.certificate)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    async with client.connect(node.ws_url, token=token("alice")) as alice:
+        await alice.create("public", room="tea")
+        assert (await alice.send("tea", "hello")).room == "tea"
+
+
+async def test_http_is_served_over_tls_on_both_ports(issuer: Issuer) -> None:
+    """The page and the probes on the public port, metrics on the other one."""
+    async with Node(settings_of(issuer, admin_port=0)) as node, https(issuer) as http:
+        assert node.admin_url.startswith("https://")
+        assert (await http.get(f"{node.url}/readyz")).json()["status"] == "ok"
+        assert "<html" in (await http.get(f"{node.url}/")).text
+        assert "hubbub_" in (await http.get(f"{node.admin_url}/metrics")).text
+
+
+async def test_the_page_gets_its_tokens_over_tls(issuer: Issuer) -> None:
+    """`--dev` gives them to its own page, whose origin begins with https."""
+    async with Node(settings_of(issuer, dev=True)) as node, https(issuer) as http:
+        headers = {"Origin": node.url, "Sec-Fetch-Site": "same-origin"}
+        answer = await http.post(f"{node.url}/dev/token", json={"user": "alice"}, headers=headers)
+        assert answer.status_code == 200
+        async with await Wire.open(
+            node.ws_url, answer.json()["token"], ssl=issuer.client_context(), origin=node.url
+        ) as wire:
+            await wire.ok("ping")
+
+
+async def test_versions_and_protocols_are_todays(node: Node, issuer: Issuer) -> None:
+    """TLS 1.2 is the least, and HTTP/1.1 is what is agreed to, also where HTTP/2 is offered."""
+    tls = issuer.client_context()
+    tls.set_alpn_protocols(["h2", "http/1.1"])
+    tls.maximum_version = ssl.TLSVersion.TLSv1_2
+    _, writer = await asyncio.open_connection("127.0.0.1", node.port, ssl=tls)
+    spoken = writer.get_extra_info("ssl_object")
+    assert (spoken.version(), spoken.selected_alpn_protocol()) == ("TLSv1.2", "http/1.1")
+    writer.close()
+    with pytest.warns(DeprecationWarning):
+        tls.minimum_version = tls.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        await asyncio.open_connection("127.0.0.1", node.port, ssl=tls)
+
+
+async def test_who_speaks_plain_is_told_what_to_speak(node: Node) -> None:
+    """And gets nothing else."""
+    async with httpx.AsyncClient(trust_env=False, timeout=BOUND_S) as http:
+        answer = await http.get(f"http://127.0.0.1:{node.port}/readyz")
+    assert answer.status_code == 400
+    assert answer.json() == {"message": "This port speaks TLS: its addresses begin with https:// and wss://."}
+
+
+async def test_events_say_that_the_client_came_over_tls(issuer: Issuer, tmp_path: Path) -> None:
+    """`X-Forwarded-Proto` is https, as on API Gateway."""
+    async with Endpoint() as endpoint:
+        settings = settings_of(issuer, handler=endpoint.url, dev=True)
+        async with HandlerNode(settings) as node:
+            async with connect(node.ws_url, ssl=issuer.client_context(), proxy=None):
+                pass
+            first = json.loads(endpoint.calls[0].body)
+    assert first["headers"]["X-Forwarded-Proto"] == "https"
+
+
+# Certificates
+
+
+async def test_a_bad_certificate_keeps_it_from_starting(issuer: Issuer) -> None:
+    """And is said."""
+    replace(issuer.key, b"no key")
+    with pytest.raises(CannotStart, match="tls_key: expected a private key"):
+        async with Node(settings_of(issuer)):
+            pass
+
+
+def test_settings_that_do_not_go_together_are_refused(issuer: Issuer) -> None:
+    """A key alone, and a header of the PROXY protocol in front of TLS."""
+    with pytest.raises(SettingsError, match="tls_cert: expected a certificate beside tls_key"):
+        load({"tls_key": "k.pem"}, {})
+    with pytest.raises(SettingsError, match="proxy_protocol: expected false beside tls_cert"):
+        load({"tls_cert": "c.pem", "proxy_protocol": True}, {})
+
+
+async def test_sighup_renews_and_connections_go_on(issuer: Issuer, tmp_path: Path) -> None:
+    """A process that is told to shows the new certificate to who comes; a bad one is refused; who is there stays."""
+    process = ServerProcess(tmp_path, "--tls-cert", str(issuer.cert), "--tls-key", str(issuer.key))
+    try:
+        await process.start()
+        assert process.ws_url.startswith("wss://")
+        async with await Wire.open(process.ws_url, token("alice"), ssl=issuer.client_context()) as wire:
+            fresh = issuer.write()
+            process.signal(signal.SIGHUP)
+            await until(lambda: "a renewed certificate" in process.output.read_text(), "said")
+            assert await serial(process.port, issuer) == fresh
+            replace(issuer.cert, b"garbage")
+            process.signal(signal.SIGHUP)
+            await until(lambda: "is used on" in process.output.read_text(), "refused")
+            assert await serial(process.port, issuer) == fresh
+            await wire.ok("ping")
+        process.signal(signal.SIGTERM)
+        assert await process.ended() == 0
+    finally:
+        await process.stop()
+
+
+# Who does not get on with it
+
+
+async def test_failed_handshakes_leave_nothing_behind(node: Node) -> None:
+    """Neither files nor objects that only the garbage collector would find."""
+
+    async def fail() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+        writer.write(b"\x16\x03\x01\x00\x05nonsense")
+        await asyncio.wait_for(reader.read(), BOUND_S)
+        writer.close()
+        await writer.wait_closed()
+        _, gone = await asyncio.open_connection("127.0.0.1", node.port)
+        gone.write(b"\x16\x03\x01")
+        gone.transport.abort()
+
+    def heads() -> int:
+        return sum(isinstance(each, RequestHead) for each in gc.get_objects())
+
+    await fail()
+    gc.collect()
+    files, before = open_files(), heads()
+    gc.disable()
+    try:
+        for _ in range(5):
+            await fail()
+        await until(lambda: open_files() <= files, "closed")
+        assert heads() == before
+    finally:
+        gc.enable()
+
+
+@asynccontextmanager
+async def crowded(issuer: Issuer, most: int) -> AsyncIterator[Node]:
+    """A node that lets so many be at their handshakes."""
+    async with Node(settings_of(issuer, max_handshakes=most, handshake_timeout_s=30.0)) as node:
+        yield node
+
+
+async def test_who_dawdles_gives_way(issuer: Issuer) -> None:
+    """Where as many as may be are at their handshakes, who begins and does not go on is given up for who comes."""
+    async with crowded(issuer, 4) as node, https(issuer) as http:
+        begun = [await asyncio.open_connection("127.0.0.1", node.port) for _ in range(4)]
+        for _, writer in begun:
+            writer.write(b"\x16\x03\x01")
+        assert (await http.get(f"{node.url}/healthz")).status_code == 200
+        for _, writer in begun:
+            writer.transport.abort()
+    gc.collect()  # what was left open is found now, and fails this test
