@@ -120,7 +120,13 @@ class Sent(msgspec.Struct, tag="sent"):
 
 
 class RoomEnd(msgspec.Struct):
-    """What went wrong in a room."""
+    """What went wrong in a room.
+
+    Attributes:
+        room: which.
+        lost, doubled, disordered: as in `faults`, of this room.
+
+    """
 
     room: str
     lost: int = 0
