@@ -31,9 +31,10 @@ class Bench(NamedTuple):
 
 BENCHES = {
     "delivery": Bench("server CPU of a delivered message, beside the bare broadcaster", ("--quick", "--rounds", "1")),
-    "sends": Bench("acknowledged sends a second on SQLite with fsync", ("--rounds", "1", "--seconds", "2")),
+    "sends": Bench("acknowledged sends a second on SQLite with fsync", ("--quick",)),
+    "pgbench_sends": Bench("the same beside PostgreSQL's pgbench with the same row", ("--quick",), usual=False),
     "memory": Bench("resident memory of an idle connection", ("--connections", "2000")),
-    "path": Bench("where the time of a message goes", ("--rounds", "1")),
+    "path": Bench("where the time of a message goes", ("--quick",)),
     "contract": Bench("functions in other places, @connections and groups", ("--rounds", "1", "--seconds", "1")),
     "posts": Bench("what a post to @connections costs whoever makes it", ("--rounds", "1", "--seconds", "1")),
     "curves": Bench("how cost grows with the work", ("--sizes", "10,100,1000,10000"), usual=False),

@@ -382,22 +382,33 @@ class Gateway:
     def message(self, connection: Connection, message: Message) -> None:
         """A whole message came."""
         self.hub.stats.messages_in += 1
-        api = connection.api
+        api, now = connection.api, self.hub.now()
         key = select_route(api, message.body)
-        event = connection.event("MESSAGE", key or "", message)
-        context = event.request_context
-        if key is None:
-            self.hub.send_to(connection.peer, forbidden_document(context.connection_id, context.request_id))
-        elif not self.account.may_call(api, key, self.hub.now()):
-            self.hub.send_to(connection.peer, too_many_requests_document(context.connection_id, context.request_id))
-        else:
-            route = api.routes[key]
-            if route.accepts is not None and not route.accepts(message.body):
-                assert context.message_id is not None  # noqa: S101  a message's event has one
-                self.hub.send_to(connection.peer, bad_body_document(context.connection_id, context.message_id))
+        if key is None or not self.account.may_call(api, key, now):
+            self._not_called(connection, key, message)
+            return
+        route = api.routes[key]
+        if route.accepts is not None and not route.accepts(message.body):
+            self._not_called(connection, key, message, is_bad=True)
+            return
+        connection.begins()
+        if route.shortcut is not None and not message.is_base64:
+            answer, done = connection.answer, connection.ends
+            if self._integration.shorten(route, connection.id, message.body, answer, done, now):
                 return
-            connection.begins()
-            self._integration.start(route, event, connection.answer, connection.ends)
+        self._integration.start(route, connection.event("MESSAGE", key, message), connection.answer, connection.ends)
+
+    def _not_called(self, connection: Connection, key: str | None, message: Message, *, is_bad: bool = False) -> None:
+        """Tell a client that its message reaches no function, and why."""
+        context = connection.event("MESSAGE", key or "", message).request_context
+        if is_bad:
+            assert context.message_id is not None  # noqa: S101  a message's event has one
+            document = bad_body_document(context.connection_id, context.message_id)
+        elif key is None:
+            document = forbidden_document(context.connection_id, context.request_id)
+        else:
+            document = too_many_requests_document(context.connection_id, context.request_id)
+        self.hub.send_to(connection.peer, document)
 
     async def disconnected(self, connection: Connection, code: int, reason: str) -> None:
         """Tell `$disconnect`."""

@@ -221,7 +221,7 @@ class Connection(asyncio.BufferedProtocol):
             fd = transport.get_extra_info("socket").fileno()
         self.peer = Peer(self.id, Life(hub.now()), self, transport.write, self, transport=transport, fd=fd)
         if fd >= 0:
-            # It then writes at once, and asks for a pause when, and only when, something waits: else it may be passed by.
+            # It then writes at once, and asks for a pause when, and only when, something waits.
             transport.set_write_buffer_limits(high=0)
         transport.write(answer)
         hub.add(self.peer)
