@@ -28,11 +28,11 @@ from hubbub.apigateway import (
 from hubbub.gateway.admission import TOO_MANY, Admission, full
 from hubbub.gateway.connection import ABNORMAL, SERVICE_RESTART, Message, Rules
 from hubbub.gateway.handshake import (
-    Fields,
+    Headers,
     Proxies,
     Refusal,
     Request,
-    fields_for_functions,
+    headers_for_functions,
     is_same_origin,
     said,
     what_is_wrong,
@@ -284,7 +284,7 @@ class Gateway:
         try:
             connection = Connection(self, upgrade, api, new_id())
             late = partial(self._agreed_late, connection)
-            outcome = await self._admission.decide(connection, upgrade.request, self._fields(upgrade), late)
+            outcome = await self._admission.decide(connection, upgrade.request, self._headers(upgrade), late)
         finally:
             self._handshakes -= 1
         if isinstance(outcome, Refusal):
@@ -338,10 +338,10 @@ class Gateway:
         self._pressed += 1
         return self._handshakes >= at_once or self._pressed % DECIDED_OF != 0
 
-    def _fields(self, upgrade: Upgrade) -> Fields:
-        return fields_for_functions(
+    def _headers(self, upgrade: Upgrade) -> Headers:
+        return headers_for_functions(
             upgrade.request,
-            way=self.way(upgrade),
+            way=upgrade.way,
             proxied=self._proxies.trust(upgrade.peer),
             secure=upgrade.is_secure,
         )
@@ -361,9 +361,9 @@ class Gateway:
         if self._turned_away <= TURNED_AWAY_SAID:
             logger.warning("a connection from %s is closed: %s", address, why)
 
-    def way(self, upgrade: Upgrade) -> list[str]:
-        """The addresses that a request came by; the last is the client's."""
-        return self._proxies.way(upgrade.peer, upgrade.request.values("x-forwarded-for"))
+    def way(self, peer: str, request: Request) -> list[str]:
+        """The addresses that a request of `peer` came by; the last is the client's."""
+        return self._proxies.way(peer, request.values("x-forwarded-for"))
 
     def _refuse(self, upgrade: Upgrade, refusal: Refusal) -> None:
         self.hub.stats.refused[refusal.status] += 1
