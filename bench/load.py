@@ -64,8 +64,8 @@ async def bare_server() -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def hubbub_server(**settings: str) -> AsyncIterator[Server]:
-    """`hubbub serve` on a SQLite file of its own, without rate limits."""
+async def hubbub_server(*, pinned: bool = True, **settings: str) -> AsyncIterator[Server]:
+    """`hubbub serve` on a SQLite file of its own, without rate limits; `pinned` as with `running`."""
     with tempfile.TemporaryDirectory(prefix="hubbub-bench-") as folder:
         port = free_port()
         environ = {
@@ -78,7 +78,7 @@ async def hubbub_server(**settings: str) -> AsyncIterator[Server]:
             **{f"HUBBUB_{name.upper()}": value for name, value in settings.items()},
         }
         command = [sys.executable, "-m", "hubbub", "serve", "--port", str(port)]
-        async with running(command, port, f"ws://127.0.0.1:{port}/ws", environ) as server:
+        async with running(command, port, f"ws://127.0.0.1:{port}/ws", environ, pinned=pinned) as server:
             yield server
 
 
