@@ -34,6 +34,7 @@ BENCHES = {
     "sends": Bench("acknowledged sends a second on SQLite with fsync", ("--rounds", "1", "--seconds", "2")),
     "memory": Bench("resident memory of an idle connection", ("--connections", "2000")),
     "path": Bench("where the time of a message goes", ("--rounds", "1")),
+    "tls": Bench("what TLS adds to a delivery, a connection and a handshake", ("--quick", "--rounds", "1")),
     "contract": Bench("functions in other places, @connections and groups", ("--rounds", "1", "--seconds", "1")),
     "posts": Bench("what a post to @connections costs whoever makes it", ("--rounds", "1", "--seconds", "1")),
     "cluster_delivery": Bench(

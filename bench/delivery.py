@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 import msgspec
 import uvloop
@@ -18,6 +20,8 @@ from bench import saving
 from bench.load import ROOM, Client, Server, bare_server, connect, connect_many, hubbub_server, until
 
 TEXT = "x" * 200
+
+Make = Callable[[], AbstractAsyncContextManager[Server]]
 
 
 async def _broadcast(
@@ -50,9 +54,9 @@ async def bare(listening: int, count: int, in_flight: int) -> float:
         return await _broadcast(server, publisher, listeners, TEXT.encode(), count, in_flight)
 
 
-async def hubbub(listening: int, count: int, in_flight: int) -> float:
-    """Hubbub's figure."""
-    async with hubbub_server() as server:
+async def hubbub(listening: int, count: int, in_flight: int, made: Make = hubbub_server) -> float:
+    """Hubbub's figure; `made` starts one that is set otherwise."""
+    async with made() as server:
         publisher = await connect(server, "publisher")
         await publisher.ask(action="history", room=ROOM)
         listeners = await connect_many(server, ["watcher"] * listening)
