@@ -143,7 +143,7 @@ def test_what_is_installed_is_what_was_tried(image: Image) -> None:
     tried = dict(re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     found = {each.metadata["Name"].lower(): each.version for each in distributions(path=[str(image.packages)])}
     assert found.pop("hubbub") == PROJECT["version"]
-    assert {"asyncpg", "nats-py", "picows", "uvloop"} <= found.keys()
+    assert {"asyncpg", "nats-py", "uvicorn", "uvloop"} <= found.keys()
     normal = {name.replace("_", "-"): version for name, version in found.items()}
     assert normal == {name: tried.get(name) for name in normal}
     assert not list(image.home.glob("bin/pip*"))

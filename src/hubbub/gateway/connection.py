@@ -2,7 +2,7 @@
 
 It is told what came, what the server wants and what time it is, and says what is to be done. RFC 6455: fragments
 (5.4), control frames (5.5), UTF-8 (8.1), the closing handshake (7). Masks, opcodes and the size of control frames are
-the parser's affair, which is in front of it.
+the affair of `hubbub.gateway.framing`, which is in front of it.
 """
 
 from __future__ import annotations
@@ -130,8 +130,17 @@ class Life:
         part = f" {len(self.gathered)} bytes of a message" if self.gathered is not None else ""
         return f"<Life {self.phase.name}{code}{part}>"
 
-    def received(self, opcode: int, fin: bool, rsv: bool, payload: bytes, now: float, rules: Rules) -> Act | None:
-        """A frame came; what is to be done."""
+    def received(self, opcode: int, fin: bool, rsv: int, payload: bytes, now: float, rules: Rules) -> Act | None:
+        """A frame came; what is to be done.
+
+        Args:
+            opcode, fin: of the frame.
+            rsv: its reserved bits, in the places they have in a frame's first byte.
+            payload: without its mask.
+            now: monotonic seconds.
+            rules: of the gateway.
+
+        """
         self.heard_at = now
         self.pinged_at = None
         if self.phase is not Phase.OPEN:
