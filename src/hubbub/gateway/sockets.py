@@ -30,6 +30,9 @@ logger = logging.getLogger("hubbub.gateway")
 READ_BUFFER_BYTES = 64 * 1024
 """As much as one read of a socket brings at most."""
 
+SOCKET_BUFFER_BYTES = 64 * 1024
+"""As much as uvloop takes for a socket until it asks for a pause, unless it is told otherwise."""
+
 _READ = memoryview(bytearray(READ_BUFFER_BYTES))
 """What all connections read into; see this module's first words."""
 
@@ -45,6 +48,7 @@ class Upgrade(asyncio.Protocol):
         self.request: Request  # set by the first data_received
         self.peer: str  # the address of who opened the socket, or of whom the one that did speaks for
         self.is_secure: bool  # whether that one came over TLS; both are set by comes_from
+        self.extensions: str | None = None  # those that are agreed to, as the answer says it; None for none
         self.gone = False  # whether nobody waits for the answer
 
     def comes_from(self, peer: str, *, is_secure: bool) -> None:
@@ -88,12 +92,12 @@ class Upgrade(asyncio.Protocol):
         """Answer 101; what comes from now on are frames."""
         self._connections.discard(self)
         transport = self.transport
-        answer = switching(self.request.value("sec-websocket-key") or "", subprotocol)
+        answer = switching(self.request.value("sec-websocket-key") or "", subprotocol, self.extensions)
         # uvloop keeps a method of the last protocol that was not a buffered one for as long as the transport lives.
         transport.set_protocol(_NOBODY)
         transport.set_protocol(connection)
         transport.write(answer)
-        connection.begin(self._early)
+        connection.begin(self._early, deflates=self.extensions is not None)
         if not connection.is_full:
             transport.resume_reading()
 
@@ -213,10 +217,10 @@ class Connection(asyncio.BufferedProtocol):
 
     # What the transport tells
 
-    def begin(self, early: bytes) -> None:
-        """101 has been sent; `early` came before."""
+    def begin(self, early: bytes, *, deflates: bool) -> None:
+        """101 has been sent; `early` came before, and `deflates` is whether compression was agreed."""
         hub = self._gateway.hub
-        self.peer = Peer(self.id, Life(hub.now()), self, self._transport.write, self)
+        self.peer = Peer(self.id, Life(hub.now(), deflates=deflates), self, self._transport.write, self)
         hub.add(self.peer)
         if early:
             self._take(early)
@@ -292,8 +296,10 @@ class Connection(asyncio.BufferedProtocol):
     # What the hub asks
 
     def waiting(self) -> int:
-        """How many bytes wait in the socket's buffer."""
-        return self._transport.get_write_buffer_size()
+        """How many bytes wait to be written."""
+        size = self._transport.get_write_buffer_size()
+        # TLS holds nothing back before the buffer of its own socket is full, and does not say what is in that.
+        return size + SOCKET_BUFFER_BYTES if size and self._transport.get_extra_info("sslcontext") else size
 
     def send_close(self, code: int, reason: str) -> None:
         """Send CLOSE; 1005 stands for one without a code."""
