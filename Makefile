@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-cluster test test-faults check format lock bench package-aws clean
+.PHONY: help run run-cluster test test-faults check format lock bench bench-peers package-aws clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,9 +45,18 @@ lock: ## Resolve the newest allowed versions into constraints.txt, and of them w
 		--no-header --no-emit-index-url -o constraints.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 -c constraints.txt deploy/requirements.in \
 		--generate-hashes --no-annotate --no-header --no-emit-index-url -o deploy/requirements.txt
+	for peer in bench/peers/requirements/*.in; do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 "$$peer" \
+			--generate-hashes --no-annotate --no-header --no-emit-index-url -o "$${peer%.in}.txt"; done
 
 bench: $(VENV)/.dev ## Measure delivery, sending and memory on this machine (several minutes; BENCH="--only sends --save")
 	$(BIN)/python -m bench $(BENCH)
+
+# Each peer is installed below build/peers; Node.js, Go and a C compiler are used where they are there.
+bench-peers: $(VENV)/.dev ## Measure Hubbub beside its peers, and write docs/benchmarks.md (PEERS="--only hubbub,ws --save --quick")
+	@scripts/setup system gcc nodejs npm redis-server
+	$(BIN)/python -m bench.peers $(PEERS)
+	$(BIN)/python -m bench.report
 
 package-aws: $(VENV)/.run ## Build the archives that Lambda functions run from (PYTHON_VERSION, ARCHITECTURE, INCLUDE)
 	$(BIN)/python scripts/package_aws.py --python-version $(PYTHON_VERSION) --architecture $(ARCHITECTURE) \

