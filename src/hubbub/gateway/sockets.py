@@ -220,7 +220,14 @@ class Connection(asyncio.BufferedProtocol):
     def begin(self, early: bytes, *, deflates: bool) -> None:
         """101 has been sent; `early` came before, and `deflates` is whether compression was agreed."""
         hub = self._gateway.hub
-        self.peer = Peer(self.id, Life(hub.now(), deflates=deflates), self, self._transport.write, self)
+        transport = self._transport
+        # Over TLS nobody must write past the transport; and its limit is the least that it does not take for always
+        # reached. On a plain socket a pause is asked for when, and only when, something waits.
+        is_tls = transport.get_extra_info("sslcontext") is not None
+        transport.set_write_buffer_limits(high=1 if is_tls else 0)
+        fd = -1 if is_tls else transport.get_extra_info("socket").fileno()
+        life = Life(hub.now(), deflates=deflates)
+        self.peer = Peer(self.id, life, self, transport.write, self, transport=transport, fd=fd)
         hub.add(self.peer)
         if early:
             self._take(early)

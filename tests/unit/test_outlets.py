@@ -1,0 +1,312 @@
+"""Who is written what at the end of a turn: the same promises of the way in Python and of the accelerator."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hubbub.gateway import outlets
+
+try:
+    from hubbub.gateway import _accelerator as accelerator
+except ImportError:  # the tests of it say so
+    accelerator = None  # type: ignore[assignment]
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(params=["python", "accelerator"])
+def way(request: pytest.FixtureRequest) -> ModuleType:
+    """The module under test."""
+    return outlets if request.param == "python" else built()
+
+
+def built() -> ModuleType:
+    """The accelerator; its absence is a failure, with what to do about it."""
+    if accelerator is None:
+        pytest.fail("the accelerator is not built: scripts/setup system gcc; rm .venv/.dev; make .venv/.dev")
+    return accelerator
+
+
+class Far:
+    """The far end of an outlet: the objects that were written to it."""
+
+    def __init__(self, way: ModuleType, raises: Exception | None = None) -> None:
+        self.writes: list[bytes] = []
+        self.raises = raises
+        self.outlet = way.Outlet(self.write)
+
+    def write(self, data: bytes) -> None:
+        if self.raises:
+            raise self.raises
+        self.writes.append(data)
+
+
+def test_each_gets_one_write_in_the_order_of_the_log(way):
+    """Whichever batches it is in, and whatever their order."""
+    a, b, c = (Far(way) for _ in range(3))
+    log = [b"0", b"1", b"2", b"3"]
+    answer = way.flush(log, [([a.outlet, b.outlet], [1, 3]), ([b.outlet, c.outlet], [0, 2])])
+    assert (a.writes, b.writes, c.writes) == ([b"13"], [b"0123"], [b"02"])
+    assert answer == (8, 8, [])
+
+
+def test_one_frame_is_handed_on_as_it_is(way):
+    """And frames are joined once for all who get the same."""
+    several = [Far(way) for _ in range(3)]
+    everyone = [far.outlet for far in several]
+    log = [b"0", b"1"]
+    way.flush(log, [(everyone, [1])])
+    way.flush(log, [(everyone, [0, 1])])
+    assert all(far.writes[0] is log[1] for far in several)
+    assert all(far.writes[1] is several[0].writes[1] for far in several)
+    for far in several:
+        far.writes.clear()
+    way.flush(log, [(everyone, [0]), (everyone, [1])])
+    assert all(far.writes[0] is several[0].writes[0] and len(far.writes) == 1 for far in several)
+
+
+def test_the_congested_and_the_broken_are_left_to_the_caller(way):
+    """With what they would have got and what was raised, and the others notice nothing."""
+    broken = OSError("gone")
+    a, b, c = Far(way), Far(way, broken), Far(way)
+    a.outlet.congested = True
+    frames, size, left = way.flush([b"x", b"yz"], [([a.outlet, b.outlet, c.outlet], [0, 1])])
+    assert (frames, size) == (6, 9)
+    assert [(outlet, data) for outlet, data, _ in left] == [(a.outlet, b"xyz"), (b.outlet, b"xyz")]
+    assert [error for *_, error in left] == [None, broken]
+    assert (a.writes, c.writes) == ([], [b"xyz"])
+
+
+def test_what_is_no_failure_of_a_socket_goes_through(way):
+    """An interruption ends the flush."""
+    far = Far(way)
+
+    def interrupted(data: bytes) -> None:
+        raise KeyboardInterrupt
+
+    far.outlet.write = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        way.flush([b"x"], [([far.outlet], [0])])
+
+
+def test_nothing_is_nothing(way):
+    """No batches, or one of nobody."""
+    assert way.flush([], []) == (0, 0, [])
+    assert way.flush([b"x"], [([], [0])]) == (0, 0, [])
+    assert way.flush([b"x", b"y"], [([], [0]), ([], [0, 1])]) == (0, 0, [])
+
+
+@given(
+    lists=st.lists(
+        st.tuples(st.sets(st.integers(0, 7), max_size=8), st.sets(st.integers(0, 19), min_size=1)), max_size=14
+    ),
+    congested=st.sets(st.integers(0, 7)),
+)
+@pytest.mark.parametrize("which", ["python", "accelerator"])
+def test_any_batches_are_written_like_a_model_says(which, lists, congested):
+    """The model: each outlet's positions of all batches it is in, sorted."""
+    way = outlets if which == "python" else built()
+    # A position is in one batch of those that an outlet is in: a frame is published to one group.
+    taken: dict[int, set[int]] = {}
+    batches = []
+    for who, positions in lists:
+        fresh = sorted(each for each in positions if all(each not in taken.setdefault(n, set()) for n in who))
+        if fresh:
+            batches.append((sorted(who), fresh))
+            for n in who:
+                taken[n].update(fresh)
+    log = [b"%02d." % n * (n + 1) for n in range(20)]
+    fars = [Far(way) for _ in range(8)]
+    for n in congested:
+        fars[n].outlet.congested = True
+    answer = way.flush(log, [([fars[n].outlet for n in who], positions) for who, positions in batches])
+    due = {n: b"".join(log[position] for position in sorted(taken[n])) for n in range(8) if taken.get(n)}
+    assert {n: far.writes for n, far in enumerate(fars) if far.writes} == {
+        n: [data] for n, data in due.items() if n not in congested
+    }
+    assert {id(outlet): data for outlet, data, _ in answer[2]} == {
+        id(fars[n].outlet): data for n, data in due.items() if n in congested
+    }
+    assert answer[:2] == (sum(len(taken[n]) for n in due), sum(map(len, due.values())))
+
+
+class Transport:
+    """A transport as far as the accelerator asks one, and what it was given to write."""
+
+    def __init__(self) -> None:
+        self.closing: Any = False
+        self.writes: list[bytes] = []
+
+    def is_closing(self) -> Any:
+        if isinstance(self.closing, Exception):
+            raise self.closing
+        return self.closing
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+
+
+@pytest.fixture
+def pair():
+    """A connected pair of sockets; the first is what is written to, and takes some kilobytes."""
+    one, other = socket.socketpair()
+    for each in (one, other):
+        each.setblocking(False)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    yield one, other
+    one.close()
+    other.close()
+
+
+def test_the_accelerator_writes_past_a_transport_in_which_nothing_waits(pair):
+    """Frames joined of one batch and merged of several."""
+    transport = Transport()
+    outlet = built().Outlet(transport.write, transport, pair[0].fileno())
+    assert built().flush([b"1", b"2"], [([outlet], [0, 1])]) == (2, 2, [])
+    assert built().flush([b"3", b"4"], [([outlet], [1]), ([outlet], [0])]) == (2, 2, [])
+    assert (pair[1].recv(99), transport.writes) == (b"1234", [])
+
+
+def test_the_accelerator_leaves_what_the_kernel_does_not_take_to_the_transport(pair):
+    """In order: the socket has the beginning, the transport the rest; a full one gets all."""
+    transport = Transport()
+    outlet = built().Outlet(transport.write, transport, pair[0].fileno())
+    frame = os.urandom(1_000_000)
+    assert built().flush([frame], [([outlet], [0])])[2] == []
+    assert built().flush([b"more"], [([outlet], [0])])[2] == []
+    rest, more = transport.writes
+    got = bytearray()
+    while len(got) + len(rest) < len(frame):
+        got += pair[1].recv(1 << 20)
+    assert bytes(got) + rest == frame
+    assert (len(got) > 0, more) == (True, b"more")
+
+
+@pytest.mark.parametrize("how", ["closing", "detached", "congested"])
+def test_the_accelerator_leaves_alone_a_socket_that_may_be_anothers(pair, how):
+    """Neither a transport that closes, nor one that is gone, nor one in which something waits is written past."""
+    transport = Transport()
+    outlet = built().Outlet(transport.write, transport, pair[0].fileno())
+    if how == "closing":
+        transport.closing = True
+    elif how == "detached":
+        outlet.detach()
+    else:
+        outlet.congested = True
+    left = built().flush([b"x"], [([outlet], [0])])[2]
+    with pytest.raises(BlockingIOError):
+        pair[1].recv(1)
+    assert transport.writes == ([] if how == "congested" else [b"x"])
+    assert left == ([(outlet, b"x", None)] if how == "congested" else [])
+
+
+def test_the_accelerator_tells_a_broken_socket_to_its_transport(pair):
+    """Which knows what to do; and no signal ends the process."""
+    transport = Transport()
+    outlet = built().Outlet(transport.write, transport, pair[0].fileno())
+    pair[1].close()
+    assert built().flush([b"x"], [([outlet], [0])])[2] == []
+    assert transport.writes == [b"x"]
+
+
+def test_a_transport_that_cannot_be_asked_is_a_broken_one(pair):
+    """What it raises is told, and nothing is written."""
+    transport = Transport()
+    transport.closing = OSError("who asks?")
+    outlet = built().Outlet(transport.write, transport, pair[0].fileno())
+    assert built().flush([b"x"], [([outlet], [0])])[2] == [(outlet, b"x", transport.closing)]
+
+
+def test_outlets_are_freed_with_what_they_hold():
+    """A reference is counted for each that is kept, and none is left behind."""
+    transport = Transport()
+    before = sys.getrefcount(transport), sys.getrefcount(Transport)
+    held = [built().Outlet(transport.write, transport) for _ in range(10)]
+    frame = os.urandom(100)
+    count = sys.getrefcount(frame)
+    for _ in range(100):
+        built().flush([frame, b"y"], [(held, [0, 1]), (held[:5], [0])])
+        held[0].congested = True
+        built().flush([frame], [(held, [0])])
+    transport.writes.clear()
+    assert sys.getrefcount(frame) == count
+    del held
+    assert (sys.getrefcount(transport), sys.getrefcount(Transport)) == before
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda way, outlet: way.flush(1, []), "expected a list of frames and a list of batches"),
+        (lambda way, outlet: way.flush([1], [([outlet], [0])]), "expected frames to be bytes, got 1"),
+        (lambda way, outlet: way.flush([b""], [([outlet], [])]), "expected a list of outlets and one of positions"),
+        (lambda way, outlet: way.flush([b""], [outlet]), "expected a list of outlets and one of positions"),
+        (lambda way, outlet: way.flush([b""], [([outlet], [1])]), "expected ascending positions below 1, got"),
+        (lambda way, outlet: way.flush([b"", b""], [([outlet], [1, 0])]), "expected ascending positions below 2"),
+        (lambda way, outlet: way.flush([b""], [([outlet], ["0"])]), "int"),
+        (lambda way, outlet: way.flush([b""], [([object()], [0])]), "expected an Outlet, got"),
+        (lambda way, outlet: way.Outlet(print, None, 3), "expected a transport beside the number of its socket"),
+        (lambda way, outlet: way.Outlet(), "required argument"),
+    ],
+)
+def test_the_accelerator_refuses_what_it_is_not_made_for(call: Callable[..., Any], words: str):
+    """With words that say what was expected: nothing that Python code does to it ends the process."""
+    with pytest.raises((TypeError, ValueError), match=words):
+        call(built(), built().Outlet(print))
+
+
+# Which way is taken
+
+
+def python(code: str, wanted: str) -> subprocess.CompletedProcess[str]:
+    """What a new process says of some code."""
+    return subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "HUBBUB_ACCELERATOR": wanted}, capture_output=True, text=True
+    )
+
+
+SAY = "from hubbub.gateway import accelerator as a; print(a.is_used(), a.Outlet.__module__, a.missing)"
+NOT_BUILT = "import sys; sys.modules['hubbub.gateway._accelerator'] = None; " + SAY
+
+
+def test_the_accelerator_is_used_where_it_is():
+    """Unless the environment says that it is not to be."""
+    built()
+    assert python(SAY, "").stdout == python(SAY, "1").stdout == "True hubbub.gateway._accelerator \n"
+    assert python(SAY, "0").stdout == "False hubbub.gateway.outlets HUBBUB_ACCELERATOR=0\n"
+
+
+def test_without_the_accelerator_hubbub_runs():
+    """Unless the environment says that it must be there; then the process ends with what to do."""
+    assert python(NOT_BUILT, "").stdout.startswith("False hubbub.gateway.outlets it was not built: ")
+    refused = python(NOT_BUILT, "1")
+    assert refused.returncode == 1
+    assert "expected the accelerator, as HUBBUB_ACCELERATOR=1 says, got none" in refused.stderr
+    assert "expected HUBBUB_ACCELERATOR to be 0, 1 or empty, got 'yes'" in python(SAY, "yes").stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wanted", ["0", "1"])
+def test_the_hub_keeps_its_promises_with_and_without_the_accelerator(wanted):
+    """Its tests, and those of what a fan-out may ask of it, run once more each way."""
+    built()
+    tests = ["tests/unit/test_hub.py", "tests/contract/test_sink.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        cwd=ROOT,
+        env={**os.environ, "HUBBUB_ACCELERATOR": wanted},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
