@@ -96,8 +96,7 @@ class Upgrade(asyncio.Protocol):
         # uvloop keeps a method of the last protocol that was not a buffered one for as long as the transport lives.
         transport.set_protocol(_NOBODY)
         transport.set_protocol(connection)
-        transport.write(answer)
-        connection.begin(self._early, deflates=self.extensions is not None)
+        connection.begin(answer, self._early, deflates=self.extensions is not None)
         if not connection.is_full:
             transport.resume_reading()
 
@@ -217,17 +216,18 @@ class Connection(asyncio.BufferedProtocol):
 
     # What the transport tells
 
-    def begin(self, early: bytes, *, deflates: bool) -> None:
-        """101 has been sent; `early` came before, and `deflates` is whether compression was agreed."""
+    def begin(self, answer: bytes, early: bytes, *, deflates: bool) -> None:
+        """The transport is ours: `answer` is to be sent, `early` came before; `deflates`: compression was agreed."""
         hub = self._gateway.hub
         transport = self._transport
-        # Over TLS nobody must write past the transport; and its limit is the least that it does not take for always
-        # reached. On a plain socket a pause is asked for when, and only when, something waits.
         is_tls = transport.get_extra_info("sslcontext") is not None
-        transport.set_write_buffer_limits(high=1 if is_tls else 0)
         fd = -1 if is_tls else transport.get_extra_info("socket").fileno()
         life = Life(hub.now(), deflates=deflates)
         self.peer = Peer(self.id, life, self, transport.write, self, transport=transport, fd=fd)
+        # It then writes at once, and asks for a pause when, and only when, something waits: else it may be passed by.
+        # TLS takes a limit of 0 for one that is always reached.
+        transport.set_write_buffer_limits(high=1 if is_tls else 0)
+        transport.write(answer)
         hub.add(self.peer)
         if early:
             self._take(early)
