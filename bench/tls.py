@@ -1,32 +1,38 @@
 """What TLS costs that ends in the process: `python -m bench.tls [--quick]`.
 
-The server's CPU time per delivered message with and without TLS, in interleaved rounds of `bench.delivery`, beside what
-OpenSSL takes for a record of that size; resident memory of a connection; CPU time of a handshake by the kind of key.
+The server's CPU time per delivered message with and without TLS, in interleaved rounds, beside what OpenSSL
+takes for a record of that size; resident memory of a connection; CPU time of a handshake by the kind of key.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import ssl
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+import httpx
+import msgspec
 import trustme
 import uvloop
 from picows import ws_connect
 
 from bench import saving
-from bench.delivery import TEXT, hubbub
-from bench.load import Client, Server, connect_many, hubbub_server
+from bench.load import ROOM, Client, Server, connect, connect_many, hubbub_server, until
+
+Make = Callable[[], AbstractAsyncContextManager[Server]]
+
+TEXT = "x" * 200
 
 RECORD = len(TEXT) + 160
-"""About what a message of `bench.delivery` has as a frame."""
+"""About what such a message has as a frame."""
 
 
 class Certificate:
@@ -78,6 +84,50 @@ def openssl_us(certificate: Certificate, size: int, count: int = 20_000) -> floa
     return (time.thread_time() - began) / count * 1e6
 
 
+async def delivery_us(made: Make, text: str, listening: int, count: int, in_flight: int) -> tuple[float, float]:
+    """The server's CPU time of a delivery in microseconds, and the bytes of it that its metrics count.
+
+    Args:
+        made: starts the server.
+        text: what is said each time.
+        listening: how many listen.
+        count: how often it is said.
+        in_flight: how many messages follow each other without waiting for all listeners to have them.
+
+    """
+    async with made() as server:
+        publisher = await connect(server, "publisher")
+        await publisher.ask(action="history", room=ROOM)
+        listeners = await connect_many(server, ["watcher"] * listening)
+        for listener in listeners:
+            await listener.ask(action="sync")
+            listener.frames, listener.least = 0, 200  # signals are shorter
+        await asyncio.sleep(2.5)  # presence has been told, nothing else is under way
+        frame = msgspec.json.encode({"action": "send", "ref": "r", "room": ROOM, "text": text})
+        watched = [listeners[-1], *listeners[::97]]
+        bytes_before, before = await bytes_out(server), server.cpu_s()
+        sent = 0
+        while sent < count:
+            arrived = min(each.frames for each in watched)
+            while sent < count and sent - arrived < in_flight:
+                publisher.send(frame)
+                sent += 1
+            await asyncio.sleep(0)
+        await until(lambda: all(each.frames == count for each in listeners))
+        took_s = server.cpu_s() - before
+        deliveries = count * listening
+        return took_s / deliveries * 1e6, (await bytes_out(server) - bytes_before) / deliveries
+
+
+async def bytes_out(server: Server) -> float:
+    """How many bytes of frames a server has sent."""
+    async with httpx.AsyncClient(verify=server.tls or True, trust_env=False) as client:
+        numbers = (await client.get(f"http{server.url[2:].rpartition('/')[0]}/metrics")).text
+    found = re.search(r"^hubbub_bytes_out_total ([\d.e+]+)$", numbers, re.MULTILINE)
+    assert found is not None, numbers
+    return float(found[1])
+
+
 async def memory(server: Server, count: int) -> float:
     """Resident memory of an idle connection, in KB, beyond what so many others have warmed up."""
     async with AsyncExitStack() as stack:
@@ -113,11 +163,9 @@ async def main(rounds: int, quick: bool) -> dict[str, object]:
         for listening in (100,) if quick else (100, 1_000):
             for in_flight in (1, 16):
                 count = (20_000 if quick else 200_000) // listening
+                ways: list[Make] = [hubbub_server, partial(tls_server, curve)]
                 pairs = [
-                    (
-                        await hubbub(listening, count, in_flight),
-                        await hubbub(listening, count, in_flight, partial(tls_server, curve)),
-                    )
+                    [(await delivery_us(way, TEXT, listening, count, in_flight))[0] for way in ways]
                     for _ in range(rounds)
                 ]
                 plain_us, tls_us = (statistics.median(column) for column in zip(*pairs, strict=True))

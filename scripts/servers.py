@@ -64,6 +64,9 @@ class Server:
 
     stopping = signal.SIGTERM
 
+    started_within_s = STARTED_WITHIN_S
+    """How long it may take until it takes connections."""
+
     dies_with_starter = False
     """Whether it ends when the thread that started it does, however that ends: for what a person starts and kills."""
 
@@ -117,7 +120,7 @@ class Server:
         """Start it, and return when it takes connections; nothing to do for one that runs.
 
         Raises:
-            RuntimeError: it ended, or takes none within `STARTED_WITHIN_S`; the message has its last words.
+            RuntimeError: it ended, or takes none within `started_within_s`; the message has its last words.
 
         """
         if self.is_running:
@@ -151,7 +154,7 @@ class Server:
             RuntimeError: as `start`.
 
         """
-        deadline = time.monotonic() + STARTED_WITHIN_S
+        deadline = time.monotonic() + self.started_within_s
         while not self.is_ready():
             if not self.is_running or time.monotonic() > deadline:
                 words = self.log.read_text(errors="replace")[-2_000:]

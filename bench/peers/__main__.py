@@ -108,7 +108,7 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=_positive, default=3)
     parser.add_argument("--listeners", type=_sizes, metavar="N,M", help="rooms of how many")
-    parser.add_argument("--seconds", type=float, help="for how long messages are sent, each time")
+    parser.add_argument("--seconds", type=_seconds, help="for how long messages are sent, each time")
     parser.add_argument("--idle", type=_positive, help="how many connections are held for their memory")
     parser.add_argument("--speakers", type=_sizes, metavar="N,M", help="rooms of how many in which all speak")
     parser.add_argument("--quick", action="store_true", help="small sizes: to see that it works")
@@ -210,6 +210,16 @@ def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text!r}")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0.0 < found < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text!r}")
+    return found
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -73,12 +73,10 @@ class Member(asyncio.Protocol):
             TimeoutError: it took too long.
 
         """
-        loop = asyncio.get_running_loop()
-        self._steps = deque(self._audience.dialect.opening())
-        ready = self._waiter = loop.create_future()
+        ready = self.begin(self._audience.dialect.opening())
         source = (f"127.0.2.{1 + self.number % SOURCES}", 0)
         async with asyncio.timeout(READY_WITHIN_S):
-            await loop.create_connection(lambda: self, host, port, local_addr=source)
+            await asyncio.get_running_loop().create_connection(lambda: self, host, port, local_addr=source)
             self.send_raw(self._request(host, port))
             await ready
 
@@ -90,11 +88,16 @@ class Member(asyncio.Protocol):
             TimeoutError: there was no answer in time.
 
         """
-        self._steps = deque(self._audience.dialect.joining())
-        ready = self._waiter = asyncio.get_running_loop().create_future()
-        self._enter()
         async with asyncio.timeout(READY_WITHIN_S):
-            await ready
+            await self.begin(self._audience.dialect.joining())
+
+    def begin(self, steps: Sequence[Step]) -> asyncio.Future[None]:
+        """Say the steps' parts one after the other, from when the connection is open; done with the last answer."""
+        self._steps = deque(steps)
+        self._waiter = ready = asyncio.get_running_loop().create_future()
+        if self.is_open:
+            self._enter()
+        return ready
 
     def say(self, number: int) -> None:
         """Say the text of a number in the room."""

@@ -24,7 +24,7 @@ BUILD = ROOT / "build" / "peers"
 CENTRIFUGO = ("github.com/centrifugal/centrifugo/v6", "v6.9.1")
 """The Go module and its version."""
 
-WITHIN_S = 900.0
+WITHIN_S = 1_800.0
 """How long one step of an installation may take."""
 
 

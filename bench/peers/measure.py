@@ -144,7 +144,9 @@ class Served:
 
 
 class _Patient(servers.Server):
-    """A server that may leave processes of its own behind when it is told to end."""
+    """A server that may take long to start, and may leave processes behind when it is told to end."""
+
+    started_within_s = 120.0
 
     def stop(self) -> None:
         super().stop()

@@ -16,9 +16,14 @@ broadcast = Broadcast(os.environ["BROADCAST_URL"])
 
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Keep the connection to what carries messages."""
+    """Keep the connection to what carries messages.
+
+    First subscribers that come at the same time displace each other and then hear nothing. So one is there before all.
+    """
     await broadcast.connect()
+    first = asyncio.create_task(_drain())
     yield
+    first.cancel()
     await broadcast.disconnect()
 
 
@@ -37,6 +42,12 @@ async def chat(websocket: WebSocket) -> None:
         pass
     finally:
         sending.cancel()
+
+
+async def _drain() -> None:
+    async with broadcast.subscribe("bench") as events:
+        async for _ in events:
+            pass
 
 
 async def _send(websocket: WebSocket) -> None:

@@ -224,7 +224,7 @@ class Connection(asyncio.BufferedProtocol):
         fd = -1 if is_tls else transport.get_extra_info("socket").fileno()
         life = Life(hub.now(), deflates=deflates)
         self.peer = Peer(self.id, life, self, transport.write, self, transport=transport, fd=fd)
-        # It then writes at once, and asks for a pause when, and only when, something waits: else it may be passed by.
+        # It then writes at once, and asks for a pause when, and only when, something waits.
         # TLS takes a limit of 0 for one that is always reached.
         transport.set_write_buffer_limits(high=1 if is_tls else 0)
         transport.write(answer)
