@@ -72,8 +72,8 @@ async def bare_server() -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def hubbub_server(**settings: str) -> AsyncIterator[Server]:
-    """`hubbub serve` on a SQLite file of its own, without rate limits."""
+async def hubbub_server(*, pinned: bool = True, **settings: str) -> AsyncIterator[Server]:
+    """`hubbub serve` on a SQLite file of its own, without rate limits; `pinned` as with `running`."""
     with tempfile.TemporaryDirectory(prefix="hubbub-bench-") as folder:
         port = free_port()
         environ = {
@@ -87,7 +87,7 @@ async def hubbub_server(**settings: str) -> AsyncIterator[Server]:
         }
         command = [sys.executable, "-m", "hubbub", "serve", "--port", str(port)]
         scheme = "wss" if "tls_cert" in settings else "ws"
-        async with running(command, port, f"{scheme}://127.0.0.1:{port}/ws", environ) as server:
+        async with running(command, port, f"{scheme}://127.0.0.1:{port}/ws", environ, pinned=pinned) as server:
             yield server
 
 

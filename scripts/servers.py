@@ -258,7 +258,7 @@ class Postgres(Server):
         }
         options = [word for name, value in chosen.items() for word in ("-c", f"{name}={value}")]
         super().__init__(
-            [str(_postgres_program("postgres")), "-D", str(folder / "data"), *options],
+            [str(postgres_program("postgres")), "-D", str(folder / "data"), *options],
             port=port,
             log=folder / "postgres.log",
             user=user,
@@ -288,7 +288,7 @@ class Postgres(Server):
             RuntimeError: it failed; the message is psql's.
 
         """
-        psql = _postgres_program("psql")
+        psql = postgres_program("psql")
         done = subprocess.run(
             [psql, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", text, self.url_of(database)],
             capture_output=True,
@@ -340,7 +340,7 @@ class Postgres(Server):
         self.folder.mkdir(parents=True, exist_ok=True)
         if user is not None:
             shutil.chown(self.folder, user)
-        command = [str(_postgres_program("initdb")), "-D", str(self.folder / "data"), "-U", "hubbub", "-A", "trust"]
+        command = [str(postgres_program("initdb")), "-D", str(self.folder / "data"), "-U", "hubbub", "-A", "trust"]
         done = subprocess.run(
             [*command, "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"],
             capture_output=True,
@@ -456,7 +456,7 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def _postgres_program(name: str) -> Path:
+def postgres_program(name: str) -> Path:
     """A program of PostgreSQL's: of the newest version that Debian has put beside the others, or on PATH."""
     versions = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[-3]))
     found = versions[-1] if versions else shutil.which(name)

@@ -73,6 +73,14 @@ class ApiKey(msgspec.Struct, frozen=True):
     value: str
 
 
+Shortcut = Callable[[str, str, Callable[[bytes | None], None]], bool]
+"""A way beside a handler for messages that need no event and no task of their own.
+
+Called with a connection's id, a message's text, and what is to be called with the answer: once, in a later step, with
+None where there is nothing to say. False when the message is none of those, and nothing was done: it is the handler's.
+"""
+
+
 class Route(msgspec.Struct, frozen=True):
     """What takes a message, and under which conditions.
 
@@ -84,6 +92,7 @@ class Route(msgspec.Struct, frozen=True):
         rate: how often it may be called in all; None for no limit of its own.
         api_key_required: whether a client must send one of the API's keys; `$connect` only.
         required_parameters: what a handshake must have, as `route.request.querystring.NAME`; `$connect` only.
+        shortcut: what is asked before the handler; None for nothing. It holds what the handler would.
 
     """
 
@@ -94,6 +103,7 @@ class Route(msgspec.Struct, frozen=True):
     rate: Rate | None = None
     api_key_required: bool = False
     required_parameters: tuple[str, ...] = ()
+    shortcut: Shortcut | None = None
 
 
 class Api(msgspec.Struct, frozen=True, kw_only=True):

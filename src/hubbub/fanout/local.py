@@ -116,6 +116,21 @@ class LocalFanout(Fanout, Directory):
             listening.rooms.add(room)
             listening.followed_since.add(room)
 
+    # What `hubbub.ports.ReadyFanout` asks
+
+    def principal_ready(self, connection: ConnectionId) -> Principal | None:
+        """As `principal`."""
+        session = self._sessions.get(connection)
+        return session.principal if session else None
+
+    def publish_ready(self, room: RoomId, seq: int, frame: bytes) -> None:
+        """As `publish`."""
+        self._streams.publish(room, seq, frame)
+
+    def look_after_ready(self, room: RoomId, at_ms: int) -> None:
+        """As `look_after`."""
+        self.remind(room, at_ms)
+
     # Fanout
 
     async def publish(self, room: RoomId, seq: int, frame: bytes) -> None:

@@ -29,11 +29,11 @@ from hubbub.gateway.admission import TOO_MANY, Admission, full
 from hubbub.gateway.connection import ABNORMAL, SERVICE_RESTART, Message, Rules
 from hubbub.gateway.deflate import BadExtensions, agree, longest_payload
 from hubbub.gateway.handshake import (
-    Fields,
+    Headers,
     Proxies,
     Refusal,
     Request,
-    fields_for_functions,
+    headers_for_functions,
     is_same_origin,
     said,
     what_is_wrong,
@@ -291,7 +291,7 @@ class Gateway:
         try:
             connection = Connection(self, upgrade, api, new_id())
             late = partial(self._agreed_late, connection)
-            outcome = await self._admission.decide(connection, upgrade.request, self._fields(upgrade), late)
+            outcome = await self._admission.decide(connection, upgrade.request, self._headers(upgrade), late)
         finally:
             self._handshakes -= 1
         if isinstance(outcome, Refusal):
@@ -345,10 +345,10 @@ class Gateway:
         self._pressed += 1
         return self._handshakes >= at_once or self._pressed % DECIDED_OF != 0
 
-    def _fields(self, upgrade: Upgrade) -> Fields:
-        return fields_for_functions(
+    def _headers(self, upgrade: Upgrade) -> Headers:
+        return headers_for_functions(
             upgrade.request,
-            way=self.way(upgrade),
+            way=upgrade.way,
             proxied=self._proxies.trust(upgrade.peer),
             secure=upgrade.is_secure,
         )
@@ -368,9 +368,9 @@ class Gateway:
         if self._turned_away <= TURNED_AWAY_SAID:
             logger.warning("a connection from %s is closed: %s", address, why)
 
-    def way(self, upgrade: Upgrade) -> list[str]:
-        """The addresses that a request came by; the last is the client's."""
-        return self._proxies.way(upgrade.peer, upgrade.request.values("x-forwarded-for"))
+    def way(self, peer: str, request: Request) -> list[str]:
+        """The addresses that a request of `peer` came by; the last is the client's."""
+        return self._proxies.way(peer, request.values("x-forwarded-for"))
 
     def _refuse(self, upgrade: Upgrade, refusal: Refusal) -> None:
         self.hub.stats.refused[refusal.status] += 1
@@ -389,22 +389,33 @@ class Gateway:
     def message(self, connection: Connection, message: Message) -> None:
         """A whole message came."""
         self.hub.stats.messages_in += 1
-        api = connection.api
+        api, now = connection.api, self.hub.now()
         key = select_route(api, message.body)
-        event = connection.event("MESSAGE", key or "", message)
-        context = event.request_context
-        if key is None:
-            self.hub.send_to(connection.peer, forbidden_document(context.connection_id, context.request_id))
-        elif not self.account.may_call(api, key, self.hub.now()):
-            self.hub.send_to(connection.peer, too_many_requests_document(context.connection_id, context.request_id))
-        else:
-            route = api.routes[key]
-            if route.accepts is not None and not route.accepts(message.body):
-                assert context.message_id is not None  # noqa: S101  a message's event has one
-                self.hub.send_to(connection.peer, bad_body_document(context.connection_id, context.message_id))
+        if key is None or not self.account.may_call(api, key, now):
+            self._not_called(connection, key, message)
+            return
+        route = api.routes[key]
+        if route.accepts is not None and not route.accepts(message.body):
+            self._not_called(connection, key, message, is_bad=True)
+            return
+        connection.begins()
+        if route.shortcut is not None and not message.is_base64:
+            answer, done = connection.answer, connection.ends
+            if self._integration.shorten(route, connection.id, message.body, answer, done, now):
                 return
-            connection.begins()
-            self._integration.start(route, event, connection.answer, connection.ends)
+        self._integration.start(route, connection.event("MESSAGE", key, message), connection.answer, connection.ends)
+
+    def _not_called(self, connection: Connection, key: str | None, message: Message, *, is_bad: bool = False) -> None:
+        """Tell a client that its message reaches no function, and why."""
+        context = connection.event("MESSAGE", key or "", message).request_context
+        if is_bad:
+            assert context.message_id is not None  # noqa: S101  a message's event has one
+            document = bad_body_document(context.connection_id, context.message_id)
+        elif key is None:
+            document = forbidden_document(context.connection_id, context.request_id)
+        else:
+            document = too_many_requests_document(context.connection_id, context.request_id)
+        self.hub.send_to(connection.peer, document)
 
     async def disconnected(self, connection: Connection, code: int, reason: str) -> None:
         """Tell `$disconnect`."""

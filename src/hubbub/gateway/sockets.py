@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from functools import partial
+from sys import intern
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -38,33 +39,55 @@ _READ = memoryview(bytearray(READ_BUFFER_BYTES))
 
 
 class Upgrade(asyncio.Protocol):
-    """A request for a WebSocket, from its head to the answer; uvicorn's `ws` protocol class."""
+    """A request for a WebSocket, from its head to the answer; uvicorn's `ws` protocol class.
 
-    def __init__(self, gateway: Gateway, config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> None:
+    Attributes:
+        transport: the socket's.
+        request: the head.
+        peer: the address of who opened the socket, or of whom the one that did speaks for.
+        is_secure: whether that one came over TLS.
+        way: the addresses that the request came by; the last is the client's.
+        extensions: those that are agreed to, as the answer says it; None for none.
+        gone: whether nobody waits for the answer.
+
+    """
+
+    __slots__ = (
+        "_connections",
+        "_early",
+        "_gateway",
+        "extensions",
+        "gone",
+        "is_secure",
+        "peer",
+        "request",
+        "transport",
+        "way",
+    )
+
+    def __init__(self, gateway: Gateway, config: Any, server_state: Any, app_state: Any) -> None:
         self._gateway = gateway
         self._connections = server_state.connections
-        self._early = b""
-        self.transport: asyncio.Transport  # set by connection_made
-        self.request: Request  # set by the first data_received
-        self.peer: str  # the address of who opened the socket, or of whom the one that did speaks for
-        self.is_secure: bool  # whether that one came over TLS; both are set by comes_from
-        self.extensions: str | None = None  # those that are agreed to, as the answer says it; None for none
-        self.gone = False  # whether nobody waits for the answer
+        self.extensions: str | None = None
+        self.gone = False
 
-    def comes_from(self, peer: str, *, is_secure: bool) -> None:
-        """Who opened the socket, as is known before the request is looked at."""
+    def begin(
+        self,
+        transport: Any,  # uvloop's transports have none of asyncio's classes
+        request: Request,
+        *,
+        peer: str,
+        is_secure: bool,
+        early: bytes,
+    ) -> None:
+        """The socket is ours, its request's head is here, and `early` came behind it; no more does, since we pause."""
+        self.transport: asyncio.Transport = transport
+        self.request = request
         self.peer, self.is_secure = peer, is_secure
-
-    def connection_made(self, transport: Any) -> None:  # Any: uvloop's transports have none of asyncio's classes
-        """The socket is ours."""
-        self.transport = transport
+        self._early = early
+        self.way = self._gateway.way(peer, request)
         self._connections.add(self)
-
-    def data_received(self, data: bytes) -> None:
-        """First comes the whole head, which uvicorn has read, and what was read with it; no more, since we pause."""
-        head, _, self._early = data.partition(b"\r\n\r\n")
-        self.request = Request(head)
-        self.transport.pause_reading()
+        transport.pause_reading()
         self._gateway.begin(self)
 
     def eof_received(self) -> bool:
@@ -137,10 +160,11 @@ class Connection(asyncio.BufferedProtocol):
         self._in_flight = 0
         self._unfinished: Unfinished | None = None  # what came of a frame, or waits until functions have ended
         self.api = api
-        self.identity = Identity(gateway.way(upgrade)[-1], upgrade.request.value("user-agent"))
+        agent = upgrade.request.value("user-agent")
+        self.identity = Identity(intern(upgrade.way[-1]), agent and intern(agent))
         self.authorizer: AuthorizerContext | None = None
         self.connected_at = time.time_ns() // 1_000_000
-        self.host = upgrade.request.value("host") or ""
+        self.host = intern(upgrade.request.value("host") or "")
         self.id = id
         self.peer: Peer
 

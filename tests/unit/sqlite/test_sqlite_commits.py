@@ -286,7 +286,7 @@ def test_a_cache_forgets_the_oldest_when_it_is_full():
     for n in range(17):
         cache.put(n, n)
     assert [n for n in range(17) if not cache.get(n)[0]] == [0, 1]
-    assert len(cache._values) == 15
+    assert len(cache.values) == 15
 
 
 async def test_a_membership_that_changes_while_it_is_read_is_remembered_as_it_is(store):

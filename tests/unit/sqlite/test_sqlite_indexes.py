@@ -32,7 +32,7 @@ async def every_call(store: SqliteStore) -> None:
         await store.page("tea", thread=said.seq, **edges)
     await store.entry("tea", said.seq)
     for store_cache in (store._rooms, store._members, store._users):
-        store_cache._values.clear()
+        store_cache.values.clear()
     await store.room("tea")
     await store.member("tea", "alice")
     await store.members("tea", after="a")

@@ -83,6 +83,8 @@ class Batch:
         sent: messages by what makes two the same (room number, author, client_id), as far as this batch may ask.
         members, users: news, what was changed of them.
         litter: whether it left something to `Retention`.
+        size: bytes of the entries that it has added.
+        body: the JSON of the last of them.
 
     """
 
@@ -92,6 +94,8 @@ class Batch:
         self.members: dict[tuple[str, str], Member | None] = {}
         self.users: dict[str, User] = {}
         self.litter = False
+        self.size = 0
+        self.body = b""
         self._rooms = rooms
         self._changed: dict[str, RoomRow] = {}  # rooms whose row is to be written
         self._rows: dict[int, tuple[Any, ...]] = {}  # entries not yet written, by key
@@ -157,7 +161,8 @@ class Batch:
             words = isinstance(entry, MessageEdited | MessageDeleted)
         self._changed[room.id] = room
         key = room.no << SEQ_BITS | room.head
-        body = encode(entry)
+        body = self.body = encode(entry)
+        self.size += len(body)
         self._rows[key] = (key, room.no, entry.by, client_id, target, thread, words, room.messages, entry.at, body)
         return entry
 

@@ -17,7 +17,7 @@ from msgspec import UNSET, UnsetType
 
 from hubbub.errors import Unavailable
 from hubbub.model import Entry, Member, Page, Role, Room, RoomId, RoomKind, RoomState, User, UserId
-from hubbub.ports import Store
+from hubbub.ports import Appended, Store
 from hubbub.protocol import entry_decoder
 from hubbub.store.sqlite import works
 from hubbub.store.sqlite.batch import ROOM, SEQ_BITS, Batch, RoomRow, Work
@@ -30,6 +30,8 @@ from hubbub.store.sqlite.writer import Writer
 logger = logging.getLogger("hubbub.store")
 
 T = TypeVar("T")
+
+_UNKNOWN: Any = object()  # Any: stands where a value that may be None would
 
 
 class SqliteStore(Store):
@@ -102,6 +104,8 @@ class SqliteStore(Store):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing = True
+
+        self._writer.give()
 
         def close() -> None:
             self._writer.finish()
@@ -276,6 +280,26 @@ class SqliteStore(Store):
         """Write it; see the port."""
         entry.seq = 0
         return await self._submit(works.Append(entry, self._limits))  # type: ignore[no-any-return]
+
+    def may_know(self, room: RoomId, user: UserId) -> tuple[Room, Member | None, User | None] | None:
+        """What is remembered; see `hubbub.ports.ReadyStore`."""
+        known = self._rooms.values.get(room)
+        if known is None:
+            return None
+        member = self._members.values.get((room, user), _UNKNOWN)
+        remembered = self._users.values.get(user, _UNKNOWN)
+        if member is _UNKNOWN or remembered is _UNKNOWN:
+            return None
+        return known, member, remembered
+
+    def append_ready(self, entry: Entry, appended: Appended) -> bool:
+        """Write it; see `hubbub.ports.ReadyStore`."""
+        writer = self._writer
+        if self._closing or writer.is_full:
+            return False
+        entry.seq = 0
+        writer.put(works.Post(entry, self._limits), appended)
+        return True
 
     async def entry(self, room: RoomId, seq: int) -> Entry | None:
         """One entry; see the port."""

@@ -84,6 +84,17 @@ class Append:
         return batch.add(room, entry)
 
 
+class Post(Append):
+    """The append of a message whose frame is wanted as well, as it is written."""
+
+    __slots__ = ()
+
+    def __call__(self, batch: Batch) -> tuple[Entry, bytes | None]:  # type: ignore[override]  # a work returns anything
+        """Write it; the frame is None where the entry was there already."""
+        stored = super().__call__(batch)
+        return stored, batch.body if stored is self.entry else None
+
+
 def find_sent(batch: Batch, works: Sequence[Work]) -> None:
     """Look up, in few statements, which of the waiting messages are there already."""
     keys: list[tuple[int, str, str]] = []

@@ -1,0 +1,196 @@
+"""The short way of a message that is like most: taken, checked, stored, handed out and acknowledged without a task.
+
+It takes only what it can do at once and what will succeed as far as can be known, and leaves everything else as it came
+to the long way: other actions, hooks, what is malformed or refused, what is not remembered. So there is one place for
+errors and rights, and a message is treated alike on both ways.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from hubbub.apigateway import new_id
+from hubbub.chat.access import higher
+from hubbub.chat.registry import BUILT_IN
+from hubbub.errors import HubbubError
+from hubbub.model import ClientId, ConnectionId, Entry, MessageCreated, Permission, Role, RoomId, may, new_ulid, type_of
+from hubbub.ports import ReadyFanout, ReadyStore
+from hubbub.protocol import Ref, Sent, Target, encode
+
+if TYPE_CHECKING:
+    from hubbub.chat.core import Chat
+
+logger = logging.getLogger("hubbub.chat")
+
+SEND = "send"
+_KIND = type_of(MessageCreated)
+_SENDERS = frozenset(role for role in Role if may(role, Permission.SEND))
+
+Answer = Callable[[bytes | None], None]
+"""Called once with what the client is to be told; None for nothing."""
+
+
+class Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A message as nearly all are: `hubbub.protocol.Send` and its envelope at once, without `data`.
+
+    A field of any other name, or of another kind than here, is the long way's affair.
+    """
+
+    action: str
+    room: RoomId
+    text: str
+    ref: Ref | None = None
+    client_id: ClientId | None = None
+    reply_to: Target | None = None
+    thread: Target | None = None
+
+
+_decode = msgspec.json.Decoder(Plain).decode
+
+
+class Waiting:
+    """Messages on the long way that the store has not been given yet, by connection: nothing is to overtake them."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def __contains__(self, connection: str) -> bool:
+        return connection in self._counts
+
+    def begins(self, connection: str) -> None:
+        """One more."""
+        self._counts[connection] += 1
+
+    def ends(self, connection: str) -> None:
+        """One fewer."""
+        self._counts[connection] -= 1
+        if not self._counts[connection]:
+            del self._counts[connection]
+
+
+class Shortcut:
+    """The short way of one chat.
+
+    Args:
+        chat: bound, and with nothing of its own in place of what this does.
+        store, fanout: the chat's.
+
+    """
+
+    def __init__(self, chat: Chat, store: ReadyStore, fanout: ReadyFanout) -> None:
+        self._chat = chat
+        self._store = store
+        self._fanout = fanout
+        self.waiting = Waiting()
+
+    def take(self, connection_id: str, body: str, answer: Answer) -> bool:
+        """Begin to send the message that `body` is; False, with nothing done, where that is for the long way.
+
+        Args:
+            connection_id: whose message it is.
+            body: the frame.
+            answer: called in a later step, when all is done.
+
+        """
+        try:
+            ask = _decode(body)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return False
+        if ask.action != SEND or connection_id in self.waiting:
+            return False
+        chat = self._chat
+        if (
+            chat.actions[SEND] is not BUILT_IN.actions[SEND]
+            or SEND in chat.befores
+            or _KIND in chat.listeners
+            or chat.limits.max_entry_bytes is not None
+        ):
+            return False
+        connection = ConnectionId(connection_id)
+        principal = self._fanout.principal_ready(connection)
+        if principal is None or principal.is_server:
+            return False
+        text, room, user = ask.text, ask.room, principal.user
+        known = self._store.may_know(room, user)
+        if known is None or len(text) > chat.limits.max_text_chars or not text.strip():
+            return False
+        _, member, remembered = known
+        role = higher(member.role if member else None, principal.rooms.get(room))
+        if role not in _SENDERS:
+            return False
+        now_ms, now = chat.clock.now_ms(), chat.clock.monotonic()
+        if principal.expires_at <= now_ms // 1_000 or not chat.is_welcome(principal, remembered):
+            return False
+        if not chat.take_tokens(connection, user, now):
+            return False
+        entry = MessageCreated(
+            room=room,
+            id=new_ulid(now_ms),
+            at=now_ms,
+            by=user,
+            name=principal.name,
+            text=text,
+            client_id=ask.client_id,
+            reply_to=ask.reply_to,
+            thread=ask.thread,
+        )
+        if not self._store.append_ready(entry, _Message(self, ask, entry, connection, answer, now).appended):
+            chat.give_tokens_back(connection, user)
+            return False
+        if not chat.heads.covers(room, now):
+            chat.heads.cover(room, self._fanout.look_after_ready)
+        return True
+
+    def _finished(self, message: _Message, stored: Entry, frame: bytes | None) -> None:
+        """Hand out what is stored, and acknowledge it."""
+        chat, ask = self._chat, message.ask
+        if chat.heads.took_long(message.began):
+            chat.heads.cover(ask.room, self._fanout.look_after_ready)
+        self._fanout.publish_ready(ask.room, stored.seq, encode(stored) if frame is None else frame)
+        if stored is message.entry:  # else it is the first result of the same client_id, and was handed out then
+            chat.stats.entries[_KIND] += 1
+        chat.stats.actions[SEND] += 1
+        if ask.ref is None:
+            message.answer(None)
+            return
+        sent = Sent(ref=ask.ref, room=stored.room, seq=stored.seq, id=stored.id, at=stored.at, client_id=ask.client_id)
+        message.answer(encode(sent))
+
+    def _failed(self, message: _Message, error: Exception) -> None:
+        ids = {"connection_id": message.connection, "request_id": new_id()}
+        if not isinstance(error, HubbubError):
+            logger.error("action %s failed", SEND, exc_info=error, extra=ids)
+        message.answer(self._chat.refusal(error, message.ask.ref, SEND, ids))
+
+
+class _Message:
+    """A message that the store has been given."""
+
+    __slots__ = ("answer", "ask", "began", "connection", "entry", "shortcut")
+
+    def __init__(
+        self, shortcut: Shortcut, ask: Plain, entry: Entry, connection: ConnectionId, answer: Answer, began: float
+    ) -> None:
+        self.shortcut = shortcut
+        self.ask = ask
+        self.entry = entry
+        self.connection = connection
+        self.answer = answer
+        self.began = began  # monotonic seconds
+
+    def appended(self, written: tuple[Entry, bytes | None] | None, error: Exception | None) -> None:
+        """The store has it, or not; whatever goes wrong here, the client is answered."""
+        if error is None and written is not None:
+            try:
+                self.shortcut._finished(self, *written)
+            except Exception as failure:
+                error = failure
+        if error is not None:
+            self.shortcut._failed(self, error)

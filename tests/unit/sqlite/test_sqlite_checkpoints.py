@@ -1,0 +1,82 @@
+"""The write-ahead log is moved into the file beside the writer, and does not grow however long it is written."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+
+import pytest
+
+from hubbub.store import SqliteStore
+from hubbub.store.sqlite import checkpoints
+from sqlitelab import traced
+from storelab import eventually, log, make_room, say, seqs
+
+KIB = 1024
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log is moved often."""
+    monkeypatch.setattr(checkpoints, "BEGIN_BYTES", 256 * KIB)
+    monkeypatch.setattr(checkpoints, "MOST_BYTES", 1024 * KIB)
+
+
+async def fill(store: SqliteStore, rounds: int) -> None:
+    """Write about 300 KiB a round."""
+    for _ in range(rounds):
+        await asyncio.gather(*(say(store, "x" * 2 * KIB, by=f"user{n}") for n in range(64)))
+
+
+async def test_the_log_is_moved_and_begun_anew_while_messages_come(small, path):
+    """Its file stays as small as it was, whatever is written; nothing is lost by it."""
+    log_file = path.with_name(f"{path.name}-wal")
+    async with SqliteStore(str(path)) as store:
+        await make_room(store)
+        await fill(store, 60)
+        assert log_file.stat().st_size < 4 * 1024 * KIB, "60 rounds are about 18 MiB"
+        assert path.stat().st_size > 4 * 1024 * KIB
+        assert seqs(await log(store)) == list(range(1, 60 * 64 + 2))
+
+
+async def test_no_commit_moves_the_log(small, store):
+    """The writer moves the rest between two transactions, and the thread all else on a connection of its own."""
+    database = store._database
+    assert database.writing.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
+    with traced(database.writing) as by_writer, traced(database.checkpointing) as by_thread:
+        await fill(store, 12)
+        await eventually(lambda: _true(bool(by_thread)), "the thread has moved something")
+        await fill(store, 4)
+    moves = [place for place, statement in enumerate(by_writer) if "wal_checkpoint" in statement]
+    assert moves, "the writer has moved the rest"
+    for place in moves:
+        assert by_writer[place - 1] == "COMMIT"
+
+
+async def _true(yes: bool) -> bool:
+    return yes
+
+
+async def test_a_reader_that_stays_does_not_stop_the_writer(small, path):
+    """What it needs stays in the log, which is moved when it is gone."""
+    async with SqliteStore(str(path)) as store:
+        await make_room(store)
+        reader = sqlite3.connect(path)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM entries").fetchone()
+        await fill(store, 20)
+        reader.close()
+        await fill(store, 20)
+        assert path.stat().st_size > 8 * 1024 * KIB
+        assert seqs(await log(store)) == list(range(1, 40 * 64 + 2))
+
+
+async def test_a_log_that_cannot_be_moved_is_told_of_once_and_writing_goes_on(small, store, monkeypatch, caplog):
+    """It grows until it can be moved."""
+    monkeypatch.setattr(checkpoints, "_MOVE", "SELECT 1 FROM nothing_of_that_name")
+    await fill(store, 12)
+    lines = [record for record in caplog.records if "cannot be moved" in record.message]
+    assert len(lines) == 1
+    assert lines[0].levelno == logging.ERROR
+    assert seqs(await log(store)) == list(range(1, 12 * 64 + 2))
