@@ -102,13 +102,30 @@ class Peer(Outlet):
 class _Group:
     """Members of a group, and what was published to them in this turn of the loop."""
 
-    __slots__ = ("members", "name", "pending", "published_at")
+    __slots__ = ("_listed", "members", "name", "pending", "published_at")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.members: dict[Peer, None] = {}
         self.pending: list[int] = []  # which frames of the turn's log
         self.published_at = 0.0  # monotonic seconds
+        self._listed: list[Peer] | None = None  # the members, until others come or go; never changed
+
+    def listed(self) -> list[Peer]:
+        """The members as they are now."""
+        if self._listed is None:
+            self._listed = list(self.members)
+        return self._listed
+
+    def add(self, peer: Peer) -> None:
+        """Make it a member."""
+        self.members[peer] = None
+        self._listed = None
+
+    def remove(self, peer: Peer) -> None:
+        """Make it none."""
+        del self.members[peer]
+        self._listed = None
 
 
 class HubStats:
@@ -246,7 +263,7 @@ class Hub:
         if joined is None:
             joined = self._groups[group] = _Group(group)
         if peer not in joined.members:
-            joined.members[peer] = None
+            joined.add(peer)
             if peer.groups is None:
                 peer.groups = set()
             peer.groups.add(joined)
@@ -341,7 +358,7 @@ class Hub:
         batches: list[tuple[list[Peer], list[int]]] = []
         for group in groups:
             group.published_at = now
-            batches.append((list(group.members), group.pending))
+            batches.append((group.listed(), group.pending))
             group.pending = []
         for peer in peers:
             if peer.out is not None:
@@ -408,7 +425,7 @@ class Hub:
     # Leaving
 
     def _leave(self, peer: Peer, group: _Group) -> None:
-        del group.members[peer]
+        group.remove(peer)
         peer.sent_at = max(peer.sent_at, group.published_at)
         if not group.members and self._groups.get(group.name) is group:
             del self._groups[group.name]
