@@ -33,6 +33,9 @@ BENCHES = {
     "delivery": Bench("server CPU of a delivered message, beside the bare broadcaster", ("--quick", "--rounds", "1")),
     "sends": Bench("acknowledged sends a second on SQLite with fsync", ("--quick",)),
     "pgbench_sends": Bench("the same beside PostgreSQL's pgbench with the same row", ("--quick",), usual=False),
+    "latency": Bench(
+        "from a publish to the last delivery, beside the bare broadcaster", ("--rounds", "1", "--messages", "50")
+    ),
     "memory": Bench("resident memory of an idle connection", ("--connections", "2000")),
     "path": Bench("where the time of a message goes", ("--quick",)),
     "tls": Bench("what TLS adds to a delivery, a connection and a handshake", ("--quick", "--rounds", "1")),

@@ -108,6 +108,7 @@ _NOBODY: dict[Peer, None] = {}
 _NOTHING: list[int] = []
 """What all groups share that nobody is in who has agreed to compression; they stay empty."""
 
+<<<<<<< HEAD
 
 class _Group:
     """Members of a group, and what was published to them in this turn of the loop.
@@ -115,7 +116,7 @@ class _Group:
     Those who have agreed to compression are apart, since they get other bytes.
     """
 
-    __slots__ = ("deflated", "deflating", "members", "name", "pending", "published_at")
+    __slots__ = ("_listed", "deflated", "deflating", "members", "name", "pending", "published_at")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -124,26 +125,38 @@ class _Group:
         self.pending: list[int] = []  # which frames of the turn's log
         self.deflated: list[int] = _NOTHING  # the same for those who get them compressed
         self.published_at = 0.0  # monotonic seconds
+        self._listed: list[Peer] | None = None  # the plain members, until others come or go; never changed
 
     def __contains__(self, peer: Peer) -> bool:
-        return peer in self.of(peer)
+        return peer in self._of(peer)
 
     def __iter__(self) -> Iterator[Peer]:
         return chain(self.members, self.deflating)
 
-    def of(self, peer: Peer) -> dict[Peer, None]:
-        """Those with whom a member is."""
-        return self.deflating if peer.life.deflates else self.members
+    def listed(self) -> list[Peer]:
+        """Those who get everything plain, as they are now."""
+        if self._listed is None:
+            self._listed = list(self.members)
+        return self._listed
 
     def add(self, peer: Peer) -> None:
-        """Make a connection a member."""
+        """Make it a member."""
         if peer.life.deflates and self.deflating is _NOBODY:
             self.deflating, self.deflated = {}, []
-        self.of(peer)[peer] = None
+        self._of(peer)[peer] = None
+        self._listed = None
+
+    def remove(self, peer: Peer) -> None:
+        """Make it none."""
+        del self._of(peer)[peer]
+        self._listed = None
 
     def pending_for(self, peer: Peer) -> list[int]:
         """What waits for a member."""
         return self.deflated if peer.life.deflates else self.pending
+
+    def _of(self, peer: Peer) -> dict[Peer, None]:
+        return self.deflating if peer.life.deflates else self.members
 
 
 class HubStats:
@@ -388,7 +401,7 @@ class Hub:
         for group in groups:
             group.published_at = now
             if group.members:
-                batches.append((list(group.members), group.pending))
+                batches.append((group.listed(), group.pending))
             if group.deflating:
                 batches.append((list(group.deflating), group.deflated))
                 group.deflated = []
@@ -479,7 +492,7 @@ class Hub:
     # Leaving
 
     def _leave(self, peer: Peer, group: _Group) -> None:
-        del group.of(peer)[peer]
+        group.remove(peer)
         peer.sent_at = max(peer.sent_at, group.published_at)
         if not group.members and not group.deflating and self._groups.get(group.name) is group:
             del self._groups[group.name]
