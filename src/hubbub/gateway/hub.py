@@ -108,7 +108,6 @@ _NOBODY: dict[Peer, None] = {}
 _NOTHING: list[int] = []
 """What all groups share that nobody is in who has agreed to compression; they stay empty."""
 
-<<<<<<< HEAD
 
 class _Group:
     """Members of a group, and what was published to them in this turn of the loop.
