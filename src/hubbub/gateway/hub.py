@@ -47,6 +47,22 @@ class Wire(Protocol):
         ...
 
 
+class _Gone:
+    """The wire of a connection whose socket is gone: nothing comes of what is still asked of it."""
+
+    def waiting(self) -> int:
+        return 0
+
+    def send_close(self, code: int, reason: str) -> None:
+        pass
+
+    def drop(self, abort: bool) -> None:
+        pass
+
+
+_GONE = _Gone()
+
+
 class Peer(Outlet):
     """A live connection in the hub.
 
@@ -58,12 +74,12 @@ class Peer(Outlet):
     Attributes:
         id: its connection id.
         life: its state.
-        wire: its socket.
+        wire: its socket; once that is gone, one that does nothing.
         groups: what it is a member of; None for nothing.
         out: which frames of the turn's log are sent to it; None for none.
         sent_at: when a message was last sent to it, other than by a group it is in; monotonic seconds, 0 for never.
         look_at: the second in which the sweeper will look at it; None for not at all.
-        context: whatever the one who added it wants to find again.
+        context: whatever the one who added it wants to find again; None once the socket is gone.
 
     """
 
@@ -200,7 +216,7 @@ class Hub:
         """A connection is gone; the code and reason to report."""
         code, reason = peer.life.lost()
         peer.detach()
-        peer.out = None
+        peer.wire, peer.context, peer.out = _GONE, None, None  # or it and its connection would keep each other
         if self._peers.pop(peer.id, None) is not None:
             self._leave_all(peer)
             self._forget_look(peer)
