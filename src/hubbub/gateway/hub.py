@@ -384,7 +384,7 @@ class Hub:
         if isinstance(act, Pong):
             self._control(peer, control_frame(0xA, act.payload))
         elif isinstance(act, Ping):
-            self._control(peer, control_frame(0x9, b""))
+            self._control(peer, _PING)
         elif isinstance(act, Close):
             self._flush()  # what was published before still goes out before CLOSE
             self._close(peer, act)
@@ -544,10 +544,14 @@ class Hub:
 
     def _look_at(self, peer: Peer, when: float) -> None:
         """Look at the connection in the second after `when`."""
-        self._forget_look(peer)
+        if peer.look_at is not None:
+            self._forget_look(peer)
         if self._peers.get(peer.id) is peer and when < math.inf:
-            peer.look_at = int(when) + 1
-            self._looks.setdefault(peer.look_at, set()).add(peer)
+            second = peer.look_at = int(when) + 1
+            looks = self._looks.get(second)
+            if looks is None:
+                looks = self._looks[second] = set()
+            looks.add(peer)
 
     def _forget_look(self, peer: Peer) -> None:
         if peer.look_at is not None:
@@ -572,10 +576,14 @@ class Hub:
         due = [peer for second in sorted(self._looks) if second <= now for peer in self._looks.pop(second)]
         for peer in due:
             peer.look_at = None
+        rules = self.rules
         for peer in due:
-            sent_at = peer.message_out_at
-            self.act(peer, peer.life.passed(now, sent_at, self.rules))
-            self._look_at(peer, peer.life.next_look(now, sent_at, self.rules))
+            life = peer.life
+            sent_at = 0.0 if rules.idle_s is None else peer.message_out_at
+            act = life.passed(now, sent_at, rules)
+            if act is not None:
+                self.act(peer, act)
+            self._look_at(peer, life.next_look(now, sent_at, rules))
 
 
 def text_frame(payload: bytes, *, first: int = _TEXT) -> bytes:
@@ -591,3 +599,6 @@ def text_frame(payload: bytes, *, first: int = _TEXT) -> bytes:
 def control_frame(opcode: int, payload: bytes) -> bytes:
     """An unmasked control frame of at most 125 bytes (RFC 6455, section 5.5)."""
     return bytes((0x80 | opcode, len(payload))) + payload
+
+
+_PING = control_frame(0x9, b"")
