@@ -34,8 +34,15 @@
 #define AT_ONCE 64
 
 typedef struct {
+    int publisher;
+    long texts; /* of its that came in this run */
+} Count;
+
+typedef struct {
     int fd;
     int is_open; /* whether 101 came */
+    Count *counts;
+    int publishers; /* how many counts that is */
     long texts;
     char *text; /* to be sent when it is open; NULL for none */
     char *kept; /* what came of a frame or of the answer; NULL for nothing */
@@ -44,7 +51,8 @@ typedef struct {
 
 typedef struct {
     int connection;
-    long listeners, sent, arrived;
+    long listeners, sent, arrived; /* what has arrived is what all listeners have */
+    long *have;                    /* how many listeners have its text, by the text's number */
     char *frame;
     size_t size;
 } Publisher;
@@ -107,7 +115,28 @@ static char *framed(const char *text, size_t *size) {
     return frame;
 }
 
-static void count_text(const char *payload, size_t size) {
+static void count_delivery(Connection *connection, int who) {
+    int n = 0;
+    while (n < connection->publishers && connection->counts[n].publisher != who) {
+        n++;
+    }
+    if (n == connection->publishers) {
+        connection->counts = needed(realloc(connection->counts, ++connection->publishers * sizeof(Count)));
+        connection->counts[n] = (Count){who, 0};
+    }
+    Publisher *publisher = &publishers[who];
+    long number = connection->counts[n].texts++;
+    if (number >= publisher->sent) {
+        fprintf(stderr, "expected no text twice, got more of publisher %d than it sent\n", who);
+        exit(1);
+    }
+    if (++publisher->have[number] == publisher->listeners) {
+        publisher->arrived = number + 1;
+    }
+    deliveries++;
+}
+
+static void count_text(Connection *connection, const char *payload, size_t size) {
     if (size < least) {
         return;
     }
@@ -122,8 +151,7 @@ static void count_text(const char *payload, size_t size) {
             return;
         }
     }
-    deliveries++;
-    publishers[who].arrived++;
+    count_delivery(connection, who);
 }
 
 /* Take what is whole; how many bytes that was. */
@@ -171,7 +199,7 @@ static size_t take(Connection *connection, char *data, size_t size) {
         }
         if ((head[0] & 15) == 1) {
             connection->texts++;
-            count_text((char *)head + begin, payload);
+            count_text(connection, (char *)head + begin, payload);
         } else if ((head[0] & 15) == 9) {
             char pong[131] = {(char)0x8A, (char)(0x80 | payload)};
             memcpy(pong + 6, head + begin, payload);
@@ -287,12 +315,17 @@ static void open_all(int count, long replies) {
 
 static void run(long count, long in_flight) {
     deliveries = 0;
+    for (int n = 0; n < opened; n++) {
+        connections[n].publishers = 0;
+    }
     for (int n = 0; n < publishing; n++) {
         char *text = line();
         Publisher *publisher = &publishers[n];
         free(publisher->frame);
+        free(publisher->have);
         *publisher = (Publisher){.connection = (int)strtol(text, &text, 10)};
         publisher->listeners = strtol(text, &text, 10);
+        publisher->have = needed(calloc(count, sizeof *publisher->have));
         publisher->frame = framed(text + 1, &publisher->size);
     }
     long long began = now_ns(CLOCK_MONOTONIC), cpu = now_ns(CLOCK_PROCESS_CPUTIME_ID);
@@ -300,11 +333,11 @@ static void run(long count, long in_flight) {
         left = 0;
         for (int n = 0; n < publishing; n++) {
             Publisher *publisher = &publishers[n];
-            long may = publisher->arrived / publisher->listeners + in_flight;
+            long may = publisher->arrived + in_flight;
             for (; publisher->sent < count && publisher->sent < may; publisher->sent++) {
                 write_all(connections[publisher->connection].fd, publisher->frame, publisher->size);
             }
-            left += publisher->arrived < count * publisher->listeners;
+            left += publisher->arrived < count;
         }
         if (left && !turn()) {
             printf("stalled %ld\n", deliveries);

@@ -148,6 +148,11 @@ def test_variables_of_clients_are_no_settings():
     )
 
 
+def test_what_counts_before_there_are_settings_is_none():
+    """A server starts with and without the gateway's accelerator."""
+    assert load({}, {"HUBBUB_ACCELERATOR": "0"}) == load({}, {"HUBBUB_ACCELERATOR": "1"}) == Settings()
+
+
 # What is wrong is named
 
 

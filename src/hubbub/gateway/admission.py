@@ -17,7 +17,7 @@ import msgspec
 from hubbub.apigateway import CONNECT, Api, ApiKey, Event, Refused, Response, checked_context
 from hubbub.apigateway.selection import Variables, evaluate
 from hubbub.gateway.handshake import (
-    Fields,
+    Headers,
     Refusal,
     Request,
     authorizer_event,
@@ -68,14 +68,14 @@ class Admission:
         self._failed = failed
 
     async def decide(
-        self, connection: Connection, request: Request, fields: Fields, late: Callable[[Response], None]
+        self, connection: Connection, request: Request, headers: Headers, late: Callable[[Response], None]
     ) -> Refusal | str | None:
         """A refusal, or the subprotocol that was chosen if one was.
 
         Args:
             connection: it is told who signed, what the authorizer said and which API key was shown.
             request: what the client asked.
-            fields: its headers, as functions get them.
+            headers: its headers, as functions get them.
             late: told of what `$connect` answers after it was given up.
 
         """
@@ -87,14 +87,14 @@ class Admission:
                 return problem
         if api.authorizer is not None:
             context = msgspec.structs.replace(context, identity=connection.identity)
-            problem = await self._ask_authorizer(connection, authorizer_event(context, api, request, fields))
+            problem = await self._ask_authorizer(connection, authorizer_event(context, api, request, headers))
             if problem is not None:
                 return problem
         route = api.routes.get(CONNECT)
         if route is None:
             return None
         context = msgspec.structs.replace(context, identity=connection.identity, authorizer=connection.authorizer)
-        event = connect_event(context, api, request, fields)
+        event = connect_event(context, api, request, headers)
         if route.api_key_required:
             key = _api_key(api, event)
             if key is None:

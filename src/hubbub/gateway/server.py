@@ -27,12 +27,13 @@ from hubbub.apigateway import (
 )
 from hubbub.gateway.admission import TOO_MANY, Admission, full
 from hubbub.gateway.connection import ABNORMAL, SERVICE_RESTART, Message, Rules
+from hubbub.gateway.deflate import BadExtensions, agree, longest_payload
 from hubbub.gateway.handshake import (
-    Fields,
+    Headers,
     Proxies,
     Refusal,
     Request,
-    fields_for_functions,
+    headers_for_functions,
     is_same_origin,
     said,
     what_is_wrong,
@@ -106,7 +107,8 @@ class Gateway:
         self.draining = False
         self.proxy_protocol = proxy_protocol
         whole, frame = self.limits.max_message_bytes, self.limits.max_frame_bytes
-        self.max_frame_bytes = whole if frame is None else min(frame, whole)
+        longest_of_one = whole if self.limits.deflate_min_bytes is None else longest_payload(whole)
+        self.max_frame_bytes = longest_of_one if frame is None else min(frame, longest_of_one)
         longest = f"a frame has at most {frame} bytes, and " if frame is not None else ""
         self.too_big = f"{longest}a message has at most {whole} bytes"  # what a client is told whose frame is
         hub.configure(
@@ -118,6 +120,7 @@ class Gateway:
                 pings_are_activity=self.limits.pings_are_activity,
                 idle_s=self.limits.idle_s,
                 lifetime_s=self.limits.lifetime_s,
+                deflate_min_bytes=self.limits.deflate_min_bytes,
             ),
             self.limits.outbox_bytes,
         )
@@ -259,6 +262,10 @@ class Gateway:
         self.awake()
         try:
             api = self._look_over(upgrade.request)
+            if not isinstance(api, Refusal) and self.limits.deflate_min_bytes is not None:
+                upgrade.extensions = agree(upgrade.request.values("sec-websocket-extensions"))
+        except BadExtensions as bad:
+            api = Refusal(400, said(f"{bad}."))
         except Exception:
             logger.exception("a handshake failed")
             api = Refusal(500, said("Internal server error"))
@@ -284,7 +291,7 @@ class Gateway:
         try:
             connection = Connection(self, upgrade, api, new_id())
             late = partial(self._agreed_late, connection)
-            outcome = await self._admission.decide(connection, upgrade.request, self._fields(upgrade), late)
+            outcome = await self._admission.decide(connection, upgrade.request, self._headers(upgrade), late)
         finally:
             self._handshakes -= 1
         if isinstance(outcome, Refusal):
@@ -338,10 +345,10 @@ class Gateway:
         self._pressed += 1
         return self._handshakes >= at_once or self._pressed % DECIDED_OF != 0
 
-    def _fields(self, upgrade: Upgrade) -> Fields:
-        return fields_for_functions(
+    def _headers(self, upgrade: Upgrade) -> Headers:
+        return headers_for_functions(
             upgrade.request,
-            way=self.way(upgrade),
+            way=upgrade.way,
             proxied=self._proxies.trust(upgrade.peer),
             secure=upgrade.is_secure,
         )
@@ -361,9 +368,9 @@ class Gateway:
         if self._turned_away <= TURNED_AWAY_SAID:
             logger.warning("a connection from %s is closed: %s", address, why)
 
-    def way(self, upgrade: Upgrade) -> list[str]:
-        """The addresses that a request came by; the last is the client's."""
-        return self._proxies.way(upgrade.peer, upgrade.request.values("x-forwarded-for"))
+    def way(self, peer: str, request: Request) -> list[str]:
+        """The addresses that a request of `peer` came by; the last is the client's."""
+        return self._proxies.way(peer, request.values("x-forwarded-for"))
 
     def _refuse(self, upgrade: Upgrade, refusal: Refusal) -> None:
         self.hub.stats.refused[refusal.status] += 1

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from functools import partial
+from sys import intern
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -30,37 +31,63 @@ logger = logging.getLogger("hubbub.gateway")
 READ_BUFFER_BYTES = 64 * 1024
 """As much as one read of a socket brings at most."""
 
+SOCKET_BUFFER_BYTES = 64 * 1024
+"""As much as uvloop takes for a socket until it asks for a pause, unless it is told otherwise."""
+
 _READ = memoryview(bytearray(READ_BUFFER_BYTES))
 """What all connections read into; see this module's first words."""
 
 
 class Upgrade(asyncio.Protocol):
-    """A request for a WebSocket, from its head to the answer; uvicorn's `ws` protocol class."""
+    """A request for a WebSocket, from its head to the answer; uvicorn's `ws` protocol class.
 
-    def __init__(self, gateway: Gateway, config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> None:
+    Attributes:
+        transport: the socket's.
+        request: the head.
+        peer: the address of who opened the socket, or of whom the one that did speaks for.
+        is_secure: whether that one came over TLS.
+        way: the addresses that the request came by; the last is the client's.
+        extensions: those that are agreed to, as the answer says it; None for none.
+        gone: whether nobody waits for the answer.
+
+    """
+
+    __slots__ = (
+        "_connections",
+        "_early",
+        "_gateway",
+        "extensions",
+        "gone",
+        "is_secure",
+        "peer",
+        "request",
+        "transport",
+        "way",
+    )
+
+    def __init__(self, gateway: Gateway, config: Any, server_state: Any, app_state: Any) -> None:
         self._gateway = gateway
         self._connections = server_state.connections
-        self._early = b""
-        self.transport: asyncio.Transport  # set by connection_made
-        self.request: Request  # set by the first data_received
-        self.peer: str  # the address of who opened the socket, or of whom the one that did speaks for
-        self.is_secure: bool  # whether that one came over TLS; both are set by comes_from
-        self.gone = False  # whether nobody waits for the answer
+        self.extensions: str | None = None
+        self.gone = False
 
-    def comes_from(self, peer: str, *, is_secure: bool) -> None:
-        """Who opened the socket, as is known before the request is looked at."""
+    def begin(
+        self,
+        transport: Any,  # uvloop's transports have none of asyncio's classes
+        request: Request,
+        *,
+        peer: str,
+        is_secure: bool,
+        early: bytes,
+    ) -> None:
+        """The socket is ours, its request's head is here, and `early` came behind it; no more does, since we pause."""
+        self.transport: asyncio.Transport = transport
+        self.request = request
         self.peer, self.is_secure = peer, is_secure
-
-    def connection_made(self, transport: Any) -> None:  # Any: uvloop's transports have none of asyncio's classes
-        """The socket is ours."""
-        self.transport = transport
+        self._early = early
+        self.way = self._gateway.way(peer, request)
         self._connections.add(self)
-
-    def data_received(self, data: bytes) -> None:
-        """First comes the whole head, which uvicorn has read, and what was read with it; no more, since we pause."""
-        head, _, self._early = data.partition(b"\r\n\r\n")
-        self.request = Request(head)
-        self.transport.pause_reading()
+        transport.pause_reading()
         self._gateway.begin(self)
 
     def eof_received(self) -> bool:
@@ -88,11 +115,11 @@ class Upgrade(asyncio.Protocol):
         """Answer 101; what comes from now on are frames."""
         self._connections.discard(self)
         transport = self.transport
-        answer = switching(self.request.value("sec-websocket-key") or "", subprotocol)
+        answer = switching(self.request.value("sec-websocket-key") or "", subprotocol, self.extensions)
         # uvloop keeps a method of the last protocol that was not a buffered one for as long as the transport lives.
         transport.set_protocol(_NOBODY)
         transport.set_protocol(connection)
-        connection.begin(answer, self._early)
+        connection.begin(answer, self._early, deflates=self.extensions is not None)
         if not connection.is_full:
             transport.resume_reading()
 
@@ -133,10 +160,11 @@ class Connection(asyncio.BufferedProtocol):
         self._in_flight = 0
         self._unfinished: Unfinished | None = None  # what came of a frame, or waits until functions have ended
         self.api = api
-        self.identity = Identity(gateway.way(upgrade)[-1], upgrade.request.value("user-agent"))
+        agent = upgrade.request.value("user-agent")
+        self.identity = Identity(intern(upgrade.way[-1]), agent and intern(agent))
         self.authorizer: AuthorizerContext | None = None
         self.connected_at = time.time_ns() // 1_000_000
-        self.host = upgrade.request.value("host") or ""
+        self.host = intern(upgrade.request.value("host") or "")
         self.id = id
         self.peer: Peer
 
@@ -212,17 +240,17 @@ class Connection(asyncio.BufferedProtocol):
 
     # What the transport tells
 
-    def begin(self, answer: bytes, early: bytes) -> None:
-        """The transport is ours: `answer` is to be sent, `early` came before."""
+    def begin(self, answer: bytes, early: bytes, *, deflates: bool) -> None:
+        """The transport is ours: `answer` is to be sent, `early` came before; `deflates`: compression was agreed."""
         hub = self._gateway.hub
         transport = self._transport
-        fd = -1
-        if transport.get_extra_info("sslcontext") is None:
-            fd = transport.get_extra_info("socket").fileno()
-        self.peer = Peer(self.id, Life(hub.now()), self, transport.write, self, transport=transport, fd=fd)
-        if fd >= 0:
-            # It then writes at once, and asks for a pause when, and only when, something waits.
-            transport.set_write_buffer_limits(high=0)
+        is_tls = transport.get_extra_info("sslcontext") is not None
+        fd = -1 if is_tls else transport.get_extra_info("socket").fileno()
+        life = Life(hub.now(), deflates=deflates)
+        self.peer = Peer(self.id, life, self, transport.write, self, transport=transport, fd=fd)
+        # It then writes at once, and asks for a pause when, and only when, something waits.
+        # TLS takes a limit of 0 for one that is always reached.
+        transport.set_write_buffer_limits(high=1 if is_tls else 0)
         transport.write(answer)
         hub.add(self.peer)
         if early:
@@ -299,8 +327,10 @@ class Connection(asyncio.BufferedProtocol):
     # What the hub asks
 
     def waiting(self) -> int:
-        """How many bytes wait in the socket's buffer."""
-        return self._transport.get_write_buffer_size()
+        """How many bytes wait to be written."""
+        size = self._transport.get_write_buffer_size()
+        # TLS holds nothing back before the buffer of its own socket is full, and does not say what is in that.
+        return size + SOCKET_BUFFER_BYTES if size and self._transport.get_extra_info("sslcontext") else size
 
     def send_close(self, code: int, reason: str) -> None:
         """Send CLOSE; 1005 stands for one without a code."""

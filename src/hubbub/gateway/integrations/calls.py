@@ -161,7 +161,10 @@ class InProcess:
         self._asked.add(task)
         task.add_done_callback(self._asked.discard)
         try:
-            return await asyncio.wait_for(asyncio.shield(task), self._timeout_s if timeout_s is None else timeout_s)
+            await asyncio.wait((task,), timeout=self._timeout_s if timeout_s is None else timeout_s)
+            if not task.done():
+                raise TimeoutError
+            return task.result()
         finally:
             if not task.done():
                 task.add_done_callback(partial(_say_how_it_ended, event, late))

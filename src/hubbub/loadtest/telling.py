@@ -1,0 +1,189 @@
+"""What the coordinator and the load test's processes tell each other: one JSON object a line, over pipes."""
+
+from __future__ import annotations
+
+import msgspec
+
+# From the coordinator; the first line is the plan.
+
+
+class Begin(msgspec.Struct, frozen=True, tag="begin", tag_field="do"):
+    """Which of the plan's processes this is, and what to do: connect."""
+
+    plan: msgspec.Raw
+    process: int
+
+
+class Go(msgspec.Struct, frozen=True, tag="go", tag_field="do"):
+    """Send from `start` on, in nanoseconds of the machine's monotonic clock."""
+
+    start: int
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop", tag_field="do"):
+    """Connect and send no more, wait only briefly for what is under way."""
+
+
+class Finish(msgspec.Struct, frozen=True, tag="finish", tag_field="do"):
+    """All have sent: wait for what is still to come, up to these `seq` by room, and tell the end."""
+
+    heads: dict[str, int]
+
+
+Order = Begin | Go | Stop | Finish
+
+
+# From a process
+
+Buckets = dict[int, int]
+"""What `Histogram.take` gives."""
+
+
+class Counts(msgspec.Struct):
+    """What was counted, by this process since its last report or by all since the beginning.
+
+    Attributes:
+        sent, acked: messages that were due (and sent, or waited for a connection that was away), and acknowledged.
+        refused: messages that the server answered with an error, by its code.
+        delivered: entries that connections got.
+        pages, page_errors: pages of history that came, and that were refused.
+        signals, received_bytes: other frames; bytes of all.
+        opened, failed: connections that came to be, and attempts that failed, by what was wrong.
+        closed: connections that the server closed or lost, by close code; those cut in a storm are not among them.
+        slow_closed: those of connections that do not read.
+
+    """
+
+    sent: int = 0
+    acked: int = 0
+    refused: dict[str, int] = {}
+    delivered: int = 0
+    pages: int = 0
+    page_errors: dict[str, int] = {}
+    signals: int = 0
+    received_bytes: int = 0
+    opened: int = 0
+    failed: dict[str, int] = {}
+    closed: dict[str, int] = {}
+    slow_closed: dict[str, int] = {}
+
+    def add(self, other: Counts) -> None:
+        """Count what another has."""
+        for name in self.__struct_fields__:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if isinstance(mine, dict):
+                for key, count in theirs.items():
+                    mine[key] = mine.get(key, 0) + count
+            else:
+                setattr(self, name, mine + theirs)
+
+
+class Tick(msgspec.Struct, tag="tick"):
+    """What happened since the last one.
+
+    Attributes:
+        process, at: whose, and when, on the machine's monotonic clock in nanoseconds.
+        live: connections that stand and are in step, just now.
+        counts: what was counted.
+        ack, delivery, history, connect, lateness, loop: durations: of answers and deliveries, from when the message was
+            to be sent; of connecting; how late messages were sent; how late the event loop was.
+        cpu: the share of a core that the process used; None where the time was too short to say.
+        waits: what is waited for at the end.
+
+    """
+
+    process: int
+    at: int
+    live: int
+    counts: Counts
+    ack: Buckets
+    delivery: Buckets
+    history: Buckets
+    connect: Buckets
+    lateness: Buckets
+    loop: Buckets
+    cpu: float | None
+    waits: int = 0
+
+
+class Ready(msgspec.Struct, tag="ready"):
+    """All connections stand, or as many as can be had."""
+
+    process: int
+
+
+class Sent(msgspec.Struct, tag="sent"):
+    """All is sent and answered, or will not be: where rooms end as far as this process knows."""
+
+    process: int
+    heads: dict[str, int]
+
+
+class RoomEnd(msgspec.Struct):
+    """What went wrong in a room.
+
+    Attributes:
+        room: which.
+        lost, doubled, disordered: as in `faults`, of this room.
+
+    """
+
+    room: str
+    lost: int = 0
+    doubled: int = 0
+    disordered: int = 0
+
+
+class End(msgspec.Struct, tag="end"):
+    """The last word of a process.
+
+    Attributes:
+        process: whose.
+        live: connections that stood in the end.
+        resumed: deliveries that came as an answer, after a reconnect.
+        unanswered: messages that were sent and got no answer.
+        unsent: messages that were to be sent and found no connection.
+        unseen: acknowledged messages that their sender did not get to see, or saw at another place in the log.
+        stored_twice: messages that stand in the log twice.
+        resets: rooms that the server said begin anew.
+        rooms: those in which something went wrong.
+        cut, back: connections that were cut in the storm, and that came back.
+        storm_back: how long that took, each.
+
+    """
+
+    process: int
+    live: int = 0
+    resumed: int = 0
+    unanswered: int = 0
+    unsent: int = 0
+    unseen: int = 0
+    stored_twice: int = 0
+    resets: int = 0
+    rooms: list[RoomEnd] = []
+    cut: int = 0
+    back: int = 0
+    storm_back: Buckets = {}
+
+
+class Broken(msgspec.Struct, tag="broken"):
+    """The process cannot go on; says why."""
+
+    process: int
+    why: str
+
+
+Report = Tick | Ready | Sent | End | Broken
+
+_orders = msgspec.json.Decoder(Order)
+_reports = msgspec.json.Decoder(Report)
+_encode = msgspec.json.Encoder().encode
+
+read_begin = msgspec.json.Decoder(Begin).decode
+read_order = _orders.decode
+read_report = _reports.decode
+
+
+def line(said: Order | Report) -> bytes:
+    """The line that says it."""
+    return _encode(said) + b"\n"

@@ -1,0 +1,197 @@
+"""A chat server that breaks its promises on purpose, for load tests to find out; and load tests as tests run them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from hubbub.loadtest.coordinating import Coordinator
+from hubbub.loadtest.plan import plan
+from hubbub.loadtest.result import Result, Second
+from live import SECRET
+
+Json = dict[str, Any]
+
+
+class Liar:
+    """A chat of one process, in memory, honest unless told otherwise. Every user is in every room that is named.
+
+    Attributes:
+        drop, double, swap: which `seq` each listener does not get, gets twice, gets after the next one.
+        store_twice: which `seq` is stored a second time.
+        deaf: which `seq` is acknowledged and then stored as somebody else's words.
+        mute: which `seq` is never acknowledged.
+        error: which `seq` is refused, with this code instead of being stored.
+        cut: at which `seq` all connections are closed, with 1012.
+        stall: at which `seq` the server stops for `stall_s`.
+        refuse: the response to handshakes: a status and a message.
+        in_parts: send each entry as three frames, with a ping between.
+        forgets: begin all logs anew when somebody resumes.
+
+    """
+
+    def __init__(self) -> None:
+        self.drop: set[int] = set()
+        self.double: set[int] = set()
+        self.swap: set[int] = set()
+        self.store_twice: set[int] = set()
+        self.deaf: set[int] = set()
+        self.mute: set[int] = set()
+        self.error: dict[int, str] = {}
+        self.cut: set[int] = set()
+        self.stall: set[int] = set()
+        self.stall_s = 0.0
+        self.refuse: tuple[int, str] | None = None
+        self.in_parts = False
+        self.forgets = False
+        self.url = ""
+        self.actions: list[Json] = []
+        self._logs: dict[str, list[Json]] = {}
+        self._asked = 0  # messages that somebody wanted stored
+        self._listeners: dict[str, dict[ServerConnection, list[str]]] = {}
+        self._busy = asyncio.Lock()
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[Liar]:
+        """Serve on a free port."""
+        async with serve(
+            self._talk, "127.0.0.1", 0, subprotocols=[Subprotocol("hubbub.v1")], process_request=self._admit
+        ) as server:
+            self.url = f"ws://127.0.0.1:{_port(server)}/ws"
+            yield self
+
+    def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        if self.refuse is None:
+            return None
+        status, message = self.refuse
+        headers = Headers({"Content-Type": "application/json", "Retry-After": "0"})
+        return Response(status, HTTPStatus(status).phrase, headers, json.dumps({"message": message}).encode())
+
+    async def _talk(self, connection: ServerConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            async for said in connection:
+                ask = json.loads(said)
+                self.actions.append(ask)
+                async with self._busy:
+                    await getattr(self, f"_{ask['action']}")(connection, ask)
+        for listeners in self._listeners.values():
+            listeners.pop(connection, None)
+
+    async def _ok(self, connection: ServerConnection, ask: Json, **fields: Any) -> None:
+        await connection.send(json.dumps({"type": "ok", "ref": ask.get("ref"), **fields}))
+
+    async def _sync(self, connection: ServerConnection, ask: Json) -> None:
+        named = ask.get("rooms", {})
+        reset = list(named) if self.forgets else []
+        entries = [entry for room, last in named.items() if room not in reset for entry in self._log(room)[last:]]
+        for room in named:
+            self._listeners.setdefault(room, {})[connection] = []
+        heads = [{"room": room, "head": len(self._log(room))} for room in named]
+        await self._ok(connection, ask, epoch="e", rooms=heads, entries=entries, more=[], reset=reset)
+
+    async def _subscribe(self, connection: ServerConnection, ask: Json) -> None:
+        self._listeners.setdefault(ask["room"], {})[connection] = []
+        await self._ok(connection, ask, room=ask["room"], head=len(self._log(ask["room"])))
+
+    _join = _subscribe
+
+    async def _ping(self, connection: ServerConnection, ask: Json) -> None:
+        await self._ok(connection, ask, at=0)
+
+    async def _history(self, connection: ServerConnection, ask: Json) -> None:
+        log = self._log(ask["room"])
+        entries = log[ask["after"] :] if "after" in ask else log[: ask["before"] - 1][-50:]
+        await self._ok(connection, ask, entries=entries, changes=[], head=len(log), has_more=False)
+
+    async def _send(self, connection: ServerConnection, ask: Json) -> None:
+        self._asked += 1
+        room, seq = ask["room"], len(self._log(ask["room"])) + 1
+        if self._asked in self.error:
+            code = self.error.pop(self._asked)
+            refusal = {"type": "error", "ref": ask["ref"], "code": code, "message": "no", "retry": True}
+            await connection.send(json.dumps(refusal))
+            return
+        if seq in self.stall:
+            await asyncio.sleep(self.stall_s)
+        if seq in self.cut:
+            self.cut.discard(seq)
+            for each in list(self._listeners.get(room, {})):
+                await each.close(1012, "going")
+            return
+        known = [entry for entry in self._log(room) if entry["client_id"] == ask["client_id"]]
+        entry = known[0] if known else self._store(ask, seq)
+        if seq not in self.mute:
+            await self._ok(connection, ask, room=room, seq=entry["seq"], id=entry["id"])
+        if not known:
+            await self._publish(room, entry)
+            if seq in self.store_twice:
+                await self._publish(room, self._store(ask, seq + 1))
+
+    def _log(self, room: str) -> list[Json]:
+        return self._logs.setdefault(room, [])
+
+    def _store(self, ask: Json, seq: int) -> Json:
+        entry = {
+            "type": "message.created",
+            "room": ask["room"],
+            "seq": seq,
+            "id": f"id{seq}",
+            "at": int(time.time() * 1_000),
+            "by": "somebody",
+            "text": ask["text"],
+            "data": {"words": "of somebody else"} if seq in self.deaf else ask["data"],
+            "client_id": ask["client_id"],
+        }
+        self._log(ask["room"]).append(entry)
+        return entry
+
+    async def _publish(self, room: str, entry: Json) -> None:
+        frame, seq = json.dumps(entry), entry["seq"]
+        for listener, held in list(self._listeners.get(room, {}).items()):
+            frames = [] if seq in self.drop else [frame, frame] if seq in self.double else [frame]
+            if seq in self.swap:
+                held += frames
+                continue
+            for each in [*frames, *held]:
+                await self._write(listener, each)
+            held.clear()
+
+    async def _write(self, listener: ServerConnection, frame: str) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            if self.in_parts:
+                await listener.send([frame[:10], frame[10:20], frame[20:]])
+                await listener.ping()
+            else:
+                await listener.send(frame)
+
+
+def _port(server: Server) -> int:
+    return int(next(iter(server.sockets)).getsockname()[1])
+
+
+async def load(url: str, *, seconds: list[Second] | None = None, **flags: object) -> Result:
+    """A small and quick load test: by default four connections in one room, and twenty messages in a second."""
+    given = {"connections": 4, "rate": 20, "duration": "1", "settle": "2", **flags}
+    return await coordinator(url, given, seconds if seconds is not None else []).run()
+
+
+def coordinator(url: str, given: dict[str, object], seconds: list[Second]) -> Coordinator:
+    """A load test that is yet to run; its seconds go to the list."""
+    return Coordinator(plan(url, given, secret=SECRET), lambda second, where: seconds.append(second), "0.0.0")
+
+
+def failures(result: Result) -> Sequence[str]:
+    """Why it failed, in short."""
+    return [reason.partition(":")[0] for reason in result.reasons]
