@@ -529,6 +529,6 @@ def test_the_reference_has_every_setting():
         (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
         assert kind_of(name) in row.replace("\\|", "|")
         assert about.help in row
-    assert set(re.findall(r"HUBBUB_([A-Z_]+)", page)) - {"TOKEN", "URL"} <= {name.upper() for name in SETTINGS} | {
-        "SERVICE_HOST"
-    }
+    assert set(re.findall(r"HUBBUB_([A-Z_]+)", page)) - {"ACCELERATOR", "TOKEN", "URL"} <= {
+        name.upper() for name in SETTINGS
+    } | {"SERVICE_HOST"}
