@@ -119,17 +119,23 @@ def _bare(*options: str) -> Callable[[Place], Start]:
     return start
 
 
-def _hubbub(place: Place) -> Start:
-    variables = {
-        "HUBBUB_SECRET": SECRET,
-        "HUBBUB_DATA": str(place.folder),
-        "HUBBUB_STORE": f"sqlite:///{place.folder}/bench.db",
-        "HUBBUB_RATE": "0",
-        "HUBBUB_USER_RATE": "0",
-        "HUBBUB_DRAIN_S": "0",
-        "HUBBUB_LOG_LEVEL": QUIET,
-    }
-    return Start([sys.executable, "-m", "hubbub", "serve", "--port", str(place.port)], variables)
+def _hubbub(**settings: str) -> Callable[[Place], Start]:
+    """Hubbub as it is in this checkout, with further variables of its own."""
+
+    def start(place: Place) -> Start:
+        variables = {
+            "HUBBUB_SECRET": SECRET,
+            "HUBBUB_DATA": str(place.folder),
+            "HUBBUB_STORE": f"sqlite:///{place.folder}/bench.db",
+            "HUBBUB_RATE": "0",
+            "HUBBUB_USER_RATE": "0",
+            "HUBBUB_DRAIN_S": "0",
+            "HUBBUB_LOG_LEVEL": QUIET,
+            **{f"HUBBUB_{name.upper()}": value for name, value in settings.items()},
+        }
+        return Start([sys.executable, "-m", "hubbub", "serve", "--port", str(place.port)], variables)
+
+    return start
 
 
 def _script(environment: str) -> Callable[[Place], Start]:
@@ -222,13 +228,15 @@ def _serverless_offline(place: Place) -> Start:
 
 
 NOTHING = "nothing"
+ALL = "all of it, for good, acknowledged"
 
 PEERS = {
     peer.name: peer
     for peer in (
         Peer("bare", "bare C, one `send()` each", NOTHING, _bare(), Dialect),
         Peer("bare-joined", "bare C, frames of a tick joined", NOTHING, _bare("joined"), Dialect),
-        Peer("hubbub", "**Hubbub**, SQLite with fsync", "all of it, for good, acknowledged", _hubbub, Hubbub),
+        Peer("hubbub", "**Hubbub**, SQLite with fsync", ALL, _hubbub(), Hubbub),
+        Peer("hubbub-pure", "Hubbub without its accelerator", ALL, _hubbub(accelerator="0"), Hubbub),
         Peer("picows", "picows", NOTHING, _script("picows"), Dialect, "picows", ("picows",)),
         Peer(
             "socketify", "socketify (uWebSockets)", NOTHING, _script("socketify"), Dialect, "socketify", ("socketify",)

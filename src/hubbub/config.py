@@ -29,6 +29,9 @@ CLIENTS_VARIABLES = ("HUBBUB_TOKEN", "HUBBUB_URL", "HUBBUB_CALLBACK_URL")
 CLIENTS_PREFIX = "HUBBUB_URL_"
 """What the variables begin with by which a local stack's further APIs are found."""
 
+NO_SETTINGS = ("HUBBUB_ACCELERATOR",)
+"""Variables that count before there are settings: the gateway reads it when it is imported."""
+
 SECRETS = ("secret", "handler_secret", "management_keys")
 """Settings whose values are never shown."""
 
@@ -319,7 +322,7 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | N
     values: dict[str, Any] = {}
     values.update(_from_file(file))
     for variable, text in environ.items():
-        if variable in CLIENTS_VARIABLES or variable.startswith(CLIENTS_PREFIX):
+        if variable in (*CLIENTS_VARIABLES, *NO_SETTINGS) or variable.startswith(CLIENTS_PREFIX):
             continue
         if variable.startswith(PREFIX):
             name = variable[len(PREFIX) :].lower()
