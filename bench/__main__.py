@@ -33,8 +33,12 @@ BENCHES = {
     "delivery": Bench("server CPU of a delivered message, beside the bare broadcaster", ("--quick", "--rounds", "1")),
     "sends": Bench("acknowledged sends a second on SQLite with fsync", ("--quick",)),
     "pgbench_sends": Bench("the same beside PostgreSQL's pgbench with the same row", ("--quick",), usual=False),
+    "latency": Bench(
+        "from a publish to the last delivery, beside the bare broadcaster", ("--rounds", "1", "--messages", "50")
+    ),
     "memory": Bench("resident memory of an idle connection", ("--connections", "2000")),
     "path": Bench("where the time of a message goes", ("--quick",)),
+    "tls": Bench("what TLS adds to a delivery, a connection and a handshake", ("--quick", "--rounds", "1")),
     "contract": Bench("functions in other places, @connections and groups", ("--rounds", "1", "--seconds", "1")),
     "posts": Bench("what a post to @connections costs whoever makes it", ("--rounds", "1", "--seconds", "1")),
     "inside": Bench("where the server's processor time goes, by py-spy", ("--seconds", "2"), usual=False),

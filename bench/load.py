@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -30,12 +31,19 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Server:
-    """A server under test, in a process of its own."""
+    """A server under test, in a process of its own.
+
+    Attributes:
+        process, port, url: what they are called.
+        tls: what clients speak TLS with; None for none. It is set by who has made the certificate.
+
+    """
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, url: str) -> None:
         self.process = process
         self.port = port
         self.url = url
+        self.tls: ssl.SSLContext | None = None
 
     def cpu_s(self) -> float:
         """Processor time used so far by all its threads, in seconds."""
@@ -78,7 +86,8 @@ async def hubbub_server(*, pinned: bool = True, **settings: str) -> AsyncIterato
             **{f"HUBBUB_{name.upper()}": value for name, value in settings.items()},
         }
         command = [sys.executable, "-m", "hubbub", "serve", "--port", str(port)]
-        async with running(command, port, f"ws://127.0.0.1:{port}/ws", environ, pinned=pinned) as server:
+        scheme = "wss" if "tls_cert" in settings else "ws"
+        async with running(command, port, f"{scheme}://127.0.0.1:{port}/ws", environ, pinned=pinned) as server:
             yield server
 
 
@@ -174,7 +183,9 @@ class Client(WSListener):
 async def connect(server: Server, user: str | None = None, rooms: Sequence[str] = (ROOM,)) -> Client:
     """A connected client; with `user`, with a token of his for the rooms."""
     headers = {"Authorization": f"Bearer {token(user, rooms)}"} if user else None
-    _, client = await ws_connect(Client, server.url, extra_headers=headers, enable_auto_ping=False)
+    _, client = await ws_connect(
+        Client, server.url, ssl_context=server.tls, extra_headers=headers, enable_auto_ping=False
+    )
     return client  # type: ignore[return-value]  # the factory's own type is the base class
 
 

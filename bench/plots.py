@@ -15,7 +15,7 @@ FONT = "font-family='system-ui, sans-serif' font-size='13'"
 INK, FAINT, OURS, OTHERS = "#222222", "#d8d8d8", "#c2410c", "#3b5b7a"
 COLOURS = (OURS, OTHERS, "#4d7c0f", "#7e22ce", "#0e7490", "#a16207")
 ROW = 24
-NAMES = 290
+NAMES = 330
 """How wide the names of rows are."""
 
 STEPS = (1, 2, 5)
@@ -38,7 +38,7 @@ class Point(NamedTuple):
     is_ours: bool = False
 
 
-def points(title: str, rows: Sequence[Point], *, width: int = 820) -> str:
+def points(title: str, rows: Sequence[Point], *, width: int = 860) -> str:
     """A plot with a row for each point.
 
     Raises:
@@ -81,7 +81,7 @@ def lines(
 
     """
     pairs = [pair for each in series.values() for pair in each]
-    left, right, top, bottom = 70, width - 20, 70, height - 50
+    left, right, top, bottom = 70, width - 34, 70, height - 50
     x_ends = _ends(_checked([x for x, _ in pairs]))
     y_ends = _ends(_checked([y for _, y in pairs]))
     x_of, y_of = _scale(*x_ends, left, right), _scale(*y_ends, bottom, top)

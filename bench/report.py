@@ -149,7 +149,7 @@ def number(value: float) -> str:
 
 
 def generic(result: Result, drawn: Plots) -> str:
-    """Figures as tables: a list of objects is one, an object of numbers is one, whatever holds them is taken apart."""
+    """Figures as tables: of a list or an object of objects, of an object of numbers; what holds them is taken apart."""
     return "\n\n".join(_parts(result.figures, ""))
 
 
@@ -157,6 +157,8 @@ def _parts(value: Any, name: str) -> list[str]:
     if isinstance(value, list):
         return _list(value, name)
     if isinstance(value, dict):
+        if len(value) > 1 and all(isinstance(each, dict) and _is_plain(each) for each in value.values()):
+            return _list([{"": key, **each} for key, each in value.items()], name)
         plain = {key: each for key, each in value.items() if not isinstance(each, dict | list)}
         parts = []
         if plain:
@@ -178,6 +180,10 @@ def _list(value: list[Any], name: str) -> list[str]:
         rows = [[_cell(each[key]) if key in each else "" for key in columns] for each in flat]
         return [_caption(name) + table([title(key) for key in columns], rows)]
     return [_caption(name) + ", ".join(_cell(each) for each in value)]
+
+
+def _is_plain(value: Mapping[str, Any]) -> bool:
+    return bool(value) and not any(isinstance(each, dict | list) for each in value.values())
 
 
 def _flat(value: Mapping[str, Any], before: str = "") -> dict[str, Any]:
@@ -210,6 +216,36 @@ def title(key: str) -> str:
         if key.endswith(f"_{end}"):
             return f"{key.removesuffix(f'_{end}').replace('_', ' ').replace('.', ', ')}, {unit}"
     return key.replace("_", " ").replace(".", ", ")
+
+
+# Curves
+
+
+def curves(result: Result, drawn: Plots) -> str:
+    """How cost grows: for each quantity a plot, its figures, and how each operation was found to grow."""
+    parts = []
+    for name, curve in result.figures.items():
+        rows = curve["rows"]
+        operations = [growth["operation"] for growth in curve["growth"]]
+        says = f"{curve['about'][:1].upper()}{curve['about'][1:]}"
+        parts.append(f"#### {says}")
+        lines = {each: [(row["size"], row[each]) for row in rows if row[each] > 0] for each in operations}
+        about = f"{says}: processor time, µs"
+        svg = plots.lines(about, {each: line for each, line in lines.items() if line}, across=curve["about"], up="µs")
+        parts.append(drawn.add(f"curves-{name}", svg, about))
+        head = [curve["about"], *(f"{each}, µs" for each in operations)]
+        parts.append(table(head, [[number(row["size"]), *(number(row[each]) for each in operations)] for row in rows]))
+        verdicts = [
+            [
+                growth["operation"],
+                growth["grows"] if growth["is_fine"] else f"**{growth['grows']}, which it should not**",
+                "" if growth["exponent"] is None else f"{growth['exponent']:.2f}",
+                growth["why"],
+            ]
+            for growth in curve["growth"]
+        ]
+        parts.append(table(["operation", "grows", "exponent", "why it must"], verdicts))
+    return "\n\n".join(parts)
 
 
 # Peers
@@ -382,7 +418,7 @@ def _plain(peer: Measured) -> str:
     return re.sub(r"[*`]", "", peer.title)
 
 
-RENDERERS: dict[str, Callable[[Result, Plots], str]] = {"peers": peers}
+RENDERERS: dict[str, Callable[[Result, Plots], str]] = {"curves": curves, "peers": peers}
 """How what a bench saved is shown, where that is not as tables of what it says."""
 
 

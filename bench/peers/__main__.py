@@ -20,6 +20,7 @@ from bench import saving
 from bench.peers.catalogue import PEERS, Peer
 from bench.peers.install import Unavailable
 from bench.peers.measure import (
+    LOST_MESSAGES,
     QUICK,
     Delivery,
     Idle,
@@ -165,7 +166,7 @@ async def _measure_once(peer: Peer, into: Measured, sizes: Sizes, measures: Sequ
                 into.deliveries[-1] += await deliveries(peer, listeners, sizes.in_flight, sizes.seconds)
     if "idle" in measures:
         into.idle.append(await idle(peer, min(sizes.idle, peer.most)))
-    if "losses" in measures:
+    if "losses" in measures and peer.most_said >= LOST_MESSAGES:
         into.losses.append([await losses(peer, members) for members in sizes.speakers if members <= peer.most])
 
 

@@ -280,6 +280,7 @@ class Audience:
     Args:
         dialect: how one speaks with it.
         port: where it is.
+        at_once: how many connect at a time.
 
     Attributes:
         members: they.
@@ -291,7 +292,7 @@ class Audience:
 
     """
 
-    def __init__(self, dialect: Dialect, port: int, host: str = "127.0.0.1") -> None:
+    def __init__(self, dialect: Dialect, port: int, *, at_once: int = 32, host: str = "127.0.0.1") -> None:
         self.dialect = dialect
         self.members: list[Member] = []
         self.received = 0
@@ -301,10 +302,11 @@ class Audience:
         self.closed_with: dict[int, int] = {}
         self._host = host
         self._port = port
+        self._at_once = at_once
         self._wanted = 0
         self._reached: asyncio.Event | None = None
 
-    async def connect(self, count: int, *, at_once: int = 32) -> list[Member]:
+    async def connect(self, count: int) -> list[Member]:
         """Further members, connected and not yet listening.
 
         Raises:
@@ -312,7 +314,7 @@ class Audience:
             TimeoutError: so too.
 
         """
-        gate = asyncio.Semaphore(at_once)
+        gate = asyncio.Semaphore(self._at_once)
 
         async def one(member: Member) -> None:
             async with gate:
@@ -325,14 +327,14 @@ class Audience:
                 group.create_task(one(member))
         return new
 
-    async def listen(self, members: Sequence[Member], *, at_once: int = 32) -> None:
+    async def listen(self, members: Sequence[Member]) -> None:
         """Let members join the room, and return when the server has all their wishes.
 
         Raises:
             Refused: as `Member.listen`.
 
         """
-        gate = asyncio.Semaphore(at_once)
+        gate = asyncio.Semaphore(self._at_once)
 
         async def one(member: Member) -> None:
             async with gate:

@@ -6,7 +6,6 @@ for being quick. Versions are those that `bench.peers.install` installs.
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 import msgspec
 from scripts.servers import free_port
 
+from bench import native
 from bench.load import SECRET
 from bench.peers import install
 from bench.peers.dialects import (
@@ -30,7 +30,6 @@ from bench.peers.dialects import (
 from bench.peers.install import Unavailable
 
 APPS = Path(__file__).parent / "apps"
-BROADCASTER = install.ROOT / "bench" / "bare" / "broadcaster.c"
 
 QUIET = "warning"
 
@@ -81,6 +80,9 @@ class Peer:
         packages: which of them to name.
         needs_redis: whether a Redis is started beside it.
         most: with how many members it is measured at most: those that cost milliseconds for a delivery with few.
+        most_said: how many messages at once it is given at most: one that starts a worker for each needs the memory.
+        at_once: how many connect at a time: one where each that comes meanwhile would get a process of its own.
+        lost_after_s: a delivery that is not there when nothing has come for that long is lost.
 
     """
 
@@ -93,6 +95,9 @@ class Peer:
     packages: tuple[str, ...] = ()
     needs_redis: bool = False
     most: int = 1_000_000
+    most_said: int = 1_000_000
+    at_once: int = 32
+    lost_after_s: float = 5.0
 
     def versions(self) -> dict[str, str]:
         """What is installed of it, by name."""
@@ -101,25 +106,36 @@ class Peer:
         return install.pinned(self.environment, self.packages) if self.environment else {}
 
 
-def _bare(place: Place) -> Start:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        raise Unavailable("there is no C compiler here: scripts/setup system gcc libc6-dev")
-    program = install.compiled(BROADCASTER, compiler)
-    return Start([str(program), str(place.port)])
+def _bare(*options: str) -> Callable[[Place], Start]:
+    """The broadcaster in C of `bench.bare`."""
+
+    def start(place: Place) -> Start:
+        try:
+            program = native.program("broadcaster")
+        except (OSError, RuntimeError) as error:
+            raise Unavailable(str(error)) from error
+        return Start([str(program), str(place.port), *options])
+
+    return start
 
 
-def _hubbub(place: Place) -> Start:
-    variables = {
-        "HUBBUB_SECRET": SECRET,
-        "HUBBUB_DATA": str(place.folder),
-        "HUBBUB_STORE": f"sqlite:///{place.folder}/bench.db",
-        "HUBBUB_RATE": "0",
-        "HUBBUB_USER_RATE": "0",
-        "HUBBUB_DRAIN_S": "0",
-        "HUBBUB_LOG_LEVEL": QUIET,
-    }
-    return Start([sys.executable, "-m", "hubbub", "serve", "--port", str(place.port)], variables)
+def _hubbub(**settings: str) -> Callable[[Place], Start]:
+    """Hubbub as it is in this checkout, with further variables of its own."""
+
+    def start(place: Place) -> Start:
+        variables = {
+            "HUBBUB_SECRET": SECRET,
+            "HUBBUB_DATA": str(place.folder),
+            "HUBBUB_STORE": f"sqlite:///{place.folder}/bench.db",
+            "HUBBUB_RATE": "0",
+            "HUBBUB_USER_RATE": "0",
+            "HUBBUB_DRAIN_S": "0",
+            "HUBBUB_LOG_LEVEL": QUIET,
+            **{f"HUBBUB_{name.upper()}": value for name, value in settings.items()},
+        }
+        return Start([sys.executable, "-m", "hubbub", "serve", "--port", str(place.port)], variables)
+
+    return start
 
 
 def _script(environment: str) -> Callable[[Place], Start]:
@@ -212,12 +228,15 @@ def _serverless_offline(place: Place) -> Start:
 
 
 NOTHING = "nothing"
+ALL = "all of it, for good, acknowledged"
 
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("bare", "bare C, one `send()` each", NOTHING, _bare, Dialect),
-        Peer("hubbub", "**Hubbub**, SQLite with fsync", "all of it, for good, acknowledged", _hubbub, Hubbub),
+        Peer("bare", "bare C, one `send()` each", NOTHING, _bare(), Dialect),
+        Peer("bare-joined", "bare C, frames of a tick joined", NOTHING, _bare("joined"), Dialect),
+        Peer("hubbub", "**Hubbub**, SQLite with fsync", ALL, _hubbub(), Hubbub),
+        Peer("hubbub-pure", "Hubbub without its accelerator", ALL, _hubbub(accelerator="0"), Hubbub),
         Peer("picows", "picows", NOTHING, _script("picows"), Dialect, "picows", ("picows",)),
         Peer(
             "socketify", "socketify (uWebSockets)", NOTHING, _script("socketify"), Dialect, "socketify", ("socketify",)
@@ -296,6 +315,9 @@ PEERS = {
             "node",
             ("serverless-offline",),
             most=100,
+            most_said=20,
+            at_once=1,
+            lost_after_s=40.0,
         ),
     )
 }

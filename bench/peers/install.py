@@ -92,22 +92,6 @@ def centrifugo() -> Path:
     return program
 
 
-def compiled(source: Path, compiler: str) -> Path:
-    """A program made of one file of C.
-
-    Raises:
-        Unavailable: the file is not here, or does not compile.
-
-    """
-    program = BUILD / "bare" / source.stem
-    if not source.exists():
-        raise Unavailable(f"there is no {source.relative_to(ROOT)}")
-    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
-        program.parent.mkdir(parents=True, exist_ok=True)
-        _run([compiler, "-O2", "-o", str(program), str(source)])
-    return program
-
-
 def redis() -> str:
     """The program of Debian's Redis.
 

@@ -26,9 +26,6 @@ from bench.peers import install
 from bench.peers.audience import Audience
 from bench.peers.catalogue import Peer, Place
 
-LOST_AFTER_S = 5.0
-"""A delivery that is not there when nothing has come for that long is lost."""
-
 LOST_MESSAGES = 401
 """How many messages the members of a room say when all speak."""
 
@@ -132,7 +129,7 @@ class Served:
 
     def audience(self) -> Audience:
         """Clients of it, none yet."""
-        return Audience(self.peer.dialect(), self.port)
+        return Audience(self.peer.dialect(), self.port, at_once=self.peer.at_once)
 
     def cpu_s(self) -> tuple[float, float]:
         """Processor time so far, of the server and of Redis."""
@@ -244,10 +241,10 @@ async def _deliver(running: Served, audience: Audience, hearing: int, in_flight:
         while sent - done < in_flight:
             speaker.say(sent % 1_000_000)
             sent += 1
-        if not await audience.until(begin + (sent - in_flight + 1) * hearing, LOST_AFTER_S):
+        if not await audience.until(begin + (sent - in_flight + 1) * hearing, running.peer.lost_after_s):
             break
-    is_whole = await audience.until(begin + sent * hearing, LOST_AFTER_S)
-    ended = time.monotonic() - (0.0 if is_whole else LOST_AFTER_S)
+    is_whole = await audience.until(begin + sent * hearing, running.peer.lost_after_s)
+    ended = time.monotonic() - (0.0 if is_whole else running.peer.lost_after_s)
     after = running.cpu_s()
     busy = (time.process_time() - own) / (time.monotonic() - began)
     got = audience.received - begin
@@ -307,7 +304,7 @@ async def losses(peer: Peer, members: int, messages: int = LOST_MESSAGES) -> Los
         began = time.monotonic()
         for number in range(messages):
             all_of_them[number % members].say(number)
-        await audience.until(begin + messages * members, LOST_AFTER_S)
+        await audience.until(begin + messages * members, running.peer.lost_after_s)
         last = await audience.quiet(0.5)
         missing = doubled = 0
         for member in all_of_them:

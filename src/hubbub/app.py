@@ -508,6 +508,7 @@ def _gateway_limits(settings: Settings) -> GatewayLimits:
         handler_timeout_s=settings.handler_timeout_s,
         handshake_timeout_s=settings.handshake_timeout_s,
         max_header_bytes=settings.max_header_bytes,
+        deflate_min_bytes=settings.deflate_min_bytes if settings.deflate else None,
     )
 
 

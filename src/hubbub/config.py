@@ -29,6 +29,9 @@ CLIENTS_VARIABLES = ("HUBBUB_TOKEN", "HUBBUB_URL", "HUBBUB_CALLBACK_URL")
 CLIENTS_PREFIX = "HUBBUB_URL_"
 """What the variables begin with by which a local stack's further APIs are found."""
 
+NO_SETTINGS = ("HUBBUB_ACCELERATOR",)
+"""Variables that count before there are settings: the gateway reads it when it is imported."""
+
 SECRETS = ("secret", "handler_secret", "management_keys")
 """Settings whose values are never shown."""
 
@@ -112,6 +115,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_handshakes: Positive = 1_000
     outbox_bytes: Annotated[int, Meta(ge=64 * 1024)] = 1024 * 1024
     max_header_bytes: Annotated[int, Meta(ge=1024, le=1024 * 1024)] = 16 * 1024
+    deflate: bool = False
+    deflate_min_bytes: Positive = 512
 
     ping_after_s: PositiveSeconds = 25.0
     idle_s: PositiveSeconds | None = None
@@ -257,6 +262,8 @@ SETTINGS: dict[str, About] = {
     "max_handshakes": About(LIMITS, "Handshakes that wait to be decided; more are refused with 503."),
     "outbox_bytes": About(LIMITS, "How much may wait for a connection that does not read, bytes; then it is closed."),
     "max_header_bytes": About(LIMITS, "Longest head of an HTTP request, bytes."),
+    "deflate": About(LIMITS, "Compress for clients that offer permessage-deflate, once for all listeners."),
+    "deflate_min_bytes": About(LIMITS, "From which length on a message is compressed, bytes."),
     "ping_after_s": About(TIME, "A connection silent for so long is pinged, seconds."),
     "idle_s": About(TIME, "A connection without messages for so long is closed, seconds. By default never."),
     "lifetime_s": About(TIME, "The longest a connection lives, seconds. By default no limit."),
@@ -315,7 +322,7 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | N
     values: dict[str, Any] = {}
     values.update(_from_file(file))
     for variable, text in environ.items():
-        if variable in CLIENTS_VARIABLES or variable.startswith(CLIENTS_PREFIX):
+        if variable in (*CLIENTS_VARIABLES, *NO_SETTINGS) or variable.startswith(CLIENTS_PREFIX):
             continue
         if variable.startswith(PREFIX):
             name = variable[len(PREFIX) :].lower()

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from bench import report, saving
+from bench import native, report, saving
 from bench.peers import __main__ as command
 from bench.peers import catalogue, install
 
@@ -17,9 +17,9 @@ TINY = ("--rounds", "2", "--listeners", "4", "--seconds", "0.1", "--idle", "10",
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Peers that need nothing that tests do not have: `websockets` in our environment, the bare one if C compiles."""
+    """Peers that need no more than tests have: `websockets` in our environment, the bare one where C compiles."""
     monkeypatch.setattr(install, "python", lambda name: Path(sys.executable).parent)
-    return ["websockets", *(["bare"] if shutil.which("cc") and catalogue.BROADCASTER.exists() else [])]
+    return ["websockets", *(["bare"] if shutil.which("cc") else [])]
 
 
 def test_peers_are_measured_in_turns_and_become_a_page(
@@ -65,8 +65,8 @@ def test_a_peer_that_cannot_run_is_named_and_the_others_run(
     names: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What is missing is said in its place, and the exit status tells."""
-    monkeypatch.setattr(catalogue, "BROADCASTER", install.ROOT / "bench" / "bare" / "lost.c")
+    monkeypatch.setattr(native.shutil, "which", lambda name: None)
     assert command.main(["--only", "bare,websockets", "--measures", "losses", *TINY]) == 1
     said = capsys.readouterr().out
-    assert "bare                    not measured: there is no bench/bare/lost.c" in said
+    assert "bare                    not measured: expected a C compiler for broadcaster.c, got none" in said
     assert "websockets              6 speak: 0.0% lost" in said

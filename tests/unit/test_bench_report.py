@@ -125,9 +125,9 @@ def test_a_busy_machine_is_said_to_have_been_one(folders: tuple[Path, Path]) -> 
 def test_what_no_prose_names_comes_last(folders: tuple[Path, Path]) -> None:
     """Under what its bench says that it measures."""
     (folders[0] / "a.md").write_text("# Page\n")
-    save(folders[1], "curves", {"room": [{"listeners": 10, "cpu_us": 4.0}], "worst": 1.02})
-    page = made(folders, about={"curves": "how cost grows"})
-    assert "## Further figures\n\n### How cost grows\n" in page
+    save(folders[1], "crowds", {"room": [{"listeners": 10, "cpu_us": 4.0}], "worst": 1.02})
+    page = made(folders, about={"crowds": "what a crowd costs"})
+    assert "## Further figures\n\n### What a crowd costs\n" in page
     assert "| worst | 1.02 |" in page
     assert "**Room**\n\n| listeners | cpu, µs |" in page
 
@@ -142,6 +142,40 @@ def test_nested_figures_become_columns_and_captions(folders: tuple[Path, Path]) 
     assert "**By, tls**" in page
     assert "| a\\|b | 0.0123 | yes |" in page
     assert "**N**\n\n1, 2" in page
+
+
+def test_objects_of_one_kind_are_rows(folders: tuple[Path, Path]) -> None:
+    """Their names are the first column."""
+    (folders[0] / "a.md").write_text("<!-- figures: sends -->\n")
+    save(
+        folders[1],
+        "sends",
+        {"1": {"acks_per_s": 2_000.0, "p99_ms": 0.5}, "256": {"acks_per_s": 31_000.0, "p99_ms": 9.0}},
+    )
+    assert (
+        "|  | acks, a second | p99, ms |\n| --- | --- | --- |\n| 1 | 2,000 | 0.50 |\n| 256 | 31,000 | 9.00 |"
+        in made(folders)
+    )
+
+
+def test_curves_have_a_plot_and_a_verdict(folders: tuple[Path, Path]) -> None:
+    """Of each quantity: what an operation costs at a size, how it grows, and why; what should not stands out."""
+    (folders[0] / "a.md").write_text("<!-- figures: curves -->\n")
+    rows = [{"size": 10, "message": 40.0, "page": 5.0}, {"size": 1_000, "message": 4_000.0, "page": 0.0}]
+    growth = [
+        {"operation": "message", "exponent": 1.0, "grows": "linear", "why": "everybody gets it", "is_fine": True},
+        {"operation": "page", "exponent": None, "grows": "unknown", "why": "", "is_fine": False},
+    ]
+    save(folders[1], "curves", {"room": {"about": "listeners of a room", "rows": rows, "growth": growth}})
+    page = Path("docs/page.md")
+    documents = report.documents(*folders, page)
+    text = documents[page]
+    assert "#### Listeners of a room\n\n![Listeners of a room: processor time, µs](benchmarks/curves-room.svg)" in text
+    assert "| 1,000 | 4,000 | 0 |" in text
+    assert "| message | linear | 1.00 | everybody gets it |" in text
+    assert "| page | **unknown, which it should not** |  |  |" in text
+    root = ET.fromstring(documents[Path("docs/benchmarks/curves-room.svg")])
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}circle"))) == 3  # a zero has no place on the scale
 
 
 def test_markers_that_do_not_end_are_refused(folders: tuple[Path, Path]) -> None:

@@ -7,7 +7,7 @@ import tracemalloc
 import zlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubbub.gateway.deflate import WINDOW_BITS, BadData, BadExtensions, TooMuch, agree, compress, inflate
@@ -84,6 +84,7 @@ def test_what_is_no_list_of_extensions_is_said(offered: str) -> None:
         agree(["permessage-deflate", offered])
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(alphabet='permsagdflt-;=," \t89_12\\', max_size=40), max_size=3))
 def test_any_list_is_read_or_refused(offered: list[str]) -> None:
     """Nothing else can happen."""
@@ -115,6 +116,7 @@ def test_the_rfcs_first_example_is_what_is_written() -> None:
     assert inflate(b"\x00", 0) == b""
 
 
+@settings(deadline=None)
 @given(st.one_of(st.binary(max_size=5_000), st.text(max_size=500).map(str.encode), st.just(b"ab" * 50_000)))
 def test_what_is_compressed_comes_out_again(message: bytes) -> None:
     """By ours and by a reader with the agreed window and no more."""
@@ -171,6 +173,7 @@ def test_what_is_not_compressed_or_not_whole_is_refused(data: bytes) -> None:
         inflate(data, 32 * 1024)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_message_or_refused(data: bytes) -> None:
     """Nothing else can happen, and the bound holds."""

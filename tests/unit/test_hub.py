@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import random
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from doubles import FakeSocket
-from hubbub.gateway.connection import CLOSE, PING, PONG, TEXT, Close, Life, Rules
+from hubbub.gateway import hub as hub_module
+from hubbub.gateway.connection import CLOSE, COMPRESSED, PING, PONG, TEXT, Close, Life, Rules
+from hubbub.gateway.deflate import compress
 from hubbub.gateway.hub import LATE_AFTER_S, MAX_HEAD_BYTES, Hub, Peer, control_frame, text_frame
 
 OUTBOX_BYTES = 100
@@ -34,8 +37,8 @@ class WatchedLife(Life):
 
     __slots__ = ("looks",)
 
-    def __init__(self, now: float) -> None:
-        super().__init__(now)
+    def __init__(self, now: float, *, deflates: bool = False) -> None:
+        super().__init__(now, deflates=deflates)
         self.looks = 0
 
     def passed(self, now: float, message_out_at: float, rules: Rules) -> Any:
@@ -51,9 +54,9 @@ class Node:
         self.hub = Hub(Rules(**rules), outbox_bytes=OUTBOX_BYTES, clock=lambda: self.now)
         self.sockets: dict[str, FakeSocket] = {}
 
-    def add(self, connection: str, *groups: str) -> FakeSocket:
+    def add(self, connection: str, *groups: str, deflates: bool = False) -> FakeSocket:
         socket = self.sockets[connection] = FakeSocket()
-        self.hub.add(Peer(connection, WatchedLife(self.now), socket, socket.write))
+        self.hub.add(Peer(connection, WatchedLife(self.now, deflates=deflates), socket, socket.write))
         for group in groups:
             assert self.hub.join(group, connection)
         return socket
@@ -697,6 +700,83 @@ def test_hubs_and_peers_say_what_they_are(node):
     assert repr(node.peer("a")) == "<Peer a <Life OPEN> congested>"
 
 
+# Compression
+
+LONG = b"one and the same, " * 20
+
+
+@pytest.fixture
+def compressing() -> Node:
+    return Node(deflate_min_bytes=50)
+
+
+def is_compressed(write: bytes) -> bool:
+    return bool(write[0] & COMPRESSED)
+
+
+async def test_a_frame_is_compressed_once(compressing, monkeypatch):
+    """All who have agreed to it get the same bytes object, the others the plain one, in the order of the calls."""
+    calls = []
+    monkeypatch.setattr(hub_module, "compress", lambda frame: (calls.append(frame), compress(frame))[1])
+    plain = [compressing.add(f"p{n}", "g") for n in range(3)]
+    packed = [compressing.add(f"c{n}", "g", deflates=True) for n in range(3)]
+    compressing.hub.publish("g", LONG)
+    await turn()
+    assert calls == [LONG]
+    assert {id(socket.writes[0]) for socket in plain} == {id(plain[0].writes[0])}
+    assert {id(socket.writes[0]) for socket in packed} == {id(packed[0].writes[0])}
+    assert [is_compressed(socket.writes[0]) for socket in (plain[0], packed[0])] == [False, True]
+    assert len(packed[0].writes[0]) < len(LONG) / 4
+    compressing.hub.publish("g", LONG)
+    compressing.hub.publish("g", b"short")
+    compressing.hub.send("c0", LONG)
+    compressing.hub.broadcast(LONG)
+    await turn()
+    assert len(calls) == 4
+    assert [len(socket.writes) for socket in (*plain, *packed)] == [2] * 6
+    for socket in (*plain, *packed):
+        mine = [LONG] if socket is packed[0] else []
+        assert [text.encode() for text in socket.texts] == [LONG, LONG, b"short", *mine, LONG]
+
+
+async def test_nothing_is_compressed_for_nobody(compressing, monkeypatch):
+    """Nor what is short, nor while it is off."""
+    monkeypatch.setattr(hub_module, "compress", None)
+    a = compressing.add("a", "g")
+    compressing.hub.publish("g", LONG)
+    await turn()
+    b = compressing.add("b", "g", deflates=True)
+    compressing.hub.publish("g", b"short")
+    compressing.hub.broadcast(b"short")
+    await turn()
+    assert (a.texts, b.texts) == ([LONG.decode(), "short", "short"], ["short", "short"])
+
+
+async def test_what_does_not_get_shorter_goes_out_plain(compressing):
+    """As its length says, and not as it was meant."""
+    noise = bytes(random.Random(1).choices(range(33, 127), k=50))
+    a, b = compressing.add("a", "g"), compressing.add("b", "g", deflates=True)
+    compressing.hub.publish("g", noise)
+    await turn()
+    assert a.writes == b.writes
+    assert not is_compressed(b.writes[0])
+
+
+async def test_members_of_both_kinds_are_members(compressing):
+    """Who is asked for them gets all, in signals too, and a group ends with the last of either."""
+    a, b = compressing.add("a", "g"), compressing.add("b", "g", deflates=True)
+    assert {peer.id for peer in compressing.hub.members("g")} == {"a", "b"}
+    compressing.stick("b")
+    compressing.hub.publish("g", LONG, droppable=True)
+    compressing.hub.publish("g", LONG, exclude="a")
+    await turn()
+    assert (len(a.texts), len(b.texts), compressing.hub.stats.signals_shed) == (1, 1, 1)
+    compressing.hub.leave("g", "a")
+    assert {peer.id for peer in compressing.hub.members("g")} == {"b"}
+    compressing.hub.leave("g", "b")
+    assert "0 groups" in repr(compressing.hub)
+
+
 # Any calls in any order
 
 
@@ -726,6 +806,9 @@ class Expected:
 
 
 CONNECTIONS = st.sampled_from(["a", "b", "c", "d", "e", "nobody"])
+COMPRESSING = ("d", "e")
+"""Those of them who have agreed to that. What they get has fewer bytes, and never more."""
+
 GROUPS = st.sampled_from(["g", "h", "i"])
 
 
@@ -736,7 +819,7 @@ class AnyCalls(RuleBasedStateMachine):
         super().__init__()
         self.turns = Turns()
         asyncio._set_running_loop(self.turns)  # type: ignore[arg-type]  # all that the hub asks of a loop
-        self.node = Node()
+        self.node = Node(deflate_min_bytes=20)
         self.expected: dict[str, Expected] = {}
         self.count = 0
         self.shed = 0
@@ -756,7 +839,7 @@ class AnyCalls(RuleBasedStateMachine):
     def add(self, name: str) -> None:
         """A connection comes, if it is not there."""
         if name not in self.expected:
-            self.node.add(name)
+            self.node.add(name, deflates=name in COMPRESSING)
             self.expected[name] = Expected()
 
     @rule(name=CONNECTIONS)

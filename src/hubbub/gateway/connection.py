@@ -12,8 +12,13 @@ import codecs
 from enum import IntEnum
 from typing import NamedTuple
 
+from hubbub.gateway.deflate import BadData, TooMuch, inflate, longest_payload
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 """Opcodes (RFC 6455, section 5.2)."""
+
+COMPRESSED = 0x40
+"""The reserved bit that marks the first frame of a compressed message (RFC 7692, section 6)."""
 
 GOING_AWAY, PROTOCOL_ERROR, UNSUPPORTED, NO_STATUS, ABNORMAL = 1001, 1002, 1003, 1005, 1006
 INVALID_TEXT, TOO_BIG, SERVER_ERROR, SERVICE_RESTART, SLOW_CONSUMER = 1007, 1009, 1011, 1012, 4408
@@ -80,6 +85,8 @@ class Rules(NamedTuple):
         close_within_s: how long the closing handshake may take.
         idle_s: how long there may be no message in either direction; None for no limit.
         lifetime_s: how long a connection lives; None for no limit.
+        deflate_min_bytes: from which length on what is sent is compressed for those who have agreed to that; None for
+            never, and nobody has.
 
     """
 
@@ -91,16 +98,24 @@ class Rules(NamedTuple):
     close_within_s: float = 5.0
     idle_s: float | None = None
     lifetime_s: float | None = None
+    deflate_min_bytes: int | None = None
 
 
 class Life:
-    """One connection's state."""
+    """One connection's state.
+
+    Args:
+        now: monotonic seconds.
+        deflates: whether messages may be compressed, in both directions: it was agreed in the handshake.
+
+    """
 
     __slots__ = (
         "checked",
         "close_by",
         "code",
         "deaf",
+        "deflates",
         "gathered",
         "heard_at",
         "message_at",
@@ -111,8 +126,9 @@ class Life:
         "reason",
     )
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, *, deflates: bool = False) -> None:
         self.phase = Phase.OPEN
+        self.deflates = deflates
         self.opened_at = now  # when the handshake was done, monotonic seconds
         self.deaf = False  # whether nothing is read for now, so that silence says nothing of the other
         self.heard_at = now  # when anything last came
@@ -121,7 +137,7 @@ class Life:
         self.close_by: float | None = None  # until when the socket may take to close; None while open, or for at once
         self.code: int | None = None  # what `$disconnect` will report; None until somebody has begun to close
         self.reason = ""  # likewise
-        self.opcode: int | None = None  # TEXT or BINARY inside a fragmented message; None outside
+        self.opcode: int | None = None  # TEXT or BINARY, and COMPRESSED, inside a fragmented message; None outside
         self.gathered: bytearray | None = None  # its bytes so far; None outside
         self.checked = 0  # how many of them are known to be whole characters of UTF-8
 
@@ -145,11 +161,11 @@ class Life:
         self.pinged_at = None
         if self.phase is not Phase.OPEN:
             return self._received_closing(opcode, payload)
-        if rsv:
-            return self._fail(PROTOCOL_ERROR, "reserved bits are set and no extension was agreed", now, rules)
+        if rsv and not (rsv == COMPRESSED and self.deflates and opcode in (TEXT, BINARY)):
+            return self._fail(PROTOCOL_ERROR, "reserved bits are set that no agreed extension has here", now, rules)
         if opcode == TEXT and fin and self.opcode is None:
             self.message_at = now
-            return self._whole(TEXT, payload, now, rules)
+            return self._whole(TEXT | rsv, payload, now, rules)
         if opcode == PING:
             if rules.pings_are_activity:
                 self.message_at = now
@@ -158,7 +174,7 @@ class Life:
             return None
         if opcode == CLOSE:
             return self._received_close(payload, now, rules)
-        return self._data(opcode, fin, payload, now, rules)
+        return self._data(opcode, rsv, fin, payload, now, rules)
 
     def close(self, code: int, reason: str, now: float, rules: Rules) -> Close | None:
         """The server wants to close; None when closing has begun already."""
@@ -230,7 +246,7 @@ class Life:
             self.code, self.reason = ABNORMAL, why
         return self.code, self.reason
 
-    def _data(self, opcode: int, fin: bool, payload: bytes, now: float, rules: Rules) -> Act | None:
+    def _data(self, opcode: int, rsv: int, fin: bool, payload: bytes, now: float, rules: Rules) -> Act | None:
         if opcode == CONTINUATION:
             if self.gathered is None:
                 return self._fail(PROTOCOL_ERROR, "a continuation of nothing", now, rules)
@@ -241,9 +257,12 @@ class Life:
         elif opcode == BINARY and not rules.accept_binary:
             return self._fail(UNSUPPORTED, "binary frames are not supported", now, rules)
         else:
-            self.opcode, self.gathered, self.checked = opcode, bytearray(), 0
+            self.opcode, self.gathered, self.checked = opcode | rsv, bytearray(), 0
         assert self.opcode is not None and self.gathered is not None  # noqa: S101  set just above
-        if len(self.gathered) + len(payload) > rules.max_message_bytes:
+        most = rules.max_message_bytes
+        if self.opcode & COMPRESSED:
+            most = longest_payload(most)
+        if len(self.gathered) + len(payload) > most:
             return self._too_big(now, rules)
         self.gathered += payload
         if not fin:
@@ -267,7 +286,15 @@ class Life:
         return True
 
     def _whole(self, opcode: int, payload: bytes, now: float, rules: Rules) -> Act:
-        if len(payload) > rules.max_message_bytes:
+        if opcode & COMPRESSED:
+            try:
+                payload = inflate(payload, rules.max_message_bytes)
+            except TooMuch:
+                return self._too_big(now, rules)
+            except BadData as bad:
+                return self._fail(INVALID_TEXT, str(bad), now, rules)
+            opcode &= ~COMPRESSED
+        elif len(payload) > rules.max_message_bytes:
             return self._too_big(now, rules)
         if opcode == BINARY:
             return Message(base64.b64encode(payload).decode("ascii"), is_base64=True)

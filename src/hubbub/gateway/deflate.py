@@ -119,6 +119,11 @@ def compress(message: bytes) -> bytes:
     return (compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH))[: -len(_TAIL)]
 
 
+def longest_payload(max_bytes: int) -> int:
+    """How many bytes a message of so many may have compressed: what does not shrink grows a little."""
+    return max_bytes + max_bytes // 8 + 64
+
+
 def inflate(payload: bytes, max_bytes: int) -> bytes:
     """The message that a compressed one's whole payload has in it.
 

@@ -165,9 +165,10 @@ def accept_of(key: str) -> str:
     return base64.b64encode(digest.digest()).decode("ascii")
 
 
-def switching(key: str, subprotocol: str | None) -> bytes:
+def switching(key: str, subprotocol: str | None, extensions: str | None = None) -> bytes:
     """The response that ends HTTP on a connection: 101."""
     chosen = f"Sec-WebSocket-Protocol: {subprotocol}\r\n" if subprotocol else ""
+    chosen += f"Sec-WebSocket-Extensions: {extensions}\r\n" if extensions else ""
     return (
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
         f"Sec-WebSocket-Accept: {accept_of(key)}\r\n{chosen}\r\n"

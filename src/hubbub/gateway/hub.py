@@ -2,7 +2,8 @@
 
 A frame is encoded once. What was published to a connection's groups and sent to itself within one turn of the loop is
 joined and written in one call, in the order of the calls. A connection that does not read is congested: it loses
-droppable frames first, and is closed with 4408 when too much waits for it.
+droppable frames first, and is closed with 4408 when too much waits for it. Where compression was agreed, a frame is
+compressed once for all.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import asyncio
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from itertools import chain
 from typing import Any, Protocol
 
 from hubbub.gateway.accelerator import Outlet, flush
-from hubbub.gateway.connection import SLOW_CONSUMER, Close, Drop, Life, Message, Ping, Pong, Rules
+from hubbub.gateway.connection import COMPRESSED, SLOW_CONSUMER, TEXT, Close, Drop, Life, Message, Ping, Pong, Rules
+from hubbub.gateway.deflate import compress
 
 logger = logging.getLogger("hubbub.gateway")
 
@@ -24,6 +26,9 @@ DEFAULT_OUTBOX_BYTES = 1024 * 1024
 
 MAX_HEAD_BYTES = 10
 """What a frame from a server has before its payload at most (RFC 6455, section 5.2)."""
+
+_TEXT = 0x80 | TEXT
+_DEFLATED_TEXT = _TEXT | COMPRESSED
 
 LATE_AFTER_S = 5.0
 """A sweep that comes so long after the one before has been held up, and with it what the clients have sent."""
@@ -99,33 +104,58 @@ class Peer(Outlet):
         return max([self.sent_at, *(group.published_at for group in self.groups or ())])
 
 
-class _Group:
-    """Members of a group, and what was published to them in this turn of the loop."""
+_NOBODY: dict[Peer, None] = {}
+_NOTHING: list[int] = []
+"""What all groups share that nobody is in who has agreed to compression; they stay empty."""
 
-    __slots__ = ("_listed", "members", "name", "pending", "published_at")
+
+class _Group:
+    """Members of a group, and what was published to them in this turn of the loop.
+
+    Those who have agreed to compression are apart, since they get other bytes.
+    """
+
+    __slots__ = ("_listed", "deflated", "deflating", "members", "name", "pending", "published_at")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.members: dict[Peer, None] = {}
+        self.members: dict[Peer, None] = {}  # who gets everything plain
+        self.deflating: dict[Peer, None] = _NOBODY  # who gets compressed what is worth it
         self.pending: list[int] = []  # which frames of the turn's log
+        self.deflated: list[int] = _NOTHING  # the same for those who get them compressed
         self.published_at = 0.0  # monotonic seconds
-        self._listed: list[Peer] | None = None  # the members, until others come or go; never changed
+        self._listed: list[Peer] | None = None  # the plain members, until others come or go; never changed
+
+    def __contains__(self, peer: Peer) -> bool:
+        return peer in self._of(peer)
+
+    def __iter__(self) -> Iterator[Peer]:
+        return chain(self.members, self.deflating)
 
     def listed(self) -> list[Peer]:
-        """The members as they are now."""
+        """Those who get everything plain, as they are now."""
         if self._listed is None:
             self._listed = list(self.members)
         return self._listed
 
     def add(self, peer: Peer) -> None:
         """Make it a member."""
-        self.members[peer] = None
+        if peer.life.deflates and self.deflating is _NOBODY:
+            self.deflating, self.deflated = {}, []
+        self._of(peer)[peer] = None
         self._listed = None
 
     def remove(self, peer: Peer) -> None:
         """Make it none."""
-        del self.members[peer]
+        del self._of(peer)[peer]
         self._listed = None
+
+    def pending_for(self, peer: Peer) -> list[int]:
+        """What waits for a member."""
+        return self.deflated if peer.life.deflates else self.pending
+
+    def _of(self, peer: Peer) -> dict[Peer, None]:
+        return self.deflating if peer.life.deflates else self.members
 
 
 class HubStats:
@@ -237,13 +267,15 @@ class Hub:
     def members(self, group: str) -> Collection[Peer]:
         """The connections in a group as they are now; look at them before anything else happens."""
         known = self._groups.get(group)
-        return () if known is None else known.members.keys()
+        if known is None:
+            return ()
+        return [*known] if known.deflating else known.members.keys()
 
     def has_room(self, peer: Peer, size: int) -> bool:
         """Whether a message of `size` bytes can be sent to a connection without closing it for what it did not read."""
         if not peer.congested:
             return True
-        positions = chain(peer.out or (), *(group.pending for group in peer.groups or ()))
+        positions = chain(peer.out or (), *(group.pending_for(peer) for group in peer.groups or ()))
         waiting = peer.wire.waiting() + sum(len(self._log[position]) for position in positions)
         return waiting + size + MAX_HEAD_BYTES <= self._outbox_bytes
 
@@ -255,14 +287,14 @@ class Hub:
         if peer is None or peer.life.phase:
             return False
         known = self._groups.get(group)
-        if known is not None and known.pending and peer not in known.members:
+        if known is not None and known.pending and peer not in known:
             self._flush()  # what was published before is not for the newcomer
             if peer.life.phase:
                 return False  # it was closed by what it did not read
         joined = self._groups.get(group)
         if joined is None:
             joined = self._groups[group] = _Group(group)
-        if peer not in joined.members:
+        if peer not in joined:
             joined.add(peer)
             if peer.groups is None:
                 peer.groups = set()
@@ -273,7 +305,7 @@ class Hub:
         """Take a connection out of a group."""
         peer = self._peers.get(connection)
         known = self._groups.get(group)
-        if peer is not None and known is not None and peer in known.members:
+        if peer is not None and known is not None and peer in known:
             if known.pending:
                 self._flush()  # what was published before still is for the leaver
             if peer.groups is not None:  # it was not closed by what it did not read
@@ -285,13 +317,15 @@ class Hub:
         known = self._groups.get(group)
         if known is None:
             return
-        encoded = text_frame(frame)
         if droppable or exclude is not None:
-            self._publish_some(known, encoded, droppable, exclude)
+            self._publish_some(known, frame, droppable, exclude)
             return
         if not known.pending:
             self._dirty.append(known)
-        known.pending.append(self._note(encoded))
+        position = self._note(text_frame(frame))
+        known.pending.append(position)
+        if known.deflating:
+            known.deflated.append(self._note_deflated(frame, position))
 
     def send(self, connection: str, frame: bytes) -> bool:
         """Send a text frame to one connection; False when there is no such connection."""
@@ -303,7 +337,8 @@ class Hub:
 
     def send_to(self, peer: Peer, frame: bytes) -> None:
         """Send a text frame to a connection that is open."""
-        self._send_noted(peer, self._note(text_frame(frame)))
+        position = self._note_deflated(frame, None) if peer.life.deflates else self._note(text_frame(frame))
+        self._send_noted(peer, position)
 
     def close(self, connection: str, code: int, reason: str) -> bool:
         """Begin the closing handshake; False when there is no such connection."""
@@ -315,10 +350,16 @@ class Hub:
 
     def broadcast(self, frame: bytes) -> None:
         """Send a text frame to every connection."""
-        position = self._note(text_frame(frame))
+        position, deflated = self._note(text_frame(frame)), None
         for peer in self._peers.values():
-            if not peer.life.phase:
+            if peer.life.phase:
+                continue
+            if not peer.life.deflates:
                 self._send_noted(peer, position)
+                continue
+            if deflated is None:
+                deflated = self._note_deflated(frame, position)
+            self._send_noted(peer, deflated)
 
     # What sockets tell
 
@@ -358,7 +399,11 @@ class Hub:
         batches: list[tuple[list[Peer], list[int]]] = []
         for group in groups:
             group.published_at = now
-            batches.append((group.listed(), group.pending))
+            if group.members:
+                batches.append((group.listed(), group.pending))
+            if group.deflating:
+                batches.append((list(group.deflating), group.deflated))
+                group.deflated = []
             group.pending = []
         for peer in peers:
             if peer.out is not None:
@@ -405,6 +450,23 @@ class Hub:
         self._log.append(encoded)
         return len(self._log) - 1
 
+    def _note_deflated(self, frame: bytes, plain: int | None) -> int:
+        """Where in the turn's log the frame is for those who have agreed to compression.
+
+        It is called when the first of them is met, and once for all.
+
+        Args:
+            frame: its payload.
+            plain: where it is for the others; None for nowhere.
+
+        """
+        least = self.rules.deflate_min_bytes
+        if least is not None and len(frame) >= least:
+            payload = compress(frame)
+            if len(payload) < len(frame):
+                return self._note(text_frame(payload, first=_DEFLATED_TEXT))
+        return self._note(text_frame(frame)) if plain is None else plain
+
     def _send_noted(self, peer: Peer, position: int) -> None:
         if peer.out is not None:
             peer.out.append(position)
@@ -412,22 +474,26 @@ class Hub:
         peer.out = [position]
         self._outs.append(peer)
 
-    def _publish_some(self, group: _Group, encoded: bytes, droppable: bool, exclude: str | None) -> None:
-        position = self._note(encoded)
-        for peer in group.members:
-            if peer.id == exclude:
-                continue
-            if droppable and peer.congested:
-                self.stats.signals_shed += 1
-            else:
-                self._send_noted(peer, position)
+    def _publish_some(self, group: _Group, frame: bytes, droppable: bool, exclude: str | None) -> None:
+        position = self._note(text_frame(frame))
+        forms = [(group.members, position)]
+        if group.deflating:
+            forms.append((group.deflating, self._note_deflated(frame, position)))
+        for members, form in forms:
+            for peer in members:
+                if peer.id == exclude:
+                    continue
+                if droppable and peer.congested:
+                    self.stats.signals_shed += 1
+                else:
+                    self._send_noted(peer, form)
 
     # Leaving
 
     def _leave(self, peer: Peer, group: _Group) -> None:
         group.remove(peer)
         peer.sent_at = max(peer.sent_at, group.published_at)
-        if not group.members and self._groups.get(group.name) is group:
+        if not group.members and not group.deflating and self._groups.get(group.name) is group:
             del self._groups[group.name]
 
     def _leave_all(self, peer: Peer) -> None:
@@ -496,14 +562,14 @@ class Hub:
             self._look_at(peer, peer.life.next_look(now, sent_at, self.rules))
 
 
-def text_frame(payload: bytes) -> bytes:
-    """An unmasked, unfragmented text frame (RFC 6455, section 5.2)."""
+def text_frame(payload: bytes, *, first: int = _TEXT) -> bytes:
+    """An unmasked, unfragmented text frame (RFC 6455, section 5.2); `first` is its first byte."""
     size = len(payload)
     if size < 126:
-        return bytes((0x81, size)) + payload
+        return bytes((first, size)) + payload
     if size < 65_536:
-        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
-    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
+        return bytes((first, 126)) + size.to_bytes(2, "big") + payload
+    return bytes((first, 127)) + size.to_bytes(8, "big") + payload
 
 
 def control_frame(opcode: int, payload: bytes) -> bytes:

@@ -28,6 +28,7 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
         pings_are_activity: whether a client's own pings keep its connection from being idle.
         idle_s, lifetime_s: how long a connection may be without messages, and live; None for no limit.
         outbox_bytes: how much may wait for a connection that does not read.
+        deflate_min_bytes: from which length on what is sent is compressed for clients that offer that; None for never.
         max_connections: connections at a time; None for no limit.
         max_handshakes: handshakes that wait to be decided; None for no limit.
         max_in_flight: messages of one connection whose functions are under way; beyond it is not read from.
@@ -50,6 +51,7 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
     idle_s: float | None = None
     lifetime_s: float | None = None
     outbox_bytes: int = DEFAULT_OUTBOX_BYTES
+    deflate_min_bytes: int | None = None
     max_connections: int | None = None
     max_handshakes: int | None = None
     max_in_flight: int = 64

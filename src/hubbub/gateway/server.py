@@ -27,6 +27,7 @@ from hubbub.apigateway import (
 )
 from hubbub.gateway.admission import TOO_MANY, Admission, full
 from hubbub.gateway.connection import ABNORMAL, SERVICE_RESTART, Message, Rules
+from hubbub.gateway.deflate import BadExtensions, agree, longest_payload
 from hubbub.gateway.handshake import (
     Headers,
     Proxies,
@@ -106,7 +107,8 @@ class Gateway:
         self.draining = False
         self.proxy_protocol = proxy_protocol
         whole, frame = self.limits.max_message_bytes, self.limits.max_frame_bytes
-        self.max_frame_bytes = whole if frame is None else min(frame, whole)
+        longest_of_one = whole if self.limits.deflate_min_bytes is None else longest_payload(whole)
+        self.max_frame_bytes = longest_of_one if frame is None else min(frame, longest_of_one)
         longest = f"a frame has at most {frame} bytes, and " if frame is not None else ""
         self.too_big = f"{longest}a message has at most {whole} bytes"  # what a client is told whose frame is
         hub.configure(
@@ -118,6 +120,7 @@ class Gateway:
                 pings_are_activity=self.limits.pings_are_activity,
                 idle_s=self.limits.idle_s,
                 lifetime_s=self.limits.lifetime_s,
+                deflate_min_bytes=self.limits.deflate_min_bytes,
             ),
             self.limits.outbox_bytes,
         )
@@ -259,6 +262,10 @@ class Gateway:
         self.awake()
         try:
             api = self._look_over(upgrade.request)
+            if not isinstance(api, Refusal) and self.limits.deflate_min_bytes is not None:
+                upgrade.extensions = agree(upgrade.request.values("sec-websocket-extensions"))
+        except BadExtensions as bad:
+            api = Refusal(400, said(f"{bad}."))
         except Exception:
             logger.exception("a handshake failed")
             api = Refusal(500, said("Internal server error"))

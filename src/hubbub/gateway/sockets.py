@@ -31,6 +31,9 @@ logger = logging.getLogger("hubbub.gateway")
 READ_BUFFER_BYTES = 64 * 1024
 """As much as one read of a socket brings at most."""
 
+SOCKET_BUFFER_BYTES = 64 * 1024
+"""As much as uvloop takes for a socket until it asks for a pause, unless it is told otherwise."""
+
 _READ = memoryview(bytearray(READ_BUFFER_BYTES))
 """What all connections read into; see this module's first words."""
 
@@ -44,15 +47,28 @@ class Upgrade(asyncio.Protocol):
         peer: the address of who opened the socket, or of whom the one that did speaks for.
         is_secure: whether that one came over TLS.
         way: the addresses that the request came by; the last is the client's.
+        extensions: those that are agreed to, as the answer says it; None for none.
         gone: whether nobody waits for the answer.
 
     """
 
-    __slots__ = ("_connections", "_early", "_gateway", "gone", "is_secure", "peer", "request", "transport", "way")
+    __slots__ = (
+        "_connections",
+        "_early",
+        "_gateway",
+        "extensions",
+        "gone",
+        "is_secure",
+        "peer",
+        "request",
+        "transport",
+        "way",
+    )
 
     def __init__(self, gateway: Gateway, config: Any, server_state: Any, app_state: Any) -> None:
         self._gateway = gateway
         self._connections = server_state.connections
+        self.extensions: str | None = None
         self.gone = False
 
     def begin(
@@ -99,11 +115,11 @@ class Upgrade(asyncio.Protocol):
         """Answer 101; what comes from now on are frames."""
         self._connections.discard(self)
         transport = self.transport
-        answer = switching(self.request.value("sec-websocket-key") or "", subprotocol)
+        answer = switching(self.request.value("sec-websocket-key") or "", subprotocol, self.extensions)
         # uvloop keeps a method of the last protocol that was not a buffered one for as long as the transport lives.
         transport.set_protocol(_NOBODY)
         transport.set_protocol(connection)
-        connection.begin(answer, self._early)
+        connection.begin(answer, self._early, deflates=self.extensions is not None)
         if not connection.is_full:
             transport.resume_reading()
 
@@ -224,17 +240,17 @@ class Connection(asyncio.BufferedProtocol):
 
     # What the transport tells
 
-    def begin(self, answer: bytes, early: bytes) -> None:
-        """The transport is ours: `answer` is to be sent, `early` came before."""
+    def begin(self, answer: bytes, early: bytes, *, deflates: bool) -> None:
+        """The transport is ours: `answer` is to be sent, `early` came before; `deflates`: compression was agreed."""
         hub = self._gateway.hub
         transport = self._transport
-        fd = -1
-        if transport.get_extra_info("sslcontext") is None:
-            fd = transport.get_extra_info("socket").fileno()
-        self.peer = Peer(self.id, Life(hub.now()), self, transport.write, self, transport=transport, fd=fd)
-        if fd >= 0:
-            # It then writes at once, and asks for a pause when, and only when, something waits.
-            transport.set_write_buffer_limits(high=0)
+        is_tls = transport.get_extra_info("sslcontext") is not None
+        fd = -1 if is_tls else transport.get_extra_info("socket").fileno()
+        life = Life(hub.now(), deflates=deflates)
+        self.peer = Peer(self.id, life, self, transport.write, self, transport=transport, fd=fd)
+        # It then writes at once, and asks for a pause when, and only when, something waits.
+        # TLS takes a limit of 0 for one that is always reached.
+        transport.set_write_buffer_limits(high=1 if is_tls else 0)
         transport.write(answer)
         hub.add(self.peer)
         if early:
@@ -311,8 +327,10 @@ class Connection(asyncio.BufferedProtocol):
     # What the hub asks
 
     def waiting(self) -> int:
-        """How many bytes wait in the socket's buffer."""
-        return self._transport.get_write_buffer_size()
+        """How many bytes wait to be written."""
+        size = self._transport.get_write_buffer_size()
+        # TLS holds nothing back before the buffer of its own socket is full, and does not say what is in that.
+        return size + SOCKET_BUFFER_BYTES if size and self._transport.get_extra_info("sslcontext") else size
 
     def send_close(self, code: int, reason: str) -> None:
         """Send CLOSE; 1005 stands for one without a code."""

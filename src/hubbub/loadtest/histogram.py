@@ -56,11 +56,11 @@ class Histogram:
         for begun in begun_ns:
             if begun:
                 us = (now_ns - begun) // 1_000
-                if us < 256:
-                    counts[max(0, us)] += 1
+                if _EXACT <= us <= _LARGEST:  # `bucket` without a call: this is done for each delivery
+                    doublings = us.bit_length() - 8
+                    counts[(doublings << 7) + (us >> doublings)] += 1
                 else:
-                    doublings = min(us, _LARGEST).bit_length() - 8
-                    counts[(doublings << 7) + (min(us, _LARGEST) >> doublings)] += 1
+                    counts[bucket(us)] += 1
 
     def take(self) -> dict[int, int]:
         """The buckets that are not empty; what is counted from now on begins at nothing."""
