@@ -39,6 +39,7 @@ BENCHES = {
     "memory": Bench("resident memory of an idle connection", ("--connections", "2000")),
     "path": Bench("where the time of a message goes", ("--quick",)),
     "tls": Bench("what TLS adds to a delivery, a connection and a handshake", ("--quick", "--rounds", "1")),
+    "deflate": Bench("what compression costs and brings", ("--quick", "--rounds", "1")),
     "contract": Bench("functions in other places, @connections and groups", ("--rounds", "1", "--seconds", "1")),
     "posts": Bench("what a post to @connections costs whoever makes it", ("--rounds", "1", "--seconds", "1")),
     "inside": Bench("where the server's processor time goes, by py-spy", ("--seconds", "2"), usual=False),

@@ -185,6 +185,20 @@ async def rooms_of_a_user(sizes: Sequence[int]) -> AsyncIterator[tuple[int, Poin
             )
 
 
+async def connections_of_a_user(sizes: Sequence[int]) -> AsyncIterator[tuple[int, Point]]:
+    """One user with more and more connections, as where all who have no account share one."""
+    async with pretended_node() as node:
+        there = 0
+        for size in sizes:
+            await node.fill([("guest", ["lobby"])] * (size - there))
+            there = max(there, size)
+            await node.chat.tick()
+            talker = await node.connect("talker", ["lobby"])
+            message = await cost_us(flushed, node, talker, action="send", room="lobby", text=TEXT)
+            comes, goes, tells = await _come_and_go(node, ["lobby"], "guest")
+            yield size, {"message": message, "comes": comes, "goes": goes, "tick": tells}
+
+
 async def long_history(sizes: Sequence[int]) -> AsyncIterator[tuple[int, Point]]:
     """One room whose log gets longer and longer."""
     with tempfile.TemporaryDirectory(prefix="hubbub-bench-") as folder:
@@ -244,14 +258,17 @@ def _all_have(listeners: Sequence[Client], count: int) -> bool:
     return all(each.frames >= count for each in listeners)
 
 
-async def _come_and_go(node: Node, rooms: Sequence[str]) -> tuple[float, float, float]:
-    """What it costs that one comes and listens, that he goes, and what the second's work is after that."""
+async def _come_and_go(node: Node, rooms: Sequence[str], user: str | None = None) -> tuple[float, float, float]:
+    """What it costs that one comes and listens, that he goes, and what the second's work is after that.
+
+    It is another user each time, unless `user` says who.
+    """
     came: list[float] = []
     went: list[float] = []
     told: list[float] = []
     for number in range(TIMES):
         before = cpu_s()
-        one = await node.listener(f"guest{number}", rooms)
+        one = await node.listener(user or f"visitor{number}", rooms)
         came.append(Gauge.ratio(cpu_s() - before))
         before = cpu_s()
         await node.chat.tick()
@@ -296,6 +313,12 @@ CURVES = {
             "goes": EACH_ROOM,
             "tick": "each of the rooms is told who has come",
         },
+    ),
+    "guest": Curve(
+        "connections of one user, pretended sockets",
+        (10, 100, 1_000, 10_000, 100_000),
+        connections_of_a_user,
+        {"message": EVERYBODY, "comes": "", "goes": "", "tick": ""},
     ),
     "history": Curve(
         "entries in a room's log",
