@@ -36,6 +36,8 @@ class Server:
     Attributes:
         process, port, url: what they are called.
         tls: what clients speak TLS with; None for none. It is set by who has made the certificate.
+        client: what its clients are made of.
+        offers: further headers of their handshakes.
 
     """
 
@@ -44,6 +46,8 @@ class Server:
         self.port = port
         self.url = url
         self.tls: ssl.SSLContext | None = None
+        self.client: type[Client] = Client
+        self.offers: dict[str, str] = {}
 
     def cpu_s(self) -> float:
         """Processor time used so far by all its threads, in seconds."""
@@ -182,9 +186,9 @@ class Client(WSListener):
 
 async def connect(server: Server, user: str | None = None, rooms: Sequence[str] = (ROOM,)) -> Client:
     """A connected client; with `user`, with a token of his for the rooms."""
-    headers = {"Authorization": f"Bearer {token(user, rooms)}"} if user else None
+    headers = {**server.offers, **({"Authorization": f"Bearer {token(user, rooms)}"} if user else {})}
     _, client = await ws_connect(
-        Client, server.url, ssl_context=server.tls, extra_headers=headers, enable_auto_ping=False
+        server.client, server.url, ssl_context=server.tls, extra_headers=headers, enable_auto_ping=False
     )
     return client  # type: ignore[return-value]  # the factory's own type is the base class
 

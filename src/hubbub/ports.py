@@ -229,10 +229,10 @@ class ReadyStore(Protocol):
         - Appends by the short way and by the long one get their seq in the order in which they were started.
     """
 
-    def may_know(self, room: RoomId, user: UserId) -> tuple[Room, Member | None, User | None] | None:
-        """The room, the user's membership of it and what is remembered of him; None where that is to be asked for.
+    def may_know(self, room: RoomId, user: UserId) -> tuple[Member | None, User | None] | None:
+        """The user's membership of the room and what is remembered of him; None where that is to be asked for.
 
-        That is so where there is no such room, too.
+        That is so where it is not known that there is such a room, too.
         """
         ...
 

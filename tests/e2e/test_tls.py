@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import re
 import signal
 import ssl
 from collections.abc import AsyncIterator
@@ -99,7 +100,11 @@ async def test_http_is_served_over_tls_on_both_ports(issuer: Issuer) -> None:
         assert node.admin_url.startswith("https://")
         assert (await http.get(f"{node.url}/readyz")).json()["status"] == "ok"
         assert "<html" in (await http.get(f"{node.url}/")).text
-        assert "hubbub_" in (await http.get(f"{node.admin_url}/metrics")).text
+        metrics = (await http.get(f"{node.admin_url}/metrics")).text
+        assert node.certificates is not None
+        expires = re.search(r"^hubbub_certificate_expires_seconds ([\d.e+]+)$", metrics, re.MULTILINE)
+        assert expires is not None, metrics
+        assert float(expires[1]) == node.certificates.pair.expires.timestamp()
 
 
 async def test_the_page_gets_its_tokens_over_tls(issuer: Issuer) -> None:
@@ -219,6 +224,36 @@ async def test_failed_handshakes_leave_nothing_behind(node: Node) -> None:
         assert heads() == before
     finally:
         gc.enable()
+
+
+async def test_who_does_not_read_is_closed(issuer: Issuer) -> None:
+    """What TLS holds back for it counts as waiting, and the others get everything."""
+    limits = {"outbox_bytes": 128 * 1024, "rate": 0.0, "user_rate": 0.0, "burst": 1_000, "user_burst": 1_000}
+    tls = issuer.client_context()
+    async with (
+        Node(settings_of(issuer, **limits)) as node,
+        await Wire.open(node.ws_url, token("alice"), ssl=tls) as alice,
+    ):
+        await alice.ok("create", room="tea", kind="public")
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port, ssl=tls, limit=1_024)
+        head = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        head += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==\r\n"
+        writer.write(f"{head}Authorization: Bearer {token('bob')}\r\n\r\n".encode())
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), BOUND_S)
+        ask = b'{"action":"subscribe","ref":"s","room":"tea"}'
+        writer.write(bytes([0x81, 0x80 | len(ask)]) + bytes(4) + ask)
+        await asyncio.wait_for(reader.readuntil(b'"ref":"s"'), BOUND_S)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a transport that also reads
+        for number in range(2_000):
+            sent = await alice.ok("send", room="tea", text=f"{number}".ljust(7_000, "x"))
+            if node.hub.stats.slow_closed:
+                break
+        assert node.hub.stats.slow_closed == 1
+        writer.transport.abort()
+        heard = [frame["seq"] for frame in alice.frames if frame["type"] == "message.created"]
+        while sent["seq"] not in heard:
+            heard.append((await alice.wait_for("message.created"))["seq"])
+        assert sorted(set(heard)) == list(range(heard[0], sent["seq"] + 1))
 
 
 @asynccontextmanager

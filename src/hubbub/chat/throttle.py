@@ -13,10 +13,6 @@ class Throttle(Buckets):
 
     __slots__ = ()
 
-    def try_take(self, key: str, now: float) -> bool:
-        """As `take`, but False where the bucket is empty."""
-        return not super().take(key, now)
-
     def take(self, key: str, now: float) -> float:
         """Take one token from the bucket of `key` at the monotonic time `now`, seconds.
 

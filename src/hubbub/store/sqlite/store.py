@@ -281,16 +281,15 @@ class SqliteStore(Store):
         entry.seq = 0
         return await self._submit(works.Append(entry, self._limits))  # type: ignore[no-any-return]
 
-    def may_know(self, room: RoomId, user: UserId) -> tuple[Room, Member | None, User | None] | None:
+    def may_know(self, room: RoomId, user: UserId) -> tuple[Member | None, User | None] | None:
         """What is remembered; see `hubbub.ports.ReadyStore`."""
-        known = self._rooms.values.get(room)
-        if known is None:
+        if self._rooms.values.get(room) is None:
             return None
         member = self._members.values.get((room, user), _UNKNOWN)
         remembered = self._users.values.get(user, _UNKNOWN)
         if member is _UNKNOWN or remembered is _UNKNOWN:
             return None
-        return known, member, remembered
+        return member, remembered
 
     def append_ready(self, entry: Entry, appended: Appended) -> bool:
         """Write it; see `hubbub.ports.ReadyStore`."""
