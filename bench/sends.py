@@ -1,7 +1,7 @@
 """Acknowledged sends per second on SQLite with real fsync: `python -m bench.sends`.
 
 1, 16 and 256 senders, each on its own connection, each sending its next message when the last was acknowledged; the
-senders are one process in C (`bare/senders.c`), so that they cost little. With `--half` then follows what a message
+senders are one process in C (`bare/senders.c`), so that they cost little. Then (`--half`) follows what a message
 waits for its acknowledgement when 256 senders send half of what was found, each message at its time, whatever is
 acknowledged by then: the time runs from when it was due. Beside it stands what the disk alone takes for a sync.
 """
@@ -145,7 +145,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--half", action="store_true", help="then how long a message waits at half of that load")
+    half = argparse.BooleanOptionalAction
+    parser.add_argument("--half", action=half, default=True, help="then how long a message waits at half of that load")
     parser.add_argument("--quick", action="store_true", help="one short round")
     saving.add_argument(parser)
     chosen = parser.parse_args()
