@@ -36,6 +36,9 @@ class Liar:
         error: which `seq` is refused, with this code instead of being stored.
         cut: at which `seq` all connections are closed, with 1012.
         stall: at which `seq` the server stops for `stall_s`.
+        in_gateway: which message, of all that are sent, API Gateway does not hand over, in its own words.
+        lock_out: at which `seq` one listener is closed, and from which on handshakes are taken again.
+        more_after: how many missed entries a `sync` brings; the others are for `history`.
         refuse: the response to handshakes: a status and a message.
         in_parts: send each entry as three frames, with a ping between.
         forgets: begin all logs anew when somebody resumes.
@@ -53,6 +56,9 @@ class Liar:
         self.cut: set[int] = set()
         self.stall: set[int] = set()
         self.stall_s = 0.0
+        self.in_gateway: set[int] = set()
+        self.lock_out: tuple[int, int] | None = None
+        self.more_after: int | None = None
         self.refuse: tuple[int, str] | None = None
         self.in_parts = False
         self.forgets = False
@@ -61,6 +67,7 @@ class Liar:
         self._logs: dict[str, list[Json]] = {}
         self._asked = 0  # messages that somebody wanted stored
         self._listeners: dict[str, dict[ServerConnection, list[str]]] = {}
+        self._is_locked = False
         self._busy = asyncio.Lock()
 
     @asynccontextmanager
@@ -73,9 +80,10 @@ class Liar:
             yield self
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        if self.refuse is None:
+        refuse = (503, "later") if self._is_locked else self.refuse
+        if refuse is None:
             return None
-        status, message = self.refuse
+        status, message = refuse
         headers = Headers({"Content-Type": "application/json", "Retry-After": "0"})
         return Response(status, HTTPStatus(status).phrase, headers, json.dumps({"message": message}).encode())
 
@@ -95,11 +103,13 @@ class Liar:
     async def _sync(self, connection: ServerConnection, ask: Json) -> None:
         named = ask.get("rooms", {})
         reset = list(named) if self.forgets else []
-        entries = [entry for room, last in named.items() if room not in reset for entry in self._log(room)[last:]]
+        missed = {room: self._log(room)[last:] for room, last in named.items() if room not in reset}
+        entries = [entry for each in missed.values() for entry in each[: self.more_after]]
+        more = [room for room, each in missed.items() if len(each) > len(each[: self.more_after])]
         for room in named:
             self._listeners.setdefault(room, {})[connection] = []
         heads = [{"room": room, "head": len(self._log(room))} for room in named]
-        await self._ok(connection, ask, epoch="e", rooms=heads, entries=entries, more=[], reset=reset)
+        await self._ok(connection, ask, epoch="e", rooms=heads, entries=entries, more=more, reset=reset)
 
     async def _subscribe(self, connection: ServerConnection, ask: Json) -> None:
         self._listeners.setdefault(ask["room"], {})[connection] = []
@@ -112,8 +122,9 @@ class Liar:
 
     async def _history(self, connection: ServerConnection, ask: Json) -> None:
         log = self._log(ask["room"])
-        entries = log[ask["after"] :] if "after" in ask else log[: ask["before"] - 1][-50:]
-        await self._ok(connection, ask, entries=entries, changes=[], head=len(log), has_more=False)
+        entries = log[ask["after"] :][:3] if "after" in ask else log[: ask["before"] - 1][-50:]
+        has_more = "after" in ask and ask["after"] + 3 < len(log)
+        await self._ok(connection, ask, entries=entries, changes=[], head=len(log), has_more=has_more)
 
     async def _send(self, connection: ServerConnection, ask: Json) -> None:
         self._asked += 1
@@ -123,6 +134,9 @@ class Liar:
             refusal = {"type": "error", "ref": ask["ref"], "code": code, "message": "no", "retry": True}
             await connection.send(json.dumps(refusal))
             return
+        if self._asked in self.in_gateway:
+            await connection.send(json.dumps({"message": "Too Many Requests", "connectionId": "c", "requestId": "r"}))
+            return
         if seq in self.stall:
             await asyncio.sleep(self.stall_s)
         if seq in self.cut:
@@ -130,6 +144,10 @@ class Liar:
             for each in list(self._listeners.get(room, {})):
                 await each.close(1012, "going")
             return
+        if self.lock_out is not None and self.lock_out[0] <= seq:
+            self._is_locked = seq < self.lock_out[1]
+            if seq == self.lock_out[0]:
+                await next(iter(self._listeners[room])).close(1012, "going")
         known = [entry for entry in self._log(room) if entry["client_id"] == ask["client_id"]]
         entry = known[0] if known else self._store(ask, seq)
         if seq not in self.mute:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import pytest_asyncio
 
@@ -103,6 +104,39 @@ async def test_closed_connections_come_back_and_miss_nothing(liar: Liar) -> None
     assert result.counts.closed == {"1012": PERSONS}
     assert result.counts.delivered == PERSONS * MESSAGES
     assert any("1012: 4" in note for note in result.notes)
+
+
+async def test_what_a_sync_leaves_out_is_read_page_by_page(liar: Liar) -> None:
+    """Who missed more than a `sync` brings reads the rest from history, while what is said goes on coming."""
+    liar.lock_out, liar.more_after = (10, 40), 1
+    result = await load(liar.url, rate=40, duration="2")
+    assert result.reasons == []
+    assert result.counts.closed == {"1012": 1}
+    assert result.counts.delivered == PERSONS * 80
+    assert result.resumed >= 30
+    pages = [ask["after"] for ask in liar.actions if ask["action"] == "history"]
+    assert len(pages) >= 9
+    assert pages == sorted(pages)
+
+
+async def test_what_api_gateway_does_not_hand_over_is_told(liar: Liar) -> None:
+    """A message that ends at API Gateway is never answered, and its words are repeated."""
+    liar.in_gateway = {3}
+    result = await load(liar.url)
+    assert result.reasons == ["1 message never answered"]
+    assert "API Gateway said 1 times: Too Many Requests" in result.notes
+
+
+async def test_a_process_that_dies_is_told(liar: Liar) -> None:
+    """When a process of the load test ends before its time, so does the load test, and says so."""
+    seconds: list[Second] = []
+    running = coordinator(liar.url, {"connections": 4, "duration": "60", "processes": 2}, seconds)
+    task = asyncio.create_task(running.run())
+    await until(lambda: any(second.acked for second in seconds), "the first acknowledgements", bound_s=90)
+    victim = next(child for child in psutil.Process().children() if "hubbub.loadtest.worker" in child.cmdline())
+    victim.kill()
+    with pytest.raises(CannotRun, match="a process of the load test ended with status -9"):
+        await task
 
 
 async def test_a_log_that_begins_anew_is_told(liar: Liar) -> None:
@@ -214,7 +248,7 @@ async def test_ending_it_early_tells_what_there_was(liar: Liar) -> None:
     seconds: list[Second] = []
     running = coordinator(liar.url, {"connections": 4, "rate": 20, "duration": "60"}, seconds)
     task = asyncio.create_task(running.run())
-    await until(lambda: any(second.acked for second in seconds), "the first acknowledgements")
+    await until(lambda: any(second.acked for second in seconds), "the first acknowledgements", bound_s=90)
     running.stop()
     result = await task
     assert result.interrupted
@@ -229,7 +263,7 @@ async def test_ending_it_while_it_connects_tells_so(liar: Liar) -> None:
     seconds: list[Second] = []
     running = coordinator(liar.url, {"connections": 500, "ramp": "1"}, seconds)
     task = asyncio.create_task(running.run())
-    await until(lambda: any(second.live for second in seconds), "the first connection")
+    await until(lambda: any(second.live for second in seconds), "the first connection", bound_s=90)
     running.stop()
     result = await task
     assert result.interrupted
@@ -254,3 +288,10 @@ async def _create_allowed(liar: Liar) -> None:
         await liar._ok(connection, ask, room=ask["room"], head=0)
 
     liar._create = create  # type: ignore[attr-defined]  # a server that makes rooms
+
+
+async def test_it_connects_no_more_than_it_says(liar: Liar) -> None:
+    """Beside its connections there is one, to try out what is asked for; and who has left comes back no more."""
+    result = await load(liar.url)
+    assert result.reasons == []
+    assert sum(ask["action"] == "sync" for ask in liar.actions) == PERSONS + 1

@@ -51,6 +51,7 @@ class Head(msgspec.Struct):
     head: int = 0
     id: str = ""
     data: msgspec.Raw = msgspec.Raw(b"")
+    message: msgspec.Raw = msgspec.Raw(b"")
 
 
 class Run:

@@ -303,7 +303,8 @@ class Member:
             self._say(b'{"action":"ping","ref":"p"}')
 
     def close(self) -> None:
-        """Say goodbye."""
+        """Say goodbye, and come back no more."""
+        self.is_live = False
         if self._wire is not None:
             self._wire.close()
 
@@ -369,6 +370,9 @@ class Member:
             else:
                 code = str(reply.head.code)
                 desk.counts.page_errors[code] = desk.counts.page_errors.get(code, 0) + 1
+        elif not reply.head.type:
+            words = bytes(reply.head.message).decode(errors="replace").strip('"')[:100]
+            desk.counts.gateway_errors[words] = desk.counts.gateway_errors.get(words, 0) + 1
         elif ref in self._asks and not self._asks[ref].done():
             self._asks[ref].set_result(reply)
 

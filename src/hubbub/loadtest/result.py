@@ -293,6 +293,7 @@ def _notes(result: Result) -> list[str]:
     if closed:
         shown = ", ".join(f"{code}: {n:,}" for code, n in closed.items())
         notes.append(f"connections ended and came back, by close code: {shown}")
+    notes += [f"API Gateway said {n:,} times: {words}" for words, n in result.counts.gateway_errors.items()]
     slow = result.counts.slow_closed
     if result.asked.slow:
         shown = ", ".join(f"{code}: {n:,}" for code, n in slow.items()) or "none of them"

@@ -47,6 +47,7 @@ class Counts(msgspec.Struct):
         refused: messages that the server answered with an error, by its code.
         delivered: entries that connections got.
         pages, page_errors: pages of history that came, and that were refused.
+        gateway_errors: API Gateway's words about messages that it did not hand over; it does not say which.
         signals, received_bytes: other frames; bytes of all.
         opened, failed: connections that came to be, and attempts that failed, by what was wrong.
         closed: connections that the server closed or lost, by close code; those cut in a storm are not among them.
@@ -60,6 +61,7 @@ class Counts(msgspec.Struct):
     delivered: int = 0
     pages: int = 0
     page_errors: dict[str, int] = {}
+    gateway_errors: dict[str, int] = {}
     signals: int = 0
     received_bytes: int = 0
     opened: int = 0
