@@ -121,9 +121,10 @@ def _show(name: str, figures: Figures) -> None:
     )
 
 
-async def main(rounds: int, seconds: float, *, half: bool) -> dict[str, dict[str, float]]:
+async def main(rounds: int, seconds: float, *, half: bool) -> dict[str, object]:
     """Print a table, and return it."""
-    print(f"A sync of the disk alone takes {sync_ms():.2f} ms (median of {SYNCS}).")
+    alone_ms = sync_ms()
+    print(f"A sync of the disk alone takes {alone_ms:.2f} ms (median of {SYNCS}).")
     print(
         f"{'senders':>16}  {'acks/s':>8}  {'server us/ack':>13}  {'senders us/ack':>14}  {'p50 ms':>7}  {'p99 ms':>7}"
         f"  {'max ms':>7}  (medians of {rounds})"
@@ -138,7 +139,8 @@ async def main(rounds: int, seconds: float, *, half: bool) -> dict[str, dict[str
             rate = table["256"].acks_per_s / 2
             table["256 at half"] = medians([await measure(server, 256, seconds, rate) for _ in range(rounds)])
             _show("256 at half", table["256 at half"])
-    return {name: figures._asdict() for name, figures in table.items()}
+    rows = [{"senders": name, **figures._asdict()} for name, figures in table.items()]
+    return {"sync_ms": alone_ms, "rows": rows}
 
 
 if __name__ == "__main__":
