@@ -65,13 +65,15 @@ package-aws: $(VENV)/.run ## Build the archives that Lambda functions run from (
 clean: ## Remove the environment and what tests and builds left behind
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
 
-$(VENV)/.run: pyproject.toml constraints.txt scripts/setup
+ACCELERATOR := hatch_build.py src/hubbub/gateway/_accelerator.c
+
+$(VENV)/.run: pyproject.toml constraints.txt scripts/setup $(ACCELERATOR)
 	@PYTHON=$(PYTHON) scripts/setup run
 
-$(VENV)/.dev: pyproject.toml constraints.txt scripts/setup
+$(VENV)/.dev: pyproject.toml constraints.txt scripts/setup $(ACCELERATOR)
 	@PYTHON=$(PYTHON) scripts/setup dev
 
-$(VENV)/.cluster: pyproject.toml constraints.txt scripts/setup
+$(VENV)/.cluster: pyproject.toml constraints.txt scripts/setup $(ACCELERATOR)
 	@PYTHON=$(PYTHON) scripts/setup cluster
 
 # Debian's packages can vanish without this folder knowing, so the script looks for them each time.
@@ -83,5 +85,5 @@ $(VENV)/.libraries: $(VENV)/.dev
 	@scripts/setup system libatomic1
 
 $(VENV)/.test: $(VENV)/.dev
-	@scripts/setup system libatomic1 chromium nodejs npm postgresql pgbouncer nginx haproxy caddy
+	@scripts/setup system libatomic1 chromium nodejs npm postgresql pgbouncer nginx haproxy caddy valgrind
 	@scripts/dynamodb-local || echo "DynamoDB Local is not here: tables are tested on moto alone" >&2

@@ -37,6 +37,12 @@ BENCHES = {
         "from a publish to the last delivery, beside the bare broadcaster", ("--rounds", "1", "--messages", "50")
     ),
     "memory": Bench("resident memory of an idle connection", ("--connections", "2000")),
+    "connects": Bench(
+        "what it costs to accept a connection, and a storm",
+        ("--connections", "500", "--rounds", "1", "--storm", "1000"),
+    ),
+    "idle": Bench("what quiet connections cost", ("--connections", "500", "--seconds", "20", "--pretended", "5000")),
+    "collector": Bench("halts for the garbage collector", ("--connections", "1000", "--pretended", "10000")),
     "path": Bench("where the time of a message goes", ("--quick",)),
     "tls": Bench("what TLS adds to a delivery, a connection and a handshake", ("--quick", "--rounds", "1")),
     "deflate": Bench("what compression costs and brings", ("--quick", "--rounds", "1")),

@@ -16,7 +16,6 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,9 +23,9 @@ import msgspec
 import uvloop
 
 from bench import saving
-from bench.crowd import open_files
-from bench.load import ROOM, Client, connect, connect_many, hubbub_server, until
+from bench.load import ROOM, hubbub_server, token
 from bench.longlog import lengthen
+from bench.native import Publisher, audience
 from bench.pretend import Node, Pretended, cpu_s, pretended_node
 from hubbub.apigateway import new_id
 
@@ -232,30 +231,22 @@ async def _reader_of(path: Path) -> AsyncIterator[tuple[Node, Pretended]]:
 
 async def real_sockets(sizes: Sequence[int]) -> AsyncIterator[tuple[int, Point]]:
     """One room on a server of its own, whose listeners have real sockets: the server's processor time."""
-    open_files(max(sizes) + 1_000)
-    async with hubbub_server() as server:
-        publisher = await connect(server, SENDER)
-        await publisher.ask(action="history", room=ROOM)
-        listeners = await connect_many(server, [])
-        frame = msgspec.json.encode({"action": "send", "ref": "r", "room": ROOM, "text": TEXT})
+    async with hubbub_server() as server, audience(server, "/ws") as crowd:
+        history = msgspec.json.encode({"action": "history", "ref": "r", "room": ROOM}).decode()
+        first = await crowd.open([(token(SENDER), history)], 1)
+        sync = msgspec.json.encode({"action": "sync", "ref": "r"}).decode()
+        frame = msgspec.json.encode({"action": "send", "ref": "r", "room": ROOM, "text": TEXT}).decode()
+        there = 0
         for size in sizes:
-            new = await connect_many(server, [f"user{number}" for number in range(len(listeners), size)])
-            for begin in range(0, len(new), 100):
-                await asyncio.gather(*(each.ask(action="sync") for each in new[begin : begin + 100]))
-            listeners += new
+            await crowd.open([(token(f"user{number}"), sync) for number in range(there, size)], 1)
+            there = max(there, size)
             await asyncio.sleep(2.5)  # presence has been told
-            for each in listeners:
-                each.frames, each.least = 0, len(TEXT)  # signals are shorter
-            count = max(10, 20_000 // size)
-            before = server.cpu_s()
-            for number in range(count):
-                publisher.send(frame)
-                await until(partial(_all_have, listeners, number + 1))
-            yield size, {"message": (server.cpu_s() - before) / count * 1e6}
-
-
-def _all_have(listeners: Sequence[Client], count: int) -> bool:
-    return all(each.frames >= count for each in listeners)
+            ratios: list[float] = []
+            for _ in range(max(10, min(TIMES, 20_000 // size))):
+                before = server.cpu_s()
+                await crowd.run([Publisher(first, size, frame)], 1, 1, len(TEXT))
+                ratios.append(Gauge.ratio(server.cpu_s() - before))
+            yield size, {"message": Gauge.us(ratios)}
 
 
 async def _come_and_go(node: Node, rooms: Sequence[str], user: str | None = None) -> tuple[float, float, float]:

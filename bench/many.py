@@ -147,7 +147,8 @@ class Crowds:
                 )
             if passed - shown >= 10:
                 shown = passed
-                print(f"  {what}: {self.total('live'):,} of {wanted:,} after {passed:.0f} s", flush=True)
+                said = {name: count for name, count in self.trouble().items() if count}
+                print(f"  {what}: {self.total('live'):,} of {wanted:,} after {passed:.0f} s {said or ''}", flush=True)
             await asyncio.sleep(0.1)
         return max(crowd.state.took_ns for crowd in self.crowds) / 1e9
 

@@ -115,12 +115,13 @@ class Audience:
 
 
 @asynccontextmanager
-async def audience(server: Server, path: str = "/") -> AsyncIterator[Audience]:
-    """An audience of a server; it runs on the core that this process is pinned to."""
+async def audience(server: Server, path: str = "/", *, stalled_s: float = 30) -> AsyncIterator[Audience]:
+    """An audience of a server, on the core that this process is pinned to; when nothing comes so long, all is lost."""
     process = await asyncio.create_subprocess_exec(
         program("audience"),
         str(server.port),
         path,
+        str(int(stalled_s * 1_000)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )

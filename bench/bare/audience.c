@@ -1,6 +1,6 @@
 /* Listeners and publishers that only count, so that the load costs little beside the server: one epoll loop.
  *
- *     audience PORT PATH
+ *     audience PORT PATH STALLED_MS
  *
  * It is told what to do on its input, a line at a time, and answers each with a line:
  *
@@ -10,7 +10,8 @@
  *                          PUBLISHERS lines follow, `CONNECTION<tab>LISTENERS<tab>TEXT`: each sends its text COUNT times,
  *                          and no more than IN_FLIGHT of them that not all its listeners have. A text of at least LEAST
  *                          bytes is a delivery, of the publisher whose number it has in it, as in `~003~`, or of the only
- *                          one. Answer: `done NANOSECONDS DELIVERIES CPU_NANOSECONDS`, or `stalled DELIVERIES`.
+ *                          one. Answer: `done NANOSECONDS DELIVERIES CPU_NANOSECONDS`, or `stalled DELIVERIES` when
+ *                          nothing came for STALLED_MS.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -30,7 +31,6 @@
 #define MAX_PUBLISHERS 1000
 #define MAX_CONNECTIONS 200000
 #define EVENTS 1024
-#define STALLED_MS 30000
 #define AT_ONCE 64
 
 typedef struct {
@@ -66,6 +66,7 @@ static size_t least = SIZE_MAX;
 static int epoll;
 static const char *path;
 static int port;
+static int stalled_ms;
 
 static void fail(const char *what) {
     perror(what);
@@ -238,7 +239,7 @@ static void readable(Connection *connection) {
 /* Wait for what comes; 0 when nothing has for too long. */
 static int turn(void) {
     struct epoll_event events[EVENTS];
-    int ready = epoll_wait(epoll, events, EVENTS, STALLED_MS);
+    int ready = epoll_wait(epoll, events, EVENTS, stalled_ms);
     for (int n = 0; n < ready; n++) {
         readable(&connections[events[n].data.u32]);
     }
@@ -349,12 +350,13 @@ static void run(long count, long in_flight) {
 }
 
 int main(int count, char **arguments) {
-    if (count != 3) {
-        fprintf(stderr, "usage: audience PORT PATH\n");
+    if (count != 4) {
+        fprintf(stderr, "usage: audience PORT PATH STALLED_MS\n");
         return 2;
     }
     port = atoi(arguments[1]);
     path = arguments[2];
+    stalled_ms = atoi(arguments[3]);
     struct rlimit files;
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;

@@ -40,7 +40,7 @@ struct client {
 
 #define KEPT 4096
 #define READ (1 << 18)
-#define PATIENCE 30000000000ull
+#define PATIENCE 30000000000ull /* for each step: to be connected, to be answered, to have what was missed */
 
 static struct client *clients;
 static char **tokens;
@@ -141,6 +141,7 @@ static void ask(struct client *client) {
     struct epoll_event event = {.events = EPOLLIN, .data.u32 = (uint32_t)(client - clients)};
     epoll_ctl(poller, EPOLL_CTL_MOD, client->fd, &event);
     client->phase = ASKED;
+    client->due = now() + PATIENCE;
     if (size >= (int)sizeof request || send(client->fd, request, (size_t)size, MSG_NOSIGNAL) != size) {
         broken++;
         rest(client);
@@ -155,11 +156,16 @@ static size_t answered(struct client *client, char *data, size_t size) {
     if (memcmp(data, "HTTP/1.1 101", 12) != 0) {
         if (refused++ == 0)
             fprintf(stderr, "refused: %.*s\n", (int)size, data);
+        char *after = memmem(data, size, "Retry-After: ", 13);
+        uint64_t seconds = after ? strtoul(after + 13, NULL, 10) : 0;
         rest(client);
+        if (seconds)
+            client->due = now() + (uint64_t)(((double)seconds + drand48()) * 1e9);
         return 0;
     }
     handshakes++;
     client->phase = SYNCING;
+    client->due = now() + PATIENCE;
     static const char sync[] = "{\"action\":\"sync\",\"ref\":\"sync\"}";
     send_frame(client, 1, sync, sizeof sync - 1);
     return (size_t)(end + 4 - data);
@@ -292,6 +298,7 @@ static int obey(char *line) {
     if (sscanf(line, "open %u %u", &first, &second) == 2) {
         wanted = first < known ? first : known;
         at_once = second;
+        refused = broken = late = closed = errors = handshakes = 0;
     } else if (sscanf(line, "storm %u", &first) == 1) {
         for (uint32_t i = 0; i < wanted; i++)
             if (clients[i].phase != NONE)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import gc
 import importlib
 import logging
 import os
@@ -31,6 +30,7 @@ from hubbub import api, auth, sigv4
 from hubbub.apigateway import CONNECT, DEFAULT, DISCONNECT, Api, Route
 from hubbub.chat import Chat, ChatLimits
 from hubbub.clock import SystemClock
+from hubbub.collecting import Pauses, SettingAside
 from hubbub.config import Keys, Settings, SettingsError, read_keys, read_management_keys
 from hubbub.errors import Unavailable
 from hubbub.fanout import LocalFanout, open_fanout
@@ -126,6 +126,7 @@ class GatewayNode(abc.ABC):
 
     Attributes:
         hub: the live connections.
+        pauses: how long the garbage collector has halted the process since the node began.
         port: the port it listens on, also when a free one was asked for; set once entered.
         admin_port: the port of what is not for everybody, the same unless the settings say otherwise.
         draining: whether it is on its way out.
@@ -144,6 +145,7 @@ class GatewayNode(abc.ABC):
     def __init__(self, settings: Settings, *, ports: Ports | None = None) -> None:
         self.settings = settings
         self.hub = Hub()
+        self.pauses = Pauses()
         self.draining = False
         self._gateway: Gateway  # set by `_start`
         self.certificates: Certificates | None = None
@@ -192,6 +194,7 @@ class GatewayNode(abc.ABC):
     def _take_ports(self, stack: AsyncExitStack, dev_warning: str) -> None:
         """Have the ports before anything else begins; nobody can connect yet."""
         settings = self.settings
+        stack.enter_context(self.pauses)
         stack.callback(self._close_ports)
         if settings.tls_cert is not None:
             self._speak_tls(settings.tls_cert)
@@ -355,6 +358,7 @@ class Node(GatewayNode):
         metrics = Metrics(
             MetricsSources(
                 hub=self.hub.stats,
+                pauses=self.pauses,
                 chat=self.chat.stats,
                 requests=doorkeeper.requests,
                 fanout=None if isinstance(fanout, LocalFanout) else fanout.stats,
@@ -433,7 +437,7 @@ class HandlerNode(GatewayNode):
 
     def _apps(self) -> tuple[ASGIApp, ASGIApp | None]:
         """What the public port serves, and what the admin port does if there is one."""
-        metrics = Metrics(MetricsSources(hub=self.hub.stats, handler=self.webhook.calls))
+        metrics = Metrics(MetricsSources(hub=self.hub.stats, pauses=self.pauses, handler=self.webhook.calls))
         health = api.health_routes(needs=self._is_reachable, draining=lambda: self.draining)
         numbers = api.metrics_routes(metrics.text)
         if self.settings.admin_port is None:
@@ -573,9 +577,10 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, received, number)
     try:
-        async with HandlerNode(settings) if settings.handler else Node(settings, chat=chat, ports=ports) as node:
-            gc.collect()
-            gc.freeze()  # what is there now stays, and need not be looked at again and again
+        async with AsyncExitStack() as stack:
+            node: GatewayNode = HandlerNode(settings) if settings.handler else Node(settings, chat=chat, ports=ports)
+            await stack.enter_async_context(node)
+            stack.enter_context(SettingAside())
             if node.certificates is not None:
                 loop.add_signal_handler(signal.SIGHUP, node.certificates.renew)
             announce(node.url)

@@ -20,6 +20,7 @@ import msgspec
 from hubbub.auth import JwtVerifier
 from hubbub.config import Settings, SettingsError, dev_secret, masked, read_keys
 from hubbub.errors import HubbubError, Unavailable
+from hubbub.gateway import accelerator
 from hubbub.gateway.integrations.webhook import Webhook
 from hubbub.listening.certificates import BadCertificate, read_pair
 from hubbub.store import open_store
@@ -62,7 +63,7 @@ async def examine(settings: Settings) -> list[Finding]:
     elif settings.workers > 1:
         words = "/metrics is that of whichever worker answers; set --admin-port to have one for each"
         findings.append(Finding("warn", "admin port", words))
-    return [*findings, _clock(settings), _files(settings)]
+    return [*findings, _clock(settings), _files(settings), _accelerator()]
 
 
 async def _keys(settings: Settings) -> Finding:
@@ -324,3 +325,10 @@ def _files(settings: Settings) -> Finding:
     if hard < FEW_FILES:
         return Finding("warn", "open files", f"{words}; {more}")
     return Finding("ok", "open files", words)
+
+
+def _accelerator() -> Finding:
+    if accelerator.is_used():
+        return Finding("ok", "accelerator", "frames are written by it")
+    words = f"frames are written in plain Python, which costs more with many listeners: {accelerator.missing}"
+    return Finding("ok" if accelerator.WANTED else "warn", "accelerator", words)

@@ -22,6 +22,7 @@ from hubbub.app import Node
 from hubbub.config import Settings, dev_secret
 from hubbub.doctor import Finding, examine
 from hubbub.errors import Unavailable
+from hubbub.gateway import accelerator
 from hubbub.store import SqliteStore, open_store
 from live import SECRET
 from tlslab import Issuer, replace
@@ -56,6 +57,7 @@ async def test_on_a_good_machine_all_is_well(monkeypatch: pytest.MonkeyPatch):
         "admin port",
         "clock",
         "open files",
+        "accelerator",
     ]
     assert {finding.state for finding in findings} == {"ok"}
 
@@ -342,7 +344,14 @@ async def test_with_a_handler_nothing_of_a_chat_is_looked_at(endpoint: Endpoint,
     monkeypatch.setattr(resource, "getrlimit", lambda _: (65_536, 65_536))
     endpoint.answer = lambda call: response(405)
     findings = await examine(Settings(port=0, handler=endpoint.url, handler_secret=[WHSEC]))
-    assert [finding.what for finding in findings] == ["settings", "handler", "port", "clock", "open files"]
+    assert [finding.what for finding in findings] == [
+        "settings",
+        "handler",
+        "port",
+        "clock",
+        "open files",
+        "accelerator",
+    ]
     assert {finding.state for finding in findings} == {"ok"}
     assert [(call.line, call.body) for call in endpoint.calls] == [("HEAD /events HTTP/1.1", b"")]
 
@@ -502,3 +511,15 @@ async def test_a_port_where_a_hubbub_speaks_tls_is_known(folder: Path):
         found = await look("port", port=node.port, **tls)
     assert found.state == "warn"
     assert "a Hubbub runs on" in found.words
+
+
+async def test_it_says_whether_frames_are_written_by_the_accelerator(monkeypatch: pytest.MonkeyPatch):
+    """One that was not built is worth a warning, one that was switched off is not."""
+    monkeypatch.setattr(accelerator, "missing", "")
+    assert await look("accelerator") == Finding("ok", "accelerator", "frames are written by it")
+    in_python = "frames are written in plain Python, which costs more with many listeners: "
+    monkeypatch.setattr(accelerator, "missing", "it was not built")
+    monkeypatch.setattr(accelerator, "WANTED", "")
+    assert await look("accelerator") == Finding("warn", "accelerator", in_python + "it was not built")
+    monkeypatch.setattr(accelerator, "WANTED", "0")
+    assert (await look("accelerator")).state == "ok"

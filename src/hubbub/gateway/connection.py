@@ -53,6 +53,9 @@ class Ping(NamedTuple):
     """Ask whether the other is still there."""
 
 
+_PING = Ping()
+
+
 class Close(NamedTuple):
     """Send CLOSE with this code and reason; `drop` then closes the socket, for the other has nothing more to say.
 
@@ -216,13 +219,17 @@ class Life:
             return None
         if now >= self.heard_at + rules.ping_after_s:
             self.pinged_at = now
-            return Ping()
+            return _PING
         return None
 
     def next_look(self, now: float, message_out_at: float, rules: Rules) -> float:
         """When `passed` will have something to say at the earliest, as far as is known now; monotonic seconds."""
         if self.phase is not Phase.OPEN:
             return now if self.close_by is None else max(self.close_by, now)
+        if not self.deaf and rules.lifetime_s is None and rules.idle_s is None:  # as it mostly is
+            if self.pinged_at is None:
+                return max(self.heard_at + rules.ping_after_s, now)
+            return max(self.pinged_at + min(rules.pong_within_s, rules.ping_after_s), now)
         if self.deaf:
             times = [now + min(rules.pong_within_s, rules.ping_after_s)]
         elif self.pinged_at is None:

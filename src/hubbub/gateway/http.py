@@ -211,6 +211,7 @@ class RequestHead(HttpToolsProtocol):
             is_secure=self.scheme == "https",
             early=self._tail or b"",
         )
+        del self.parser, self.cycle  # they and this object keep each other
 
     def too_slow(self) -> None:
         """The head has not arrived in time."""

@@ -52,6 +52,22 @@ class Wire(Protocol):
         ...
 
 
+class _Gone:
+    """The wire of a connection whose socket is gone: nothing comes of what is still asked of it."""
+
+    def waiting(self) -> int:
+        return 0
+
+    def send_close(self, code: int, reason: str) -> None:
+        pass
+
+    def drop(self, abort: bool) -> None:
+        pass
+
+
+_GONE = _Gone()
+
+
 class Peer(Outlet):
     """A live connection in the hub.
 
@@ -63,12 +79,12 @@ class Peer(Outlet):
     Attributes:
         id: its connection id.
         life: its state.
-        wire: its socket.
+        wire: its socket; once that is gone, one that does nothing.
         groups: what it is a member of; None for nothing.
         out: which frames of the turn's log are sent to it; None for none.
         sent_at: when a message was last sent to it, other than by a group it is in; monotonic seconds, 0 for never.
         look_at: the second in which the sweeper will look at it; None for not at all.
-        context: whatever the one who added it wants to find again.
+        context: whatever the one who added it wants to find again; None once the socket is gone.
 
     """
 
@@ -247,7 +263,7 @@ class Hub:
         """A connection is gone; the code and reason to report."""
         code, reason = peer.life.lost()
         peer.detach()
-        peer.out = None
+        peer.wire, peer.context, peer.out = _GONE, None, None  # or it and its connection would keep each other
         if self._peers.pop(peer.id, None) is not None:
             self._leave_all(peer)
             self._forget_look(peer)
@@ -368,7 +384,7 @@ class Hub:
         if isinstance(act, Pong):
             self._control(peer, control_frame(0xA, act.payload))
         elif isinstance(act, Ping):
-            self._control(peer, control_frame(0x9, b""))
+            self._control(peer, _PING)
         elif isinstance(act, Close):
             self._flush()  # what was published before still goes out before CLOSE
             self._close(peer, act)
@@ -528,10 +544,14 @@ class Hub:
 
     def _look_at(self, peer: Peer, when: float) -> None:
         """Look at the connection in the second after `when`."""
-        self._forget_look(peer)
+        if peer.look_at is not None:
+            self._forget_look(peer)
         if self._peers.get(peer.id) is peer and when < math.inf:
-            peer.look_at = int(when) + 1
-            self._looks.setdefault(peer.look_at, set()).add(peer)
+            second = peer.look_at = int(when) + 1
+            looks = self._looks.get(second)
+            if looks is None:
+                looks = self._looks[second] = set()
+            looks.add(peer)
 
     def _forget_look(self, peer: Peer) -> None:
         if peer.look_at is not None:
@@ -556,10 +576,14 @@ class Hub:
         due = [peer for second in sorted(self._looks) if second <= now for peer in self._looks.pop(second)]
         for peer in due:
             peer.look_at = None
+        rules = self.rules
         for peer in due:
-            sent_at = peer.message_out_at
-            self.act(peer, peer.life.passed(now, sent_at, self.rules))
-            self._look_at(peer, peer.life.next_look(now, sent_at, self.rules))
+            life = peer.life
+            sent_at = 0.0 if rules.idle_s is None else peer.message_out_at
+            act = life.passed(now, sent_at, rules)
+            if act is not None:
+                self.act(peer, act)
+            self._look_at(peer, life.next_look(now, sent_at, rules))
 
 
 def text_frame(payload: bytes, *, first: int = _TEXT) -> bytes:
@@ -575,3 +599,6 @@ def text_frame(payload: bytes, *, first: int = _TEXT) -> bytes:
 def control_frame(opcode: int, payload: bytes) -> bytes:
     """An unmasked control frame of at most 125 bytes (RFC 6455, section 5.5)."""
     return bytes((0x80 | opcode, len(payload))) + payload
+
+
+_PING = control_frame(0x9, b"")
