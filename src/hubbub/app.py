@@ -362,6 +362,7 @@ class Node(GatewayNode):
                 chat=self.chat.stats,
                 requests=doorkeeper.requests,
                 fanout=None if isinstance(fanout, LocalFanout) else fanout.stats,
+                expires=self.certificates.expires if self.certificates else None,
             )
         )
         health = api.health_routes(needs=needs, lacks=lacks, draining=lambda: self.draining)
@@ -437,7 +438,14 @@ class HandlerNode(GatewayNode):
 
     def _apps(self) -> tuple[ASGIApp, ASGIApp | None]:
         """What the public port serves, and what the admin port does if there is one."""
-        metrics = Metrics(MetricsSources(hub=self.hub.stats, pauses=self.pauses, handler=self.webhook.calls))
+        metrics = Metrics(
+            MetricsSources(
+                hub=self.hub.stats,
+                handler=self.webhook.calls,
+                expires=self.certificates.expires if self.certificates else None,
+                pauses=self.pauses,
+            )
+        )
         health = api.health_routes(needs=self._is_reachable, draining=lambda: self.draining)
         numbers = api.metrics_routes(metrics.text)
         if self.settings.admin_port is None:

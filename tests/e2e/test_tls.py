@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import re
 import signal
 import ssl
 from collections.abc import AsyncIterator
@@ -99,7 +100,11 @@ async def test_http_is_served_over_tls_on_both_ports(issuer: Issuer) -> None:
         assert node.admin_url.startswith("https://")
         assert (await http.get(f"{node.url}/readyz")).json()["status"] == "ok"
         assert "<html" in (await http.get(f"{node.url}/")).text
-        assert "hubbub_" in (await http.get(f"{node.admin_url}/metrics")).text
+        metrics = (await http.get(f"{node.admin_url}/metrics")).text
+        assert node.certificates is not None
+        expires = re.search(r"^hubbub_certificate_expires_seconds ([\d.e+]+)$", metrics, re.MULTILINE)
+        assert expires is not None, metrics
+        assert float(expires[1]) == node.certificates.pair.expires.timestamp()
 
 
 async def test_the_page_gets_its_tokens_over_tls(issuer: Issuer) -> None:

@@ -156,6 +156,10 @@ class Certificates:
         """What the next connection speaks TLS with."""
         return self.pair.context
 
+    def expires(self) -> float:
+        """When the one in use expires, epoch seconds."""
+        return self.pair.expires.timestamp()
+
     def renew(self) -> bool:
         """Read the files again; False, and a word in the log, where what is there is refused."""
         self._seen = self._stamp()
