@@ -55,8 +55,7 @@ bench: $(VENV)/.dev ## Measure delivery, sending and memory on this machine (sev
 # Each peer is installed below build/peers; Node.js, Go and a C compiler are used where they are there.
 bench-peers: $(VENV)/.dev ## Measure Hubbub beside its peers, and write docs/benchmarks.md (PEERS="--only hubbub,ws --save --quick")
 	@scripts/setup system gcc nodejs npm redis-server
-	$(BIN)/python -m bench.peers $(PEERS)
-	$(BIN)/python -m bench.report
+	@$(BIN)/python -m bench.peers $(PEERS); status=$$?; $(BIN)/python -m bench.report; exit $$status
 
 package-aws: $(VENV)/.run ## Build the archives that Lambda functions run from (PYTHON_VERSION, ARCHITECTURE, INCLUDE)
 	$(BIN)/python scripts/package_aws.py --python-version $(PYTHON_VERSION) --architecture $(ARCHITECTURE) \

@@ -151,6 +151,7 @@ async def _measure(peers: Sequence[Peer], rounds: int, sizes: Sizes, measures: S
             print(f"round {number + 1} of {rounds}: {peer.name}", flush=True)
             try:
                 await _measure_once(peer, found[peer.name], sizes, measures)
+                print(f"  so far: {so_far(found[peer.name])}", flush=True)
             except Exception as error:  # one peer's trouble is said, and is not that of the others
                 left[peer.name] = Left(peer.name, peer.title, _why(error))
                 print(f"  {_why(error)}", flush=True)
@@ -172,21 +173,24 @@ async def _measure_once(peer: Peer, into: Measured, sizes: Sizes, measures: Sequ
 
 def summary(figures: Figures) -> str:
     """The medians of all peers, a line each for whoever watches."""
-    lines = []
-    for peer in figures.peers:
-        parts = []
-        for place, first in enumerate(peer.deliveries[0] if peer.deliveries else ()):
-            cost = statistics.median(each[place].cpu_us for each in peer.deliveries)
-            parts.append(f"{first.listeners}x{first.in_flight}: {cost:.2f} us")
-        if peer.idle:
-            parts.append(f"{statistics.median(each.kb for each in peer.idle):.1f} KB")
-            parts.append(f"{statistics.median(each.connect_cpu_us for each in peer.idle):.0f} us a connect")
-        for place, first in enumerate(peer.losses[0] if peer.losses else ()):
-            lost = statistics.median(each[place].lost / each[place].expected for each in peer.losses)
-            parts.append(f"{first.members} speak: {lost:.1%} lost")
-        lines.append(f"{peer.name:<24}{'; '.join(parts)}")
+    lines = [f"{peer.name:<24}{so_far(peer)}" for peer in figures.peers]
     lines += [f"{each.name:<24}not measured: {each.why}" for each in figures.left]
     return "\n".join(lines)
+
+
+def so_far(peer: Measured) -> str:
+    """The medians of a peer's rounds until now."""
+    parts = []
+    for place, first in enumerate(peer.deliveries[0] if peer.deliveries else ()):
+        cost = statistics.median(each[place].cpu_us for each in peer.deliveries)
+        parts.append(f"{first.listeners}x{first.in_flight}: {cost:.2f} us")
+    if peer.idle:
+        parts.append(f"{statistics.median(each.kb for each in peer.idle):.1f} KB")
+        parts.append(f"{statistics.median(each.connect_cpu_us for each in peer.idle):.0f} us a connect")
+    for place, first in enumerate(peer.losses[0] if peer.losses else ()):
+        lost = statistics.median(each[place].lost / each[place].expected for each in peer.losses)
+        parts.append(f"{first.members} speak: {lost:.1%} lost")
+    return "; ".join(parts)
 
 
 def _why(error: BaseException) -> str:
