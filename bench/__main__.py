@@ -62,6 +62,9 @@ BENCHES = {
     "cluster_memory": Bench("a node's memory", ("--connections", "1000", "--seconds", "5"), usual=False),
     "reconnects": Bench("the clients of a lost node come back to the others", ("--clients", "1000"), usual=False),
     "slow_consumer": Bench("what others feel of one that does not read", ("--rounds", "1"), usual=False),
+    "coldstart": Bench("what a function imports before it can answer", ("--rounds", "1"), usual=False),
+    "routes": Bench("how often one function and one for each route start cold, simulated", (), usual=False),
+    "dynamodb": Bench("what appends ask of DynamoDB", ("--server", "moto", "--each", "20"), usual=False),
 }
 
 

@@ -65,8 +65,9 @@ WAITING = {
     "sem_timedwait",
     "sem_clockwait",
     "take_gil",
+    "_outlive",
 }
-"""Functions that wait for another thread: who is in them does nothing, though the profiler counts him at times."""
+"""Functions that wait, for another thread or process: who is in them does nothing, though the profiler counts him."""
 
 SOURCES = {"loop.c": "uvloop", "_core.c": "msgspec", "httptools.c": "httptools"}
 """Libraries whose C sources the profiler names in place of the library."""
@@ -104,7 +105,7 @@ def read_stacks(raw: str) -> Profile:
     for line in raw.splitlines():
         stack, _, count = line.rpartition(" ")
         frames = [_frame(text) for text in stack.split(";") if text]
-        if not frames or any(frame.function in WAITING for frame in frames[-4:]):
+        if not frames or any(frame.function in WAITING for frame in frames[-5:]):
             continue
         times = int(count)
         samples += times

@@ -274,7 +274,7 @@ async def running(workers: int, sizes: Sequence[int], room: int, team: int) -> A
             node = Node("many", settings, folder=folder)
             node.dies_with_starter = True
             with node:
-                await all_workers(node, workers)
+                await all_workers(node, workers, 60 + 10 * workers)
                 started = [
                     await Crowd.start(node.port, f"127.0.{1 + which // 250}.{1 + which % 250}", path)
                     for which, path in enumerate(files)
@@ -286,7 +286,7 @@ async def running(workers: int, sizes: Sequence[int], room: int, team: int) -> A
                     await crowds.end()
 
 
-async def all_workers(node: Node, workers: int, within_s: float = 120.0) -> None:
+async def all_workers(node: Node, workers: int, within_s: float) -> None:
     """Return when every worker listens.
 
     Raises:

@@ -72,7 +72,7 @@ async def inserts_per_s(postgres: Postgres, clients: int, seconds: float, file: 
     return float(found[1])
 
 
-async def main(rounds: int, seconds: float) -> dict[str, dict[str, float]]:
+async def main(rounds: int, seconds: float) -> list[dict[str, float]]:
     """Print a table with the ratio of each round, and return it."""
     ours: dict[int, list[float]] = {clients: [] for clients in CLIENTS}
     theirs: dict[int, list[float]] = {clients: [] for clients in CLIENTS}
@@ -92,19 +92,19 @@ async def main(rounds: int, seconds: float) -> dict[str, dict[str, float]]:
     finally:
         postgres.remove()
     best = [max(each) for each in zip(*theirs.values(), strict=True)]
-    table: dict[str, dict[str, float]] = {}
+    table: list[dict[str, float]] = []
     print(f"{'clients':>7}  {'pgbench inserts/s':>17}  {'Hubbub acks/s':>13}  ratio  (medians of {rounds})")
     for clients in CLIENTS:
-        row = {
+        row: dict[str, float] = {
+            "clients": clients,
             "pgbench_per_s": statistics.median(theirs[clients]),
             "hubbub_per_s": statistics.median(ours[clients]),
             "ratio": _ratio(ours[clients], theirs[clients]),
             "ratio_to_best": _ratio(ours[clients], best),
         }
         print(f"{clients:>7}  {row['pgbench_per_s']:>17,.0f}  {row['hubbub_per_s']:>13,.0f}  {row['ratio']:>5.2f}")
-        table[str(clients)] = row
-    most = max(CLIENTS)
-    print(f"With {most} senders, to the better of pgbench's in each round: {table[str(most)]['ratio_to_best']:.2f}")
+        table.append(row)
+    print(f"With {max(CLIENTS)} senders, to the better of pgbench's in each round: {table[-1]['ratio_to_best']:.2f}")
     return table
 
 
@@ -123,4 +123,4 @@ if __name__ == "__main__":
         chosen.rounds, chosen.seconds = 1, 2
     found = uvloop.run(main(chosen.rounds, chosen.seconds))
     if chosen.save:
-        saving.save("pgbench_sends", found)
+        saving.save("pgbench_sends", {"rows": found})

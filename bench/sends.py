@@ -1,7 +1,7 @@
 """Acknowledged sends per second on SQLite with real fsync: `python -m bench.sends`.
 
 1, 16 and 256 senders, each on its own connection, each sending its next message when the last was acknowledged; the
-senders are one process in C (`bare/senders.c`), so that they cost little. With `--half` then follows what a message
+senders are one process in C (`bare/senders.c`), so that they cost little. Then (`--half`) follows what a message
 waits for its acknowledgement when 256 senders send half of what was found, each message at its time, whatever is
 acknowledged by then: the time runs from when it was due. Beside it stands what the disk alone takes for a sync.
 """
@@ -121,9 +121,10 @@ def _show(name: str, figures: Figures) -> None:
     )
 
 
-async def main(rounds: int, seconds: float, *, half: bool) -> dict[str, dict[str, float]]:
+async def main(rounds: int, seconds: float, *, half: bool) -> dict[str, object]:
     """Print a table, and return it."""
-    print(f"A sync of the disk alone takes {sync_ms():.2f} ms (median of {SYNCS}).")
+    alone_ms = sync_ms()
+    print(f"A sync of the disk alone takes {alone_ms:.2f} ms (median of {SYNCS}).")
     print(
         f"{'senders':>16}  {'acks/s':>8}  {'server us/ack':>13}  {'senders us/ack':>14}  {'p50 ms':>7}  {'p99 ms':>7}"
         f"  {'max ms':>7}  (medians of {rounds})"
@@ -138,14 +139,16 @@ async def main(rounds: int, seconds: float, *, half: bool) -> dict[str, dict[str
             rate = table["256"].acks_per_s / 2
             table["256 at half"] = medians([await measure(server, 256, seconds, rate) for _ in range(rounds)])
             _show("256 at half", table["256 at half"])
-    return {name: figures._asdict() for name, figures in table.items()}
+    rows = [{"senders": name, **figures._asdict()} for name, figures in table.items()]
+    return {"sync_ms": alone_ms, "rows": rows}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--half", action="store_true", help="then how long a message waits at half of that load")
+    half = argparse.BooleanOptionalAction
+    parser.add_argument("--half", action=half, default=True, help="then how long a message waits at half of that load")
     parser.add_argument("--quick", action="store_true", help="one short round")
     saving.add_argument(parser)
     chosen = parser.parse_args()

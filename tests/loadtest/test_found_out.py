@@ -57,6 +57,19 @@ async def test_doubles_are_counted(liar: Liar) -> None:
     assert result.delivery.count == PERSONS * MESSAGES
 
 
+async def test_what_is_allowed_is_told_and_does_not_fail_it(liar: Liar) -> None:
+    """Doubles, disorder and refusals may be borne: then they are notes. A loss is one all the same."""
+    liar.double, liar.swap, liar.error, liar.drop = {7}, {3}, {9: "unavailable"}, {12}
+    result = await load(liar.url, allow="doubled,disordered,refused")
+    assert failures(result)[0] == "4 deliveries lost"
+    assert not any(words in reason for reason in result.reasons for words in ("doubled", "order", "refused"))
+    assert [note for note in result.notes if note.startswith("allowed: ")] == [
+        "allowed: 4 deliveries doubled",
+        "allowed: 4 deliveries out of order",
+        "allowed: 1 message refused: unavailable",
+    ]
+
+
 async def test_disorder_is_counted_and_is_no_loss(liar: Liar) -> None:
     """An entry that comes after the next one is out of order, and not lost."""
     liar.swap = {3}

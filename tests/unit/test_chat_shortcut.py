@@ -157,6 +157,18 @@ async def test_what_is_not_plain_goes_the_long_way(alice, body):
     assert after == before + 1
 
 
+@pytest.mark.parametrize("changed", [{"banned_until": 2**40}, {"revoked_before": 2**40}])
+async def test_who_is_banned_or_revoked_meanwhile_is_not_let_through(alice, changed):
+    """Although his connection is still here, and all about him is remembered."""
+    assert alice.say(PLAIN)
+    await alice.quiet()
+    await alice.tab.lab.chat.store.change_user("alice", **changed)
+    assert not alice.say(PLAIN)
+    await alice.quiet()
+    assert json.loads(alice.answers[-1])["type"] == "error"
+    assert alice.tab.lab.sink.closed[alice.tab.connection]
+
+
 async def test_a_hook_or_an_action_of_ones_own_is_never_passed_by():
     """Before the action, after the entry, in place of the action, and a subclass that answers events itself."""
     heard: list[str] = []
@@ -263,6 +275,33 @@ async def test_a_message_never_overtakes_one_of_its_connection(at):
     assert False in alice.shortened
     page = await store.page("general", limit=40)
     assert [entry.text for entry in page.entries] == [str(n) for n in range(40)]
+
+
+async def test_a_message_goes_behind_one_of_its_connection_that_the_store_has_not_been_given(alice, monkeypatch):
+    """The one before waits for something that is asked for; other connections have nothing to do with that."""
+    at = alice.tab.lab
+    bob = await talker(at, "bob")
+    store = at.chat.store
+    answer = asyncio.get_running_loop().create_future()
+    user = store.user
+
+    async def wait(*given: Any, **named: Any) -> Any:
+        await asyncio.shield(answer)
+        return await user(*given, **named)
+
+    monkeypatch.setattr(store, "user", wait)
+    assert not alice.say({**PLAIN, "text": "first", "data": {}})
+    await settle()
+    assert not alice.say({**PLAIN, "text": "second"})
+    assert bob.say({**PLAIN, "text": "from bob"})
+    await settle()
+    answer.set_result(None)
+    await alice.quiet()
+    await bob.quiet()
+    page = await store.page("general", limit=3)
+    assert [entry.text for entry in page.entries] == ["from bob", "first", "second"]
+    assert alice.say(PLAIN)
+    await alice.quiet()
 
 
 async def test_a_message_waits_for_one_on_the_long_way_only_until_the_store_has_that(alice, monkeypatch):

@@ -18,6 +18,7 @@ RAW = f"""\
 {OUTERMOST};Chat.handle (hubbub/chat/core.py:318);list_sort (listobject.c:40) 4
 Writer._run (hubbub/store/sqlite/writer.py:80);sqlite3_step (libsqlite3.so.0);fdatasync (libc.so.6) 20
 Writer._run (hubbub/store/sqlite/writer.py:60);PyThread_acquire_lock_timed (libpython3.11.so.1.0);0x7f03 (libc.so.6) 500
+run (threading.py:982);_outlive (hubbub/workers/place.py:60);os_read (posixmodule.c:9);read (libc.so.6) 300
 """
 
 

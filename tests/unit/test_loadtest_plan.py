@@ -66,6 +66,7 @@ def test_nothing_but_the_url_is_enough() -> None:
         ({"ca": "/no/such"}, r"ca: expected a file that can be read"),
         ({"pid": "1,x"}, r"pid: expected process ids of this machine with commas between, got '1,x'"),
         ({"connections": "2", "processes": "3"}, r"processes: expected at most the connections \(2\), got 3"),
+        ({"allow": "doubled,lost"}, r"allow: expected doubled, disordered, refused, .* got 'lost'"),
         ({"max_ack": "0"}, r"max-ack: expected a number from 0.001"),
     ],
 )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -12,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -264,6 +268,55 @@ def test_the_accelerator_refuses_what_it_is_not_made_for(call: Callable[..., Any
     """With words that say what was expected: nothing that Python code does to it ends the process."""
     with pytest.raises((TypeError, ValueError), match=words):
         call(built(), built().Outlet(print))
+
+
+class Pausing(asyncio.Protocol):
+    """A protocol that tells its outlet when to be left alone, and how often that was."""
+
+    def __init__(self) -> None:
+        self.outlet: Any = None
+        self.pauses = 0
+
+    def pause_writing(self) -> None:
+        self.outlet.congested = True
+        self.pauses += 1
+
+    def resume_writing(self) -> None:
+        self.outlet.congested = False
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_client_that_reads_haltingly_gets_everything_in_order(way, run):
+    """Bytes that go past the transport never overtake those that wait in it."""
+    dice = random.Random(6)
+    sent, got = bytearray(), bytearray()
+
+    async def talk() -> int:
+        one, other = socket.socketpair()
+        other.setblocking(False)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        transport, protocol = await asyncio.get_running_loop().create_unix_connection(Pausing, sock=one)
+        protocol.outlet = way.Outlet(transport.write, transport, one.fileno())
+        transport.set_write_buffer_limits(high=0)
+        for n in range(400):
+            log = [b"%d," % (n * 10 + m) * dice.randrange(1, 400) for m in range(dice.randrange(1, 5))]
+            sent.extend(b"".join(log))
+            for outlet, payload, error in way.flush(log, [([protocol.outlet], list(range(len(log))))])[2]:
+                assert error is None
+                outlet.write(payload)
+            await asyncio.sleep(0)
+            with contextlib.suppress(BlockingIOError):
+                got.extend(other.recv(1 if n % 40 < 20 else 1 << 16))
+        while len(got) < len(sent):
+            await asyncio.sleep(0)
+            with contextlib.suppress(BlockingIOError):
+                got.extend(other.recv(1 << 16))
+        transport.close()
+        other.close()
+        return int(protocol.pauses)
+
+    assert run(talk()) > 5
+    assert got == sent
 
 
 # Which way is taken

@@ -114,7 +114,7 @@ class Shortcut:
             return False
         connection = ConnectionId(connection_id)
         principal = self._fanout.principal_ready(connection)
-        if principal is None or principal.is_server:
+        if principal is None:
             return False
         text, room, user = ask.text, ask.room, principal.user
         known = self._store.may_know(room, user)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterator
 from itertools import chain
 from typing import Any, Protocol
 
+from hubbub.few import Few, added, removed
 from hubbub.gateway.accelerator import Outlet, flush
 from hubbub.gateway.connection import COMPRESSED, SLOW_CONSUMER, TEXT, Close, Drop, Life, Message, Ping, Pong, Rules
 from hubbub.gateway.deflate import compress
@@ -80,7 +81,7 @@ class Peer(Outlet):
         id: its connection id.
         life: its state.
         wire: its socket; once that is gone, one that does nothing.
-        groups: what it is a member of; None for nothing.
+        groups: what it is a member of; None once nothing more is to be written to it.
         out: which frames of the turn's log are sent to it; None for none.
         sent_at: when a message was last sent to it, other than by a group it is in; monotonic seconds, 0 for never.
         look_at: the second in which the sweeper will look at it; None for not at all.
@@ -105,7 +106,7 @@ class Peer(Outlet):
         self.id = id
         self.life = life
         self.wire = wire
-        self.groups: set[_Group] | None = None
+        self.groups: Few[_Group] | None = ()
         self.out: list[int] | None = None
         self.sent_at = 0.0
         self.look_at: int | None = None
@@ -312,9 +313,7 @@ class Hub:
             joined = self._groups[group] = _Group(group)
         if peer not in joined:
             joined.add(peer)
-            if peer.groups is None:
-                peer.groups = set()
-            peer.groups.add(joined)
+            peer.groups = added(() if peer.groups is None else peer.groups, joined)
         return True
 
     def leave(self, group: str, connection: str) -> None:
@@ -326,7 +325,7 @@ class Hub:
                 self._flush()  # what was published before still is for the leaver
             if peer.groups is not None:  # it was not closed by what it did not read
                 self._leave(peer, known)
-                peer.groups.discard(known)
+                peer.groups = removed(peer.groups, known)
 
     def publish(self, group: str, frame: bytes, *, droppable: bool = False, exclude: str | None = None) -> None:
         """Send a text frame to all members but `exclude`; a droppable one may be shed."""

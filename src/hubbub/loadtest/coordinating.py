@@ -371,7 +371,7 @@ class Coordinator:
             generator=self._generator(),
             seconds=self._seconds,
         )
-        judge(result, max_ack_ms=plan.max_ack_ms, max_delivery_ms=plan.max_delivery_ms)
+        judge(result, max_ack_ms=plan.max_ack_ms, max_delivery_ms=plan.max_delivery_ms, allowed=plan.allowed)
         return result
 
     def _faults(self, ends: list[End]) -> Faults:

@@ -54,6 +54,12 @@ FLAGS = (
     Flag("settle", "How long to wait for what is still to come, while nothing comes.", "TIME", SAYS, "10s"),
     Flag("max_ack", "Fail when the 99th percentile of acknowledgements is above, in milliseconds.", "MS", SAYS),
     Flag("max_delivery", "Fail when the 99th percentile of deliveries is above, in milliseconds.", "MS", SAYS),
+    Flag(
+        "allow",
+        "What is told but does not fail it: doubled, disordered, refused; several with commas between.",
+        "WORD",
+        SAYS,
+    ),
     Flag("json", "Write the result as JSON there; - for standard output, instead of the tables.", "FILE", SAYS),
     Flag("html", "Write a report with plots there, as one page that needs no network.", "FILE", SAYS),
 )

@@ -30,6 +30,10 @@ _FILES_BESIDE = 64
 """Open files that a process needs beside its connections."""
 
 
+ALLOWABLE = ("doubled", "disordered", "refused")
+"""What clients mend by themselves, so that a team may choose to bear it; nobody mends a loss."""
+
+
 class PlanError(Exception):
     """What was asked for cannot be done; says which flag, what it expects, and what came."""
 
@@ -54,6 +58,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         processes, sources: how many processes, and from which addresses they connect; none for any.
         settle_s: how long answers and deliveries are waited for without any coming.
         max_ack_ms, max_delivery_ms: what the 99th percentiles may be.
+        allowed: of `ALLOWABLE`, what does not fail it.
 
     """
 
@@ -84,6 +89,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     settle_s: float = 10.0
     max_ack_ms: float | None = None
     max_delivery_ms: float | None = None
+    allowed: list[str] = []
 
     @property
     def grants(self) -> bool:
@@ -200,6 +206,7 @@ def plan(
         settle_s=_duration("settle", words.get("settle", "10")),
         max_ack_ms=numbers.get("max_ack"),
         max_delivery_ms=numbers.get("max_delivery"),
+        allowed=_allowed(words.get("allow")),
     )
 
 
@@ -305,6 +312,14 @@ def _file(name: str, path: str | None) -> str | None:
             return str(Path(path).absolute())
     except OSError as error:
         raise PlanError(f"{name}: expected a file that can be read, got {path!r}: {error.strerror}") from None
+
+
+def _allowed(text: str | None) -> list[str]:
+    allowed = text.split(",") if text is not None else []
+    for each in allowed:
+        if each not in ALLOWABLE:
+            raise PlanError(f"allow: expected {', '.join(ALLOWABLE)}, with commas between, got {each!r}")
+    return allowed
 
 
 def _pids(text: str | None) -> list[int] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from hubbub.loadtest.histogram import Histogram
@@ -253,32 +255,39 @@ def document(result: Result) -> bytes:
     return msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
 
 
-def judge(result: Result, *, max_ack_ms: float | None, max_delivery_ms: float | None) -> None:
-    """Say whether it passed, and why not."""
-    faults = result.faults
-    reasons = [
-        words
-        for count, words in (
-            (faults.lost, f"{many(faults.lost, 'delivery', 'deliveries')} lost"),
-            (faults.doubled, f"{many(faults.doubled, 'delivery', 'deliveries')} doubled"),
-            (faults.disordered, f"{many(faults.disordered, 'delivery', 'deliveries')} out of order"),
-            (faults.stored_twice, f"{many(faults.stored_twice, 'message')} stored twice"),
-            (faults.unseen, f"{many(faults.unseen, 'acknowledged message')} not delivered, or as another entry"),
-            (faults.unanswered, f"{many(faults.unanswered, 'message')} never answered"),
-            (faults.unsent, f"{many(faults.unsent, 'message')} not sent: no connection"),
-            (faults.resets, f"{many(faults.resets, 'log')} began anew on the server"),
-            (faults.not_connected, f"{many(faults.not_connected, 'connection')} not there in the end"),
-        )
-        if count
+def judge(
+    result: Result, *, max_ack_ms: float | None, max_delivery_ms: float | None, allowed: Sequence[str] = ()
+) -> None:
+    """Say whether it passed, and why not.
+
+    Args:
+        result: what was found.
+        max_ack_ms, max_delivery_ms: what the 99th percentiles may be; None for anything.
+        allowed: `doubled`, `disordered` and `refused` become notes.
+
+    """
+    faults, counts = result.faults, result.counts
+    found = [
+        ("lost", faults.lost, f"{many(faults.lost, 'delivery', 'deliveries')} lost"),
+        ("doubled", faults.doubled, f"{many(faults.doubled, 'delivery', 'deliveries')} doubled"),
+        ("disordered", faults.disordered, f"{many(faults.disordered, 'delivery', 'deliveries')} out of order"),
+        ("stored twice", faults.stored_twice, f"{many(faults.stored_twice, 'message')} stored twice"),
+        ("unseen", faults.unseen, f"{many(faults.unseen, 'acknowledged message')} not delivered, or as another entry"),
+        ("unanswered", faults.unanswered, f"{many(faults.unanswered, 'message')} never answered"),
+        ("unsent", faults.unsent, f"{many(faults.unsent, 'message')} not sent: no connection"),
+        ("resets", faults.resets, f"{many(faults.resets, 'log')} began anew on the server"),
+        ("absent", faults.not_connected, f"{many(faults.not_connected, 'connection')} not there in the end"),
+        *(("refused", n, f"{many(n, 'message')} refused: {code}") for code, n in counts.refused.items()),
+        *(("refused", n, f"{many(n, 'page')} of history refused: {code}") for code, n in counts.page_errors.items()),
     ]
-    reasons += [f"{many(count, 'message')} refused: {code}" for code, count in result.counts.refused.items()]
-    reasons += [f"{many(n, 'page')} of history refused: {code}" for code, n in result.counts.page_errors.items()]
-    for name, found, most in (("ack", result.ack.p99, max_ack_ms), ("delivery", result.delivery.p99, max_delivery_ms)):
-        if most is not None and (found is None or found > most):
-            shown = "none came" if found is None else f"{found:,.1f} ms"
-            reasons.append(f"{name} p99: at most {most:g} ms were asked for, found {shown}")
-    result.reasons, result.passed = reasons, not reasons
-    result.notes = _notes(result)
+    result.reasons = [words for what, count, words in found if count and what not in allowed]
+    for name, each, most in (("ack", result.ack.p99, max_ack_ms), ("delivery", result.delivery.p99, max_delivery_ms)):
+        if most is not None and (each is None or each > most):
+            shown = "none came" if each is None else f"{each:,.1f} ms"
+            result.reasons.append(f"{name} p99: at most {most:g} ms were asked for, found {shown}")
+    result.passed = not result.reasons
+    result.notes = [f"allowed: {words}" for what, count, words in found if count and what in allowed]
+    result.notes += _notes(result)
 
 
 def _notes(result: Result) -> list[str]:

@@ -22,6 +22,7 @@ from hubbub.protocol import entry_decoder
 from hubbub.store.sqlite import works
 from hubbub.store.sqlite.batch import ROOM, SEQ_BITS, Batch, RoomRow, Work
 from hubbub.store.sqlite.cache import Cache
+from hubbub.store.sqlite.lookups import Lookups
 from hubbub.store.sqlite.opening import Database
 from hubbub.store.sqlite.pages import read_page
 from hubbub.store.sqlite.retention import Retention
@@ -90,6 +91,7 @@ class SqliteStore(Store):
             if not opening.cancelled() and opening.exception() is None:  # it was not waited for and opened after all
                 opening.result().close()
             raise
+        self._lookups = Lookups(self._reader, lambda query: _in_one_snapshot(query, self._database.reading))
         self._writer = Writer(
             self._database,
             before=works.find_sent,
@@ -104,7 +106,7 @@ class SqliteStore(Store):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing = True
-
+        self._lookups.flush()
         self._writer.give()
 
         def close() -> None:
@@ -148,12 +150,23 @@ class SqliteStore(Store):
                 return query(batch.db)
 
             return await self._submit(work)  # type: ignore[no-any-return]
+        return await self._within_bounds(
+            lambda: self._loop.run_in_executor(self._reader, _in_one_snapshot, query, self._database.reading)
+        )
+
+    async def _look_up(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """As `_read`, for one that only takes a moment: it goes with the others of this turn."""
+        if self._database.in_memory:
+            return await self._read(query)
+        return await self._within_bounds(lambda: self._lookups.ask(query))
+
+    async def _within_bounds(self, begin: Callable[[], asyncio.Future[T]]) -> T:
         self._refuse_when_closing()
         if self._reading >= self._max_pending:
             raise Unavailable("Too many reads are waiting; try again.", retry_after_ms=500)
         self._reading += 1
         try:
-            return await self._loop.run_in_executor(self._reader, _in_one_snapshot, query, self._database.reading)
+            return await begin()
         except sqlite3.Error as error:
             logger.error("cannot read %s: %s", self._path, error)
             raise Unavailable from error
@@ -163,7 +176,7 @@ class SqliteStore(Store):
     async def _cached(self, cache: Cache[T], key: Any, query: Callable[[sqlite3.Connection], T]) -> T:
         token = cache.begin(key)
         try:
-            value = await self._read(query)
+            value = await self._look_up(query)
         except BaseException:
             cache.fail(key, token)
             raise
