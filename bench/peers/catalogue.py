@@ -293,6 +293,7 @@ PEERS = {
                 "channels",
                 ("channels", "channels-redis", "django", "uvicorn"),
                 needs_redis=True,
+                lost_after_s=30.0,
             )
             for kind in ("pubsub", "core")
         ),
@@ -305,6 +306,7 @@ PEERS = {
             "channels",
             ("channels", "channels-redis", "django", "daphne"),
             needs_redis=True,
+            lost_after_s=30.0,
         ),
         Peer(
             "serverless-offline",
