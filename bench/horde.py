@@ -7,6 +7,8 @@ files as `ulimit -Hn` says, the server's as the clients', and so many connection
 from __future__ import annotations
 
 import asyncio
+import random
+import re
 import resource
 import time
 from collections.abc import Sequence
@@ -91,7 +93,8 @@ class Horde:
 
     Attributes:
         idlers: those that are connected.
-        took_s: how long each waited for its answer, from the first packet on, in seconds.
+        took_s: how long each waited until it was let in, from the first packet on, in seconds.
+        refused: how often one was told to come back later, which it then did.
 
     """
 
@@ -100,6 +103,7 @@ class Horde:
         self._gate = asyncio.Semaphore(at_once)
         self.idlers: list[Idler] = []
         self.took_s: list[float] = []
+        self.refused = 0
 
     async def arrive(self, tokens: Sequence[str]) -> None:
         """Connect one for each token."""
@@ -110,8 +114,14 @@ class Horde:
             began = time.perf_counter()
             source = (f"127.0.1.{1 + number % SOURCES}", 0)
             loop = asyncio.get_running_loop()
-            _, idler = await loop.create_connection(Idler, "127.0.0.1", self._server.port, local_addr=source)
-            answer = await idler.ask(handshake(token))
+            while True:
+                _, idler = await loop.create_connection(Idler, "127.0.0.1", self._server.port, local_addr=source)
+                answer = await idler.ask(handshake(token))
+                if not answer.startswith(b"HTTP/1.1 503 "):
+                    break
+                self.refused += 1
+                idler.cut()
+                await asyncio.sleep(_pause_s(answer) + random.random())
             if not answer.startswith(b"HTTP/1.1 101 "):
                 raise RuntimeError(f"expected 101, got {answer[:200]!r}")
             self.took_s.append(time.perf_counter() - began)
@@ -132,6 +142,14 @@ class Horde:
             idler.cut()
         self.idlers.clear()
         await asyncio.sleep(0)
+
+
+def _pause_s(answer: bytes) -> float:
+    """What a refusal says of when to come back."""
+    found = re.search(rb"^Retry-After: (\d+)\r$", answer, re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"expected Retry-After, got {answer[:200]!r}")
+    return float(found[1])
 
 
 def handshake(token: str) -> bytes:

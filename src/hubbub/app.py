@@ -589,6 +589,7 @@ async def serve(
             node: GatewayNode = HandlerNode(settings) if settings.handler else Node(settings, chat=chat, ports=ports)
             await stack.enter_async_context(node)
             stack.enter_context(SettingAside())
+            node.pauses.forget()
             if node.certificates is not None:
                 loop.add_signal_handler(signal.SIGHUP, node.certificates.renew)
             announce(node.url)

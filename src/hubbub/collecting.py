@@ -42,6 +42,11 @@ class Pauses:
     def __repr__(self) -> str:
         return f"<Pauses {self.count}, the longest {self.longest_s * 1_000:.1f} ms>"
 
+    def forget(self) -> None:
+        """Count from here on: what was before is the start's affair."""
+        self.longest_s = self.total_s = 0.0
+        self.count = 0
+
     def __enter__(self) -> Pauses:
         gc.callbacks.append(self._noticed)
         return self

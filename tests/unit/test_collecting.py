@@ -28,6 +28,8 @@ def test_pauses_are_noted_while_they_are_watched() -> None:
     known = (pauses.count, pauses.total_s)
     gc.collect()
     assert (pauses.count, pauses.total_s) == known
+    pauses.forget()
+    assert (pauses.count, pauses.longest_s, pauses.total_s) == (0, 0.0, 0.0)
 
 
 def test_what_was_there_and_what_survives_is_set_aside() -> None:
