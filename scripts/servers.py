@@ -11,6 +11,7 @@ import ctypes
 import os
 import pwd
 import random
+import re
 import shutil
 import signal
 import socket
@@ -30,6 +31,8 @@ STOPPED_WITHIN_S = 15.0
 """How long it may take to end."""
 
 _OF_NOBODY = range(20_000, 32_000)
+_BESIDE = 8  # so many processes of tests have ports apart
+_given: set[int] = set()
 _PR_SET_PDEATHSIG = 1
 
 
@@ -40,12 +43,20 @@ class Missing(Exception):
 def free_port() -> int:
     """A port of this machine that nobody has just now, and that no connection gets by itself before it is taken.
 
+    Nobody else is given it either: it is not given twice, and test processes that run side by side have ports apart.
+
     Raises:
         OSError: none of many is free.
 
     """
-    for port in random.sample(_OF_NOBODY, 100):
+    beside = re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", ""))
+    part, place = len(_OF_NOBODY) // _BESIDE, int(beside[1]) % _BESIDE if beside else 0
+    ours = _OF_NOBODY[part * place : part * (place + 1)] if beside else _OF_NOBODY
+    if len(_given) > len(ours) // 2:
+        _given.clear()  # those of long ago
+    for port in random.sample([port for port in ours if port not in _given], 100):
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            _given.add(port)
             return port
     raise OSError(f"there is no free port between {_OF_NOBODY.start} and {_OF_NOBODY.stop}")
 

@@ -25,11 +25,11 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import boto3
 import httpx
 from scripts.cluster import Cluster
+from scripts.servers import free_port
 from websockets.exceptions import InvalidStatus
 
 from dynamolab import REGION, running
@@ -82,6 +82,14 @@ class Program:
                 env={**kept, **environment},
                 start_new_session=True,
             )
+        try:
+            return self._said_so(command, pattern)
+        except BaseException:
+            self.stop(signal.SIGKILL)  # else a later test would be told of a process that still runs
+            raise
+
+    def _said_so(self, command: Sequence[str], pattern: str) -> str:
+        assert self._process is not None, "not started"
         deadline = time.monotonic() + STARTS_WITHIN_S
         while not (found := re.search(pattern, (self.folder / "stdout").read_text(errors="replace"), re.MULTILINE)):
             assert self._process.poll() is None, f"{command} ended:\n{self.said[-5_000:]}"
@@ -197,7 +205,7 @@ class Laptop(Home):
         self.name = "laptop"
         self.secret = SECRET
         self._program = Program(folder)
-        self._port = "0"
+        self._port = str(free_port())
 
     def start(self, **limits: str) -> None:
         variables = {f"HUBBUB_{name.upper()}": value for name, value in limits.items()}
@@ -209,7 +217,6 @@ class Laptop(Home):
             r"http://127\.0\.0\.1:\d+",
         )
         self.ws_url = f"ws{self.http_url.removeprefix('http')}/ws"
-        self._port = str(urlsplit(self.http_url).port)
 
     def stop(self) -> None:
         self._program.stop()

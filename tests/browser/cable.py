@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from types import TracebackType
 
+from scripts.servers import free_port
+
 CUT = ("net::ERR_", "WebSocket connection to")
 """What the browser itself says on the console of a network that is not there."""
 
@@ -22,7 +24,7 @@ class Cable:
 
     def __init__(self, port: int) -> None:
         self._target = port
-        self._port = 0
+        self._port = free_port()  # where no connection begins: a page that tries again does not take it
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -42,7 +44,6 @@ class Cable:
     async def plug(self) -> None:
         """Let connections through, on the same port as before."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
 
     async def pull(self) -> None:
         """Cut every connection without a word, and refuse new ones."""

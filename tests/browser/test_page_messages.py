@@ -14,6 +14,7 @@ async def test_an_edit_changes_the_message_for_both(visit: Visit) -> None:
     ada, grace = await visit("Ada"), await visit("Grace")
     await ada.say("Teh engine")
     await grace.sees("Teh engine")
+    await ada.arrived("Teh engine")  # Grace may see it before Ada is told
     await ada.text.press("ArrowUp")
     await expect(ada.text).to_have_value("Teh engine")
     await expect(ada.page.locator("#composer-context")).to_contain_text("Editing your message")
@@ -22,7 +23,9 @@ async def test_an_edit_changes_the_message_for_both(visit: Visit) -> None:
     await grace.sees("Teh engine", times=0)
     await expect(grace.message("The engine").locator(".meta")).to_contain_text("edited", timeout=BOUND_MS)
     await expect(ada.text).to_have_value("")
+    await ada.sees("The engine")
     await ada.text.press("ArrowUp")
+    await expect(ada.text).to_have_value("The engine")
     await ada.text.press("Escape")
     await expect(ada.text).to_have_value("")
     await expect(ada.page.locator("#composer-context")).to_be_hidden()
@@ -74,6 +77,21 @@ async def test_reactions_are_counted_and_toggle(visit: Visit) -> None:
     await expect(theirs.locator(".count")).to_have_text("1", timeout=BOUND_MS)
     await theirs.click()
     await expect(chip).to_have_count(0, timeout=BOUND_MS)
+
+
+async def test_a_choice_stays_open_though_the_message_changes_meanwhile(visit: Visit) -> None:
+    """Somebody else reacts while one is choosing a reaction: the choice is still there, and the focus in it."""
+    ada, grace = await visit("Ada"), await visit("Grace")
+    await ada.say("It works")
+    await ada.act("It works", "React")
+    choices = ada.page.get_by_role("group", name="React with")
+    await expect(choices).to_be_visible(timeout=BOUND_MS)
+    await ada.page.keyboard.press("ArrowRight")
+    await grace.react("It works", "party")
+    await expect(ada.message("It works").locator(".chip")).to_be_visible(timeout=BOUND_MS)
+    await expect(choices.get_by_role("button", name="heart")).to_be_focused()
+    await ada.page.keyboard.press("Enter")
+    await expect(ada.message("It works").locator(".chip")).to_have_count(2, timeout=BOUND_MS)
 
 
 async def test_a_reply_quotes_and_leads_to_what_it_answers(visit: Visit) -> None:

@@ -40,6 +40,7 @@ async def test_what_people_write_stays_text(visit: Visit) -> None:
     await eve.say("<b>reply</b>")
     await expect(ada.message("<b>reply</b>").locator(".quote-text")).to_have_text(ATTACKS[-1], timeout=BOUND_MS)
     await expect(ada.message("<b>reply</b>").locator(".quote-author")).to_have_text(NAME)
+    await eve.arrived("<b>reply</b>")
     await eve.text.press("ArrowUp")
     await eve.say("<i onclick='window.attacked = 1'>edited</i>")
     await ada.sees("<i onclick='window.attacked = 1'>edited</i>")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from playwright.async_api import expect
-from visitor import BOUND_MS, Visit
+from visitor import BOUND_MS, Visit, fill
+
+from live import ServerProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -14,7 +18,7 @@ async def test_what_one_says_both_see(visit: Visit) -> None:
     ada, grace = await visit("Ada"), await visit("Grace")
     await ada.say("Good morning")
     await ada.say("Are you there?")
-    await grace.sees("Good morning")
+    await grace.sees("Are you there?")
     await grace.say("Yes")
     await ada.sees("Yes")
     assert await ada.words() == await grace.words() == ["Good morning", "Are you there?", "Yes"]
@@ -90,11 +94,12 @@ async def test_who_types_is_shown_until_it_is_said(visit: Visit) -> None:
 
 
 async def test_typing_is_told_now_and_then_not_with_each_key(visit: Visit) -> None:
-    """Twenty keys in a row send `typing` once."""
+    """Twenty keys in a row send `typing` once; the clock stands, for a machine may be slow to type."""
     ada = await visit()
     sent: list[str] = []
     ada.page.on("websocket", lambda socket: socket.on("framesent", lambda payload: sent.append(str(payload))))
     await ada.enter("Ada")
+    await ada.page.clock.set_fixed_time(time.time())
     await ada.text.press_sequentially("abcdefghijklmnopqrst")
     await ada.text.press("Enter")
     await ada.sees("abcdefghijklmnopqrst")
@@ -144,6 +149,59 @@ async def test_a_click_on_a_room_counts_though_its_line_changes_meanwhile(visit:
     await grace.page.mouse.up()
     await grace.is_in("Engine")
     await grace.sees("First")
+
+
+async def test_what_was_read_counts_as_read_however_soon_one_goes_on(visit: Visit, server: ServerProcess) -> None:
+    """A room that one looks into for a moment, just after reading in another, is not unread afterwards."""
+    ada = await visit("Ada")
+    await ada.page.add_init_script("""
+        const later = setTimeout; // the page tells once a second what was read; a second is over when the test says so
+        globalThis.setTimeout = (call, ms, ...more) => later(call, ms === 1000 ? 1e6 : ms, ...more);
+    """)
+    await ada.make_room("Engine")
+    engine = await ada.page.evaluate("decodeURIComponent(location.hash.slice(1))")
+    await ada.room("General").click()
+    await ada.is_in("General")
+    await ada.page.reload()
+    await ada.is_in("General")
+    await fill(server, engine, 2)
+    await expect(ada.room("Engine").locator(".badge")).to_have_text("2 unread", timeout=BOUND_MS)
+    await fill(server, "general", 1)
+    await ada.sees("line 00000")
+    await ada.room("Engine").click()
+    await ada.sees("line 00001")
+    await ada.room("General").click()
+    await ada.is_in("General")
+    await expect(ada.room("Engine").locator(".badge")).to_have_count(0, timeout=BOUND_MS)
+
+
+async def test_a_member_can_be_clicked_though_the_list_changes_meanwhile(visit: Visit) -> None:
+    """Somebody joins between the button's going down and up, and while one is asked: what was clicked is done."""
+    ada, grace = await visit("Ada"), await visit("Grace")
+    await ada.make_room("Engine")
+    await ada.page.get_by_role("button", name="Invite somebody").click()
+    await ada.page.get_by_role("dialog").get_by_role("button", name="Grace").click()
+    await ada.page.get_by_role("button", name="Members", exact=True).click()
+    remove = ada.page.get_by_role("button", name="Remove Grace")
+    await expect(ada.page.locator("#room-about")).to_have_text("2 members, 2 online", timeout=BOUND_MS)
+    await remove.hover()
+    await ada.page.mouse.down()
+    await grace.room("Engine").click()
+    await grace.is_in("Engine")
+    await grace.page.get_by_role("button", name="Invite somebody").click()
+    await grace.page.get_by_role("dialog").get_by_label("Who?").fill("zoe")
+    await grace.page.get_by_role("dialog").get_by_role("button", name="Invite", exact=True).click()
+    await expect(ada.page.locator(".member", has_text="zoe")).to_be_visible(timeout=BOUND_MS)
+    await ada.page.mouse.up()
+    dialog = ada.page.get_by_role("dialog")
+    await expect(dialog).to_be_visible(timeout=BOUND_MS)
+    await grace.verify()
+    await grace.page.close()
+    await expect(ada.page.locator(".member", has_text="Grace").get_by_role("img", name="offline")).to_have_count(
+        1, timeout=BOUND_MS
+    )
+    await dialog.get_by_role("button", name="Cancel").click()
+    await expect(remove).to_be_focused(timeout=BOUND_MS)
 
 
 async def test_public_rooms_are_found_and_joined(visit: Visit) -> None:

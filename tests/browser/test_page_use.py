@@ -20,7 +20,10 @@ async def converse(ada: Visitor, grace: Visitor) -> None:
     await grace.say("Morning, Ada. I found a moth in the relay.")
     await ada.sees("I found a moth")
     await ada.react("I found a moth", "party")
+    # A chip that comes moves what is above it, and what one points at: each waits until all stands still.
+    await expect(grace.message("I found a moth").locator(".chip")).to_have_count(1, timeout=BOUND_MS)
     await grace.react("I found a moth", "tears of joy")
+    await expect(ada.message("I found a moth").locator(".chip")).to_have_count(2, timeout=BOUND_MS)
     await ada.act("I found a moth", "Reply")
     await ada.say("Please glue it into the logbook!")
     await grace.sees("Please glue it")
@@ -178,6 +181,7 @@ async def test_a_whole_conversation_by_keyboard(visit: Visit) -> None:
     await keys.type("all of it")
     await keys.press("Enter")
     await grace.sees("Yes, \nall of it")
+    await ada.arrived("Yes, \nall of it")
     # Back with Shift and Tab into the messages; the arrows go from one to the other.
     await keys.press("Shift+Tab")
     assert await focused(ada) == "You"
@@ -196,6 +200,7 @@ async def test_a_whole_conversation_by_keyboard(visit: Visit) -> None:
     await keys.type("See?")
     await keys.press("Enter")
     await expect(grace.message("See?").locator(".quote")).to_contain_text("Can you do this?", timeout=BOUND_MS)
+    await ada.arrived("See?")  # Grace may see it before Ada is told
     await keys.press("ArrowUp")
     await keys.type(" Done.")
     await keys.press("Enter")

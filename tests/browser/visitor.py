@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from live import ServerProcess, Wire, token
 
 BOUND_MS = 15_000
 """How long anything on a page may take before the test fails."""
+
+expect.set_options(timeout=BOUND_MS)
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 
@@ -107,6 +110,10 @@ class Visitor:
         await self.text.fill(words)
         await self.text.press("Enter")
 
+    async def arrived(self, words: str) -> None:
+        """One's own message has come back as an entry of the log: only then can it be edited."""
+        await expect(self.message(words)).to_have_attribute("data-seq", re.compile(r"\d+"), timeout=BOUND_MS)
+
     async def point(self, words: str) -> Locator:
         """Point at a message, so that its actions show; returns it."""
         message = self.message(words)
@@ -120,9 +127,11 @@ class Visitor:
         await message.get_by_role("button", name=action, exact=True).click()
 
     async def react(self, words: str, reaction: str) -> None:
-        """React to a message, by the reaction's name."""
+        """React to a message, by the reaction's name, and see it: what comes moves what one would point at next."""
         await self.act(words, "React")
         await self.page.get_by_role("group", name="React with").get_by_role("button", name=reaction).click()
+        shown = self.message(words).get_by_role("button", name=re.compile(rf"^{reaction}, .*\byou\b"))
+        await expect(shown).to_be_visible(timeout=BOUND_MS)
 
     async def make_room(self, name: str, *, private: bool = False) -> None:
         """Make a room and be in it."""

@@ -30,10 +30,11 @@ from hubbub.workers import supervisor as workers
 from hubbub.config import Settings
 from hubbub.telemetry import configure_logging
 
-workers.STARTS_WITHIN_S, workers.ENDING_S, workers.HTTP_SHUTDOWN_S, workers.BACK_OFF_S = 3, 2, 0, (0, 0.05)
+workers.STARTS_WITHIN_S, workers.ENDING_S = 3, int(sys.argv[2])
+workers.HTTP_SHUTDOWN_S, workers.BACK_OFF_S = 0, (0, 0.05)
 configure_logging("info", "text")
 settings = Settings(port=0, workers=int(sys.argv[1]), drain_s=0, handler_timeout_s=0.1)
-supervisor = workers.Supervisor(settings, announce=lambda url: print(url, flush=True), command=sys.argv[2:])
+supervisor = workers.Supervisor(settings, announce=lambda url: print(url, flush=True), command=sys.argv[3:])
 sys.exit(asyncio.run(supervisor.run()))
 """
 
@@ -43,6 +44,7 @@ class Parent:
 
     Attributes:
         port: where the workers answer; set when all do.
+        ending_s: how long it waits for the end of its workers.
 
     """
 
@@ -51,6 +53,7 @@ class Parent:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.command = [sys.executable, str(WORKER), str(folder)]
+        self.ending_s = 2
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -83,7 +86,7 @@ class Parent:
     def launch(self) -> None:
         with (self.folder / "stdout").open("wb") as stdout, (self.folder / "stderr").open("wb") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", PARENT, str(WORKERS), *self.command],
+                [sys.executable, "-c", PARENT, str(WORKERS), str(self.ending_s), *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -181,6 +184,7 @@ async def test_a_worker_that_ends_badly_shows_in_the_status(parent: Parent):
 
 async def test_a_second_signal_ends_all_at_once(parent: Parent):
     """Also workers that do not end; the status says which signal it was, as that of a single process does."""
+    parent.ending_s = 60
     for number in range(WORKERS):
         parent.misbehave(number, "does not end")
     await parent.start()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts.servers import free_port
 
 from cuttable import Cuttable
 from hubbub.app import Node
@@ -237,8 +238,8 @@ async def test_a_bad_token_is_told_at_once(node: Node) -> None:
 
 async def test_a_new_server_on_the_same_data_is_found_again(tmp_path: Path) -> None:
     """A send begun while the server is away is acknowledged when it is back, and read once."""
-    async with Node(Settings(port=0, secret=SECRET, data=str(tmp_path))) as first:
-        port = first.port
+    port = free_port()
+    async with Node(Settings(port=port, secret=SECRET, data=str(tmp_path))):
         chat = connect(
             f"ws://127.0.0.1:{port}/ws", token=lambda: token("alice"), backoff_base_s=0.02, backoff_cap_s=0.1
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from live import ServerProcess, Wire, backend, token, until
+from live import BOUND_S, ServerProcess, Wire, backend, token, until
 
 DRAIN_S = 2.0
 
@@ -19,6 +19,17 @@ DRAIN_S = 2.0
 async def draining(tmp_path: Path):
     """`hubbub serve` with a drain that is long enough to look at."""
     process = ServerProcess(tmp_path, "--drain-s", str(DRAIN_S))
+    try:
+        await process.start()
+        yield process
+    finally:
+        await process.stop()
+
+
+@pytest.fixture
+async def lasting(tmp_path: Path):
+    """`hubbub serve` with a drain that is longer than any wait of a test."""
+    process = ServerProcess(tmp_path, "--drain-s", str(3 * BOUND_S))
     try:
         await process.start()
         yield process
@@ -91,18 +102,16 @@ async def test_what_was_sent_before_the_end_is_kept(draining: ServerProcess) -> 
     assert acknowledged.items() <= stored.items()
 
 
-async def test_a_second_signal_ends_it_at_once(draining: ServerProcess) -> None:
+async def test_a_second_signal_ends_it_at_once(lasting: ServerProcess) -> None:
     """A second signal does not wait for the drain, and its exit status is not 0."""
-    async with await Wire.open(draining.ws_url, token("ann")) as wire:
-        draining.signal(signal.SIGTERM)
-        await wire.wait_for("notice")
-        draining.signal(signal.SIGTERM)
-        assert await draining.ended() == 128 + signal.SIGTERM
+    async with await Wire.open(lasting.ws_url, token("ann")), await Wire.open(lasting.ws_url, token("bob")) as last:
+        lasting.signal(signal.SIGTERM)
+        await last.wait_for("notice")
+        lasting.signal(signal.SIGTERM)
+        assert await lasting.ended() == 128 + signal.SIGTERM
 
 
-async def test_with_nobody_connected_it_ends_soon(draining: ServerProcess) -> None:
+async def test_with_nobody_connected_it_ends_soon(lasting: ServerProcess) -> None:
     """A drain waits for connections, not for the clock; SIGINT ends the server as cleanly."""
-    began = time.monotonic()
-    draining.signal(signal.SIGINT)
-    assert await draining.ended() == 0
-    assert time.monotonic() - began < DRAIN_S, "it waited for nobody"
+    lasting.signal(signal.SIGINT)
+    assert await lasting.ended() == 0

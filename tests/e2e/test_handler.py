@@ -195,7 +195,7 @@ async def test_a_failure_is_told_as_aws_tells_it_and_the_connection_lives(endpoi
 
 async def test_a_view_that_is_late_is_a_failure(endpoint: Endpoint):
     """The client is told once, also if the answer comes in the end."""
-    async with serving(endpoint, handler_timeout_s=0.1) as node, client(node) as socket:
+    async with serving(endpoint, handler_timeout_s=1.0) as node, client(node) as socket:
         endpoint.gate.clear()
         await socket.send("one")
         assert "Internal server error" in await heard(socket)

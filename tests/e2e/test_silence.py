@@ -32,7 +32,7 @@ async def outlast(url: str, times: int) -> None:
 
 async def test_a_silent_client_keeps_its_connection_by_its_heartbeat(impatient: ServerProcess) -> None:
     """It is the same connection when two that ask nothing have been ended one after the other."""
-    async with connect(impatient.ws_url, token=token("alice"), heartbeat_s=0.8) as alice:
+    async with connect(impatient.ws_url, token=token("alice"), heartbeat_s=0.3) as alice:
         await alice.ping()
         before = alice.connection_id
         await outlast(impatient.ws_url, 2)
@@ -53,7 +53,7 @@ async def test_a_client_that_asks_too_seldom_is_back_on_another_connection(impat
 async def test_the_javascript_client_does_so_too(impatient: ServerProcess) -> None:
     """While one that asks too seldom is ended twice, one that asks often enough stays."""
     script = """
-  const [often, seldom] = [await open(tokens[0], { heartbeatMs: 800 }), await open(tokens[0], { heartbeatMs: 60000 })];
+  const [often, seldom] = [await open(tokens[0], { heartbeatMs: 300 }), await open(tokens[0], { heartbeatMs: 60000 })];
   const before = often.connectionId;
   for (let lives = 0, id = seldom.connectionId; lives < 2;) {
     await new Promise((resolve) => seldom.on("state", resolve));

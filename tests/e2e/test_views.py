@@ -7,7 +7,6 @@ import base64
 import json
 import os
 import re
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from scripts.servers import free_port
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
@@ -28,12 +28,6 @@ SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 ACCESS_KEY, SECRET_KEY = "chat", "a-secret-of-forty-characters-0123456789"
 EXAMPLES = ROOT / "examples"
 Json = dict[str, Any]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -10,6 +10,9 @@ import pytest
 import uvloop
 from functionlab import Others, Source
 
+from hubbub.emulator.functions import fleet
+from live import BOUND_S
+
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 ON_BOTH_LOOPS = ("test_children", "test_environments", "test_listener", "test_pool", "test_proxy")
@@ -22,6 +25,15 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
     if item.path.stem in ON_BOTH_LOOPS and item.get_closest_marker("parametrize") is None:
         factories["uvloop"] = uvloop.new_event_loop
     return factories
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An invocation waits for the one environment that is coming back, however long a busy machine takes for that.
+
+    Else another would be started now and then, and nobody could say how many there are, and which of them is warm.
+    """
+    monkeypatch.setattr(fleet, "RETURNS_WITHIN_S", BOUND_S)
 
 
 @pytest.fixture

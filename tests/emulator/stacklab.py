@@ -162,11 +162,12 @@ class Sketch:
         return found
 
     def code(self, name: str, text: str, file: str = "app.py") -> Path:
-        """Write a file of a function's."""
+        """Write a file of a function's, at once as `write` does: nobody sees one that is half written."""
         path = self.folder / name.lower() / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(textwrap.dedent(text))
-        return path
+        made = self.folder / f"{name.lower()}.new"
+        made.write_text(textwrap.dedent(text))
+        return made.replace(path)
 
     def function(self, name: str, text: str = "", **properties: Any) -> Self:
         """A function with this as its app.py."""

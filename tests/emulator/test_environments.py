@@ -243,12 +243,12 @@ async def test_a_function_that_hangs_is_ended_with_its_children(source: Source) 
             print(os.getpid(), child.pid, loner.pid)
             time.sleep(600)
         """,
-        timeout_s=1.0,
+        timeout_s=3.0,
     )
     async with running(function) as lab:
         kind, words = await lab.error("hang", request_id="slow")
         assert kind == "Sandbox.Timedout"
-        assert words == "RequestId: slow Error: Task timed out after 1.00 seconds"
+        assert words == "RequestId: slow Error: Task timed out after 3.00 seconds"
         assert lab.reports[0].status == "timeout"
         assert lab.said("platform")[-1].endswith("\tStatus: timeout")
         pids = [int(pid) for pid in lab.said("stdout")[0].split()]
@@ -450,7 +450,7 @@ def handler(event, context):
 async def test_what_is_slow_to_come_up_gets_one_more_try_within_the_invocation(source: Source) -> None:
     """After the limit of the init phase the process is started once more, and then the time-out holds."""
     function = source.function(SLOW_TO_COME_UP.format(slow=1), timeout_s=20)
-    async with running(function, init_s=1.5) as lab:
+    async with running(function, init_s=5.0) as lab:
         outcome = await lab.invoke()
         assert outcome.payload == b'"up"'
         assert outcome.init_ms is None

@@ -30,7 +30,7 @@ ACT = """\
         if wanted == "raise":
             raise ValueError("no")
         if wanted == "sleep":
-            time.sleep(5)
+            time.sleep(9)
         if wanted == "nonsense":
             return {"statusCode": "no"}
         if wanted == "large":
@@ -66,7 +66,7 @@ def http_api(sketch: Sketch, name: str, stage: str, **routes: str) -> None:
                 "IntegrationType": "AWS_PROXY",
                 "IntegrationUri": {"Fn::GetAtt": [function, "Arn"]},
                 "PayloadFormatVersion": "2.0",
-                "TimeoutInMillis": 2_000,
+                "TimeoutInMillis": 6_000,
             },
         }
         sketch.resources[f"{name}R{number}"] = {

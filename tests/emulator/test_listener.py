@@ -24,7 +24,7 @@ from hubbub.listening import bind, listener
 from hubbub.listening.listener import ListenerLimits, TlsListener, TlsServer
 from live import BOUND_S, until
 
-SPEEDY = ListenerLimits(silent_s=0.3, handshake_s=0.3)
+SPEEDY = ListenerLimits(silent_s=1.0, handshake_s=1.0)
 """For those who are to be given up."""
 
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from functionlab import is_running
 from lambdalab import moto_server
 from locallab import hubbub_local
+from scripts.servers import free_port
 from stacklab import ECHO, Sketch, aws, client, refused
 
 from live import until
@@ -252,8 +252,7 @@ async def test_a_second_interrupt_does_not_wait(stubborn: Path, tmp_path: Path) 
 
 async def test_ports_hosts_and_two_stacks_on_one_port(chat: Path, moto: str, tmp_path: Path) -> None:
     """A fixed port is had at all addresses of the host; a second stack on it is refused with what to do."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     arguments = (str(chat), "--port", str(port), "--endpoint", f"*={moto}", "--host")
     async with hubbub_local(tmp_path / "one", *arguments, "0.0.0.0") as local:
         assert await local.ready() == f"ws://127.0.0.1:{port}/test"
@@ -280,8 +279,7 @@ async def test_a_service_can_be_somewhere_else(chat: Path, moto: str, tmp_path: 
 
 async def test_an_endpoint_that_nobody_answers_at_is_an_error(chat: Path, tmp_path: Path) -> None:
     """The resource that cannot be made is named, with the address."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     async with hubbub_local(tmp_path, str(chat), "--endpoint", f"*=http://127.0.0.1:{port}", "--port", "0") as local:
         assert await local.ended() == 1
         assert local.said.startswith(

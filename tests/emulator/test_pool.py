@@ -12,7 +12,7 @@ import pytest
 from functionlab import PYTHON, Lab, Source, gone, is_running, running
 
 from hubbub.emulator.definition import Function
-from hubbub.emulator.functions import Functions, Phase, Throttled, UnknownFunction
+from hubbub.emulator.functions import Functions, Phase, Throttled, UnknownFunction, fleet
 from live import BOUND_S, until
 
 RETURNS_PID = """
@@ -88,7 +88,10 @@ async def test_invocations_at_a_time_have_environments_of_their_own(source: Sour
     async with running(source.function(MEETS, timeout_s=60)) as lab:
         meeting = Meeting(lab, source.folder)
         await meeting.begin("a", "b", "c")
-        ended = [await meeting.end(one) for one in ("b", "c", "a")]
+        ended: list[int] = []
+        for one in ("b", "c", "a"):
+            ended.append(await meeting.end(one))
+            await until(lambda pid=ended[-1]: pid in pids(lab, Phase.IDLE), "its return")  # type: ignore[misc]
         assert len(set(ended)) == 3
         await idle(lab, 3)
         await meeting.begin("d", "e")
@@ -114,8 +117,9 @@ async def test_a_burst_does_not_start_a_process_for_each(source: Source) -> None
         assert sum(outcome.init_ms is not None for outcome in outcomes) < 20
 
 
-async def test_quick_functions_need_few_environments(source: Source) -> None:
-    """Invocations that are over in a moment wait for each other rather than for a process each."""
+async def test_quick_functions_need_few_environments(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Invocations that are over in a moment, as long as that is on this machine, wait for each other."""
+    monkeypatch.setattr(fleet, "FREE_WITHIN_S", BOUND_S)
     async with running(source.function(RETURNS_PID, timeout_s=20), starts=1) as lab:
 
         async def keep_calling() -> None:
@@ -298,8 +302,11 @@ async def test_functions_that_cannot_start_leave_nothing(source: Source, monkeyp
     assert not folders[0].exists()
 
 
-async def test_nobody_waits_for_an_environment_that_does_not_come_back(source: Source) -> None:
+async def test_nobody_waits_for_an_environment_that_does_not_come_back(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A runtime that answers and then takes its time holds up no other invocation, and is ended at its time-out."""
+    monkeypatch.setattr(fleet, "RETURNS_WITHIN_S", 0.1)
     function = source.custom(
         """
         while True:
@@ -308,7 +315,7 @@ async def test_nobody_waits_for_an_environment_that_does_not_come_back(source: S
             if body == b'"linger"':
                 time.sleep(600)
         """,
-        timeout_s=1.0,
+        timeout_s=5.0,
     )
     async with running(function) as lab:
         lingering = await lab.result("linger")

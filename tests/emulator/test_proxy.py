@@ -603,9 +603,9 @@ async def test_a_head_that_does_not_come_is_not_waited_for() -> None:
     """A request that does not get on is answered 408; one that is broken off is let go."""
     async with proxying(limits=ProxyLimits(head_s=0.2)) as proxy:
         assert (await said(proxy, "CONN")).startswith("HTTP/1.1 408 ")
-        async with dialled(proxy, "CONN") as (reader, writer):
-            writer.write_eof()
-            assert await asyncio.wait_for(_rest(reader), BOUND_S) == b""
+    async with proxying() as proxy, dialled(proxy, "CONN") as (reader, writer):
+        writer.write_eof()
+        assert await asyncio.wait_for(_rest(reader), BOUND_S) == b""
 
 
 async def test_a_host_that_does_not_answer_is_not_waited_for() -> None:
@@ -643,11 +643,11 @@ async def test_a_half_open_tunnel_ends_in_time() -> None:
             pass
         for _ in range(5):
             streams[1].write(b"x")
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.5)
         await asyncio.sleep(BOUND_S)
 
     async with (
-        proxying(limits=ProxyLimits(half_open_s=0.5)) as proxy,
+        proxying(limits=ProxyLimits(half_open_s=2.0)) as proxy,
         listening(lingers) as port,
         tunnel(proxy, port) as (reader, writer),
     ):

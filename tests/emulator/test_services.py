@@ -57,7 +57,7 @@ async def test_a_service_may_wait_longer_than_a_call_may_take(aws: Aws) -> None:
     url, _ = aws.queue()
     asked = {"QueueUrl": url, "WaitTimeSeconds": 2}
     async with ServiceClient(endpoints(aws.url), timeout_s=1.0) as services:
-        assert not (await services.call("sqs", "ReceiveMessage", asked, wait_s=2.0)).get("Messages")
+        assert not (await services.call("sqs", "ReceiveMessage", asked, wait_s=10.0)).get("Messages")
         with pytest.raises(ServiceFailed) as failed:
             await services.call("sqs", "ReceiveMessage", asked)
     assert failed.value.code == "Unreachable"

@@ -159,7 +159,7 @@ async def test_a_window_ends(aws: Aws) -> None:
     """A batch that does not fill is handed over when its window is over."""
     url, arn = aws.queue()
     functions = fake()
-    async with reading(aws.url, functions, from_queue(arn, batch_size=20, batch_window_s=1.0)):
+    async with reading(aws.url, functions, from_queue(arn, batch_size=20, batch_window_s=3.0)):
         aws.sqs.send_message(QueueUrl=url, MessageBody="first")
         aws.sqs.send_message(QueueUrl=url, MessageBody="second")
         await until(lambda: gone(aws, url), "both are gone")
@@ -528,7 +528,7 @@ async def test_a_batch_is_given_up_after_its_tries_and_said_where(aws: Aws) -> N
     }
 
 
-OLD = {"MaximumRecordAgeInSeconds": 2}
+OLD = {"MaximumRecordAgeInSeconds": 4}
 
 
 @pytest.mark.parametrize("backoff_s", [(0.05, 0.2), (60.0, 60.0)])
@@ -536,12 +536,12 @@ async def test_records_that_are_too_old_are_given_up(aws: Aws, backoff_s: tuple[
     """A batch that fails is not tried beyond MaximumRecordAgeInSeconds, nor waited for if its next try were."""
     name, arn = table(aws)
     url, queue_arn = aws.queue()
-    put(aws, name, "a")
     functions = fake(fails)
     properties = {**OLD, "DestinationConfig": {"OnFailure": {"Destination": queue_arn}}}
     settings = {"starting_position": "TRIM_HORIZON", "properties": properties}
     pace = msgspec.structs.replace(QUICK, backoff_s=backoff_s)
     async with reading(aws.url, functions, from_table(arn, **settings), pace=pace):
+        put(aws, name, "a")  # not before: records age while sources start
         record = json.loads((await aws.message(url))["Body"])
     assert record["requestContext"]["condition"] == "RecordAgeExceeded"
     assert record["requestContext"]["approximateInvokeCount"] == len(functions.calls)
@@ -972,6 +972,22 @@ async def test_a_rate_of_the_scheduler_fires_at_once_and_between_its_dates() -> 
     async with scheduled(clock, schedule("rate(10 minutes)", properties={**flexible, **dates}), functions):
         await clock.advance(3_600)
     assert [event["time"][11:16] for event in functions.events("f")] == ["12:03", "12:13", "12:23"]
+
+
+@pytest.mark.parametrize("expression", ["rate(10 minutes)", "at(2023-11-15T12:00:03)"])
+async def test_what_is_due_while_a_stack_starts_is_not_missed(expression: str) -> None:
+    """Between a schedule's making and its beginning time passes: what was due by then fires late, and once."""
+    clock, functions = HandClock(NOON * 1_000), fake()
+    source = schedule(expression, properties={"FlexibleTimeWindow": {"Mode": "OFF"}})
+    async with (
+        ServiceClient({}) as services,
+        Invocations(functions, services, clock=clock) as invocations,
+    ):
+        sources = Sources([source], invocations, services, clock=clock)
+        clock._now_s += 5
+        async with sources:
+            await clock.advance(60)
+    assert len(functions.calls) == 1
 
 
 async def test_a_rule_s_target_gets_what_its_input_is_made_of() -> None:

@@ -315,7 +315,7 @@ async def test_the_sam_example_keeps_to_aws_quotas() -> None:
 
 async def test_the_serverless_example_keeps_to_aws_quotas() -> None:
     """With the option of another stage, a whole visit works."""
-    options = {"quotas": "aws,idle_s=1.5", "parameters": {"stage": "prod"}}
+    options = {"quotas": "aws,idle_s=8", "parameters": {"stage": "prod"}}
     with background(EXAMPLES / "serverless-python", **options) as (stack, _):
         assert stack.url.endswith("/prod")
         async with client(stack.url, token=token("ann")) as ann:

@@ -29,7 +29,7 @@ async def closes(home: Home, wire: Wire) -> int:
 
 async def test_a_connection_ends_with_its_token(home: Home) -> None:
     """When the token has run out the connection is closed with 4401."""
-    wire = await home.connect(fresh("ann"), ttl_s=4)
+    wire = await home.connect(fresh("ann"), ttl_s=7)
     await wire.ok("sync")
     assert await closes(home, wire) == 4401
 
@@ -37,11 +37,11 @@ async def test_a_connection_ends_with_its_token(home: Home) -> None:
 async def test_a_newer_token_keeps_it_going(home: Home) -> None:
     """`auth` with a newer token of the same user goes on; one of somebody else changes nothing."""
     user = fresh("ann")
-    async with await home.connect(user, ttl_s=5) as wire:
+    async with await home.connect(user, ttl_s=8) as wire:
         await wire.ok("sync")
         assert (await wire.ask("auth", token=home.token(fresh("eve"))))["type"] == "error"
         renewed = await wire.ok("auth", token=home.token(user, ttl_s=600))
-        await asyncio.sleep(6)
+        await asyncio.sleep(9)
         await home.minute()
         assert renewed["expires_at"] * 1_000 > (await wire.ok("ping"))["at"]
 
@@ -124,8 +124,8 @@ async def test_a_restart_loses_nothing(home: Home) -> None:
 
 @pytest.fixture
 async def short(home: Home) -> AsyncIterator[Home]:
-    """The home with connections that live for six seconds, and for three without a message; it is as before later."""
-    await home.restart(lifetime_s="6", idle_s="3")
+    """The home with connections that live for nine seconds, and for five without a message; it is as before later."""
+    await home.restart(lifetime_s="9", idle_s="5")
     yield home
     await home.restart()
 

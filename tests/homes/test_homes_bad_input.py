@@ -112,7 +112,7 @@ async def test_who_asks_too_often_is_refused(home: Home) -> None:
         replies = [await wire.receive() for _ in range(400)]
         refused = [each for each in replies if each.get("type") != "ok"]
         assert refused
-        assert all(home.is_too_often(each) for each in refused)
+        assert [each for each in refused if not home.is_too_often(each)] == []
         await ann.ok("ping")
         async with asyncio.timeout(20):
             while (await wire.ask("ping"))["type"] != "ok":

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from scripts.servers import free_port
 
 from endpoint import Endpoint, response
 from hubbub import doctor
@@ -258,12 +259,6 @@ async def test_a_log_elsewhere_has_its_folder_looked_at_too(folder: Path):
 
 
 # Ports
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

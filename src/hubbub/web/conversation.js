@@ -98,6 +98,7 @@ export class Conversation {
   /** Show a room. */
   async open(room) {
     if (room === this.room) return;
+    this.#readAtLast();
     this.#visit += 1;
     this.#loads.clear();
     this.room = room;
@@ -113,6 +114,7 @@ export class Conversation {
 
   /** Show no room. */
   close() {
+    this.#readAtLast();
     this.#visit += 1;
     this.room = null;
     this.#timeline.clear();
@@ -263,6 +265,17 @@ export class Conversation {
       this.#readTimer = null;
       this.#read();
     }, READ_EVERY_MS);
+  }
+
+  /** Tell what has been read here before one leaves; what is read in the next room needs not wait for it. */
+  #readAtLast() {
+    const unwait = () => {
+      clearTimeout(this.#readTimer);
+      this.#readTimer = null;
+    };
+    unwait();
+    this.#read();
+    unwait();
   }
 
   // Loading

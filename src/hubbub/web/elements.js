@@ -37,3 +37,10 @@ export function byId(id) {
   if (node === null) throw new Error(`index.html has no #${id}`);
   return node;
 }
+
+/** Let a list have these items in this order, and leave those alone that are in their place. */
+export function arrange(list, items) {
+  const wanted = new Set(items);
+  for (const item of [...list.children]) if (!wanted.has(item)) item.remove();
+  items.forEach((item, at) => list.children[at] !== item && list.insertBefore(item, list.children[at] ?? null));
+}

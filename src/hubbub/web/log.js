@@ -129,8 +129,9 @@ export class RoomLog {
     return message;
   }
 
-  /** The newest own message that can still be edited. */
+  /** The newest own message that can still be edited; none while one that is newer is on its way. */
   lastOwn() {
+    for (const { state } of this.pending.values()) if (state !== "failed") return undefined;
     for (let at = this.entries.length - 1; at >= 0; at--) {
       const message = this.message(this.entries[at].seq);
       if (message !== undefined && message.by === this.#me && !message.deleted && message.text !== undefined) return message;

@@ -1,6 +1,6 @@
 // The members of the open room, beside it: who is there, who may what, and the way to talk to one of them directly.
 
-import { byId, el, iconButton } from "./elements.js";
+import { arrange, byId, el, iconButton } from "./elements.js";
 import { noteFailure, tellFailure } from "./notices.js";
 
 const PAGE = 100;
@@ -113,25 +113,56 @@ export class Members {
     const signature = JSON.stringify([mine, members.map(({ user, role }) => [user, role, this.#people.name(user), this.#people.face(user), online(user)])]);
     if (signature === this.#signature) return;
     this.#signature = signature;
-    const list = byId("member-list");
-    const focused = list.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
-    list.replaceChildren(...members.map((member) => this.#item(member, online(member.user))));
-    if (focused === null) return;
-    const again = [...list.querySelectorAll("button")].find((button) => button.getAttribute("aria-label") === focused);
-    (again ?? byId("members-close")).focus();
+    this.#fill(byId("member-list"), members.map((member) => ({ ...member, isOnline: online(member.user) })));
   }
 
-  #item({ user, role }, online) {
+  // A member keeps the line and its buttons for as long as they are shown: a click that has begun on one must find it
+  // when it ends, and a question that was asked by one must lead back to it.
+  #fill(list, members) {
+    const focused = list.contains(document.activeElement) ? document.activeElement : null;
+    const shown = new Map([...list.children].map((item) => [item.dataset.user, item]));
+    const items = members.map((member) => {
+      const item = shown.get(member.user) ?? this.#item(member.user);
+      this.#dress(item, member);
+      return item;
+    });
+    arrange(list, items);
+    if (focused === null || (focused === document.activeElement && !focused.hidden)) return;
+    if (focused.isConnected && !focused.hidden) focused.focus();
+    else byId("members-close").focus();
+  }
+
+  #item(user) {
+    return el(
+      "li", { class: "member", data: { user } },
+      el("span", { class: "face" }),
+      el("span", { class: "member-words" }, el("bdi", { class: "member-name", title: user }), el("span", { class: "member-role" })),
+      iconButton("reply", "", () => this.#does.direct(user)),
+      iconButton("close", "", () => this.#does.kick(user, this.#people.name(user))),
+    );
+  }
+
+  /** Make a member's line show what is so now. */
+  #dress(item, { user, role, isOnline }) {
     const name = this.#people.name(user);
     const kind = this.#chat.rooms.get(this.#room)?.kind;
     const mine = this.#does.role();
-    const mayKick = user !== this.#me && kind !== "direct" && (mine === "owner" || (mine === "moderator" && RANK[role] < RANK.moderator));
-    return el(
-      "li", { class: `member${online ? " online" : ""}` },
-      el("span", { class: "face" }, this.#people.avatar(user, "small"), el("span", { class: online ? "online-dot" : "offline-dot", role: "img", "aria-label": online ? "online" : "offline" })),
-      el("span", { class: "member-words" }, el("bdi", { class: "member-name", title: user }, name), el("span", { class: "member-role" }, user === this.#me ? "you" : "", user === this.#me && role !== "member" ? ", " : "", role === "member" ? "" : role)),
-      user !== this.#me && kind !== "direct" && iconButton("reply", `Talk to ${name} directly`, () => this.#does.direct(user)),
-      mayKick && iconButton("close", `Remove ${name}`, () => this.#does.kick(user, name)),
-    );
+    const mayTalk = user !== this.#me && kind !== "direct";
+    const mayKick = mayTalk && (mine === "owner" || (mine === "moderator" && RANK[role] < RANK.moderator));
+    item.classList.toggle("online", isOnline);
+    const [face, words, direct, kick] = item.children;
+    const state = isOnline ? "online" : "offline";
+    face.replaceChildren(this.#people.avatar(user, "small"), el("span", { class: `${state}-dot`, role: "img", "aria-label": state }));
+    words.firstChild.textContent = name;
+    words.lastChild.textContent = [user === this.#me && "you", role !== "member" && role].filter(Boolean).join(", ");
+    label(direct, `Talk to ${name} directly`, mayTalk);
+    label(kick, `Remove ${name}`, mayKick);
   }
+}
+
+/** Name a button, and show it or not. */
+function label(button, words, can) {
+  button.setAttribute("aria-label", words);
+  button.title = words;
+  button.hidden = !can;
 }

@@ -1,6 +1,6 @@
 // The list of rooms with what is unread in them, also in the page's title; on a narrow page it is a drawer.
 
-import { byId, el, icon } from "./elements.js";
+import { arrange, byId, el, icon } from "./elements.js";
 import { plain } from "./words.js";
 
 const MOST_LOOKUPS = 30; // direct rooms whose people are asked for at once
@@ -95,9 +95,7 @@ export class Rooms {
       return item;
     });
     if (items.length === 0) items.push(el("li", { class: "nothing" }, nothing));
-    const wanted = new Set(items);
-    for (const item of [...list.children]) if (!wanted.has(item)) item.remove();
-    items.forEach((item, place) => list.children[place] !== item && list.insertBefore(item, list.children[place] ?? null));
+    arrange(list, items);
     if (focused === undefined || list.contains(document.activeElement)) return;
     const links = [...list.querySelectorAll("a")];
     (links.find((link) => link.dataset.room === focused) ?? links[0] ?? byId("browse")).focus();

@@ -6,6 +6,7 @@ import { isolate } from "./words.js";
 
 const IDENTITY = "hubbub.identity"; // {user, name, shared} or {token}; `shared`: on purpose in several tabs
 const RELOAD_MS = 400; // how long a page that is being reloaded may need to let go of its name
+const LOCK = "hubbub.user."; // the name of what a tab holds for as long as it is a user begins so
 const SYSTEM = "system"; // the author of what nobody has written
 const claimed = new Set(); // users that this tab is, or tried to be
 
@@ -25,10 +26,12 @@ const SECOND = ["Badger", "Beaver", "Falcon", "Finch", "Fox", "Hare", "Heron", "
 /** No development tokens here: the backend's own token is needed. */
 class TokenNeeded extends Error {}
 
-/** A name nobody would mind. */
-export function suggestion(random = Math.random) {
-  const pick = (words) => words[Math.floor(random() * words.length)];
-  return `${pick(FIRST)} ${pick(SECOND)}`;
+/** A name nobody would mind, and if there is one left, of nobody in `taken`, user ids. */
+export function suggestion(taken = new Set(), random = Math.random) {
+  const names = FIRST.flatMap((first) => SECOND.map((second) => `${first} ${second}`));
+  const free = names.filter((name) => !taken.has(userId(name)));
+  const among = free.length > 0 ? free : names;
+  return among[Math.floor(random() * among.length)];
 }
 
 /** The user id that goes with a name while developing. */
@@ -69,12 +72,22 @@ async function isElsewhere(user) {
   if (navigator.locks === undefined || claimed.has(user)) return false;
   return new Promise((resolve) => {
     const forever = new Promise(() => {});
-    navigator.locks.request(`hubbub.user.${user}`, { signal: AbortSignal.timeout(RELOAD_MS) }, () => {
+    navigator.locks.request(`${LOCK}${user}`, { signal: AbortSignal.timeout(RELOAD_MS) }, () => {
       claimed.add(user);
       resolve(false);
       return forever;
     }).catch((error) => resolve(error.name === "TimeoutError"));
   });
+}
+
+/** The users that this browser's tabs are. */
+async function present() {
+  try {
+    const { held } = await navigator.locks.query();
+    return new Set(held.filter(({ name }) => name.startsWith(LOCK)).map(({ name }) => name.slice(LOCK.length)));
+  } catch {
+    return new Set(); // where a browser keeps nothing, or is not asked safely, it does not tell
+  }
 }
 
 function remembered() {
@@ -174,12 +187,13 @@ export async function start() {
   byId("start-notice").hidden = !elsewhere;
   byId("start-notice-words").textContent = elsewhere ? `${isolate(known.name)} is here already, in another tab. Here you can be somebody else.` : "";
   byId("start-same").textContent = elsewhere ? `Be ${isolate(known.name)} here too` : "";
-  name.value = elsewhere ? suggestion() : known?.name ?? suggestion();
+  const taken = await present();
+  name.value = (elsewhere ? undefined : known?.name) ?? suggestion(taken);
   token.value = known?.token ?? "";
   byId("start").hidden = false;
   if (!tokenPart.open) name.select();
   byId("start-other").addEventListener("click", () => {
-    name.value = suggestion();
+    name.value = suggestion(taken);
     name.select();
   });
   return new Promise((resolve) => {

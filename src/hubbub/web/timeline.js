@@ -28,6 +28,7 @@ export class Timeline {
   #choices;
   #current = null; // key of the message that has, or had, the focus
   #stop = null; // the one message that Tab reaches, with what is in it
+  #over = null; // the message that the pointer is on
   #pointed = false; // the focus came by a pointer, so that keys are meant for writing
   #sticky = true; // the bottom is to stay in view
 
@@ -169,10 +170,10 @@ export class Timeline {
   #refill(node, item) {
     quieten(node);
     const focused = node.contains(document.activeElement) ? document.activeElement : null;
-    const hadToolbar = this.#toolbar.parentNode === node;
     const mark = focused?.dataset.focus;
     this.#fill(node, item);
-    if (hadToolbar && this.#hasActions(item)) this.#attach(node);
+    // One's own message has actions once it is stored; who points at it already will not point at it again.
+    if (this.#toolbar.parentNode === node || (this.#over === node && !this.#toolbar.isConnected)) this.#attach(node);
     if (focused === null || focused === node || focused.isConnected) {
       if (focused !== null && focused !== document.activeElement) focused.focus({ preventScroll: true });
       return;
@@ -207,7 +208,9 @@ export class Timeline {
     body.append(this.#bubble(item));
     if (message !== undefined && message.reactions.length > 0) body.append(this.#reactions(message));
     if (waiting?.state === "failed") body.append(this.#failure(waiting));
-    node.replaceChildren(own ? "" : first ? this.#people.avatar(item.by) : el("span", { class: "avatar-gap" }), body);
+    // The row of actions stays where it is: whoever is choosing a reaction must not lose the choice to another's.
+    for (const child of [...node.childNodes]) if (child !== this.#toolbar) child.remove();
+    node.prepend(own ? "" : first ? this.#people.avatar(item.by) : el("span", { class: "avatar-gap" }), body);
     reach(node, node === this.#stop);
   }
 
@@ -340,12 +343,14 @@ export class Timeline {
   }
 
   #point(target) {
-    const node = target.closest?.(".message");
-    if (node === null || node === undefined || this.#toolbar.contains(document.activeElement)) return;
+    const node = target.closest?.(".message") ?? null;
+    this.#over = node;
+    if (node === null || this.#toolbar.contains(document.activeElement)) return;
     this.#attach(node);
   }
 
   #unpoint() {
+    this.#over = null;
     if (this.#toolbar.parentElement?.contains(document.activeElement)) return;
     this.#toolbar.remove();
   }

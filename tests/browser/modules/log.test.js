@@ -163,3 +163,17 @@ test("the last own message that can be edited is found", () => {
   log.replace(page([created(1), created(2), created(3, { deleted: true, text: undefined }), created(4, { by: "bob" })]));
   assert.equal(log.lastOwn().seq, 2);
 });
+
+test("while a newer one is on its way, none before it is taken for the last own message", () => {
+  const log = new RoomLog("ada");
+  log.replace(page([created(1)]));
+  log.submit({ client_id: "c", text: "text 2", at: 2000 });
+  assert.equal(log.lastOwn(), undefined);
+  log.acknowledge("c", 2);
+  assert.equal(log.lastOwn(), undefined);
+  log.add(created(2, { client_id: "c" }));
+  assert.equal(log.lastOwn().seq, 2);
+  log.submit({ client_id: "d", text: "text 3", at: 3000 });
+  log.refuse("d", "too long");
+  assert.equal(log.lastOwn().seq, 2);
+});

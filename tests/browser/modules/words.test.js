@@ -73,6 +73,16 @@ test("a name makes an id, and a suggestion is a name that does", () => {
   assert.match(userId(suggestion()), /^[a-z]+-[a-z]+$/);
 });
 
+test("a suggestion is nobody who is there, as long as a name is left", () => {
+  const all = new Set();
+  for (let size = 0; size < 256; size++) {
+    const user = userId(suggestion(all, () => (size * 0.618) % 1));
+    assert.equal(all.has(user), false);
+    all.add(user);
+  }
+  assert.ok(all.has(userId(suggestion(all))));
+});
+
 test("claims are read where there are any", () => {
   const part = Buffer.from(JSON.stringify({ sub: "zoë", exp: 5 })).toString("base64url");
   assert.deepEqual(claimsOf(`x.${part}.y`), { sub: "zoë", exp: 5 });

@@ -52,7 +52,7 @@ class ScheduleSource:
         self._account = account
         self._is_scheduler = "FlexibleTimeWindow" in source.properties  # the Scheduler's schedules must have one
         self._starts_at, self._ends_at = (_date(source, name) for name in ("StartDate", "EndDate"))
-        now = clock.now()
+        now = self._made_at = clock.now()
         try:
             self._input = TargetInput(source.properties)
             self._timing = parse_expression(
@@ -66,7 +66,7 @@ class ScheduleSource:
 
     async def run(self) -> None:
         """Fire at each of its times, until there are no more."""
-        after = max(self._clock.now(), self._starts_at or 0.0)
+        after = max(self._made_at, self._starts_at or 0.0)  # and not now: what was due meanwhile is late, not past
         if self._is_scheduler:
             after -= _INSTANT_S  # a rate of the Scheduler's fires at once
         self.ready.set()
