@@ -426,14 +426,18 @@ def stack(
             home.stop()
 
 
+MINUTES_S = 4 * BOUND_S
+"""How long it can take what needs several of a home's minutes: until a dead one's lease is over, and what follows."""
+
+
 async def in_minutes(home: Home, condition: Callable[[], bool], what: str) -> None:
     """Return once `condition` holds; what the home does once a minute is done again and again meanwhile.
 
     So what was under way when a home ended is taken up, if nothing else comes that would.
     """
-    deadline = time.monotonic() + 4 * BOUND_S
+    deadline = time.monotonic() + MINUTES_S
     while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {4 * BOUND_S} s"
+        assert time.monotonic() < deadline, f"{what}: not within {MINUTES_S} s"
         await home.minute()
         await asyncio.sleep(0.2)
 
@@ -443,13 +447,13 @@ def fresh(word: str) -> str:
     return f"{word}-{uuid.uuid4().hex[:8]}"
 
 
-async def entry(wire: Wire, room: str, seq: int) -> Json:
-    """The entry of a room at a seq, of those that came or will, live."""
+async def entry(wire: Wire, room: str, seq: int, *, within_s: float = BOUND_S) -> Json:
+    """The entry of a room at a seq, of those that came or will, live; each within so many seconds of the one before."""
     while True:
         for frame in wire.frames:
             if frame.get("room") == room and frame.get("seq") == seq and "id" in frame:
                 return frame
-        wire.frames.append(await wire.receive())
+        wire.frames.append(await wire.receive(within_s))
 
 
 def heard(wire: Wire, room: str) -> list[Json]:

@@ -69,9 +69,9 @@ class Wire:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.socket.close()
 
-    async def receive(self) -> dict[str, Any]:
+    async def receive(self, within_s: float = BOUND_S) -> dict[str, Any]:
         """The next frame."""
-        async with asyncio.timeout(BOUND_S):
+        async with asyncio.timeout(within_s):
             frame: dict[str, Any] = json.loads(await self.socket.recv())
         return frame
 

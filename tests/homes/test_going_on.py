@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from homelab import Home, entry, fresh, heard, in_minutes, signal_of
+from homelab import MINUTES_S, Home, entry, fresh, heard, in_minutes, signal_of
 from live import BOUND_S, Wire, until
 
 
@@ -117,7 +117,7 @@ async def test_a_restart_loses_nothing(home: Home) -> None:
         again = await one.ok("send", room=room, text="again", client_id="c0")
         assert again["seq"] == stored["c0"]
         after = await one.ok("send", room=room, text="after")
-        hearing = asyncio.create_task(entry(two, room, after["seq"]))
+        hearing = asyncio.create_task(entry(two, room, after["seq"], within_s=MINUTES_S))
         await in_minutes(home, hearing.done, "the entry")
         assert hearing.result()["text"] == "after"
 
