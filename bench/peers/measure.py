@@ -39,6 +39,9 @@ WARM_UP_CONNECTIONS = 1 / 20
 STRAGGLERS_S = 2.0
 """What was said before a measurement is no longer waited for when nothing of it has come for so long."""
 
+FOREIGN = ("HUBBUB_", "UVICORN_", "WEB_CONCURRENCY", "NODE_OPTIONS", "GOMAXPROCS", "GOGC", "GOMEMLIMIT")
+"""How variables begin that would change what a server does, the number of its processes for one."""
+
 LAST_WORDS = 1_000
 """How much of a server's log is shown when it fails."""
 
@@ -164,6 +167,12 @@ class _Patient(servers.Server):
     started_within_s = 120.0
     dies_with_starter = True
 
+    def variables(self) -> dict[str, str]:
+        ours = self._environment or {}
+        return {
+            name: value for name, value in super().variables().items() if name in ours or not name.startswith(FOREIGN)
+        }
+
     def stop(self) -> None:
         super().stop()
         self.kill()
@@ -178,8 +187,8 @@ class _Patient(servers.Server):
 async def served(peer: Peer) -> AsyncIterator[Served]:
     """A peer's server, fresh, on a core of its own, with a Redis of its own where it needs one.
 
-    Its data is below `build`: a temporary folder may be in memory, where to wait for the disk is nothing.
-    What goes wrong while it runs gets its last words as a note.
+    It is not told of settings for servers in our environment and working folder. Its data is below `build`, since a
+    temporary folder may be in memory, where to wait for the disk is nothing. What goes wrong while it runs gets its last words as a note.
 
     Raises:
         Unavailable: it cannot be had here.
@@ -209,7 +218,7 @@ async def served(peer: Peer) -> AsyncIterator[Served]:
         place = Place(free_port(), folder, redis_port)
         start = await asyncio.to_thread(peer.start, place)
         server = _Patient(
-            _pinned(cores[0], ["env", "-C", str(start.folder or Path.cwd()), *start.command]),
+            _pinned(cores[0], ["env", "-C", str(start.folder or folder), *start.command]),
             port=place.port,
             log=folder / "server.log",
             environment=start.variables,

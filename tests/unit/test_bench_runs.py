@@ -16,7 +16,7 @@ from bench.peers import __main__ as command
 from bench.peers import install
 from bench.peers.catalogue import PEERS, Peer, Place, Start
 from bench.peers.figures import kept
-from bench.peers.measure import Idle
+from bench.peers.measure import Idle, _Patient
 
 
 class Bench:
@@ -142,6 +142,18 @@ def test_too_many_connections_are_refused_in_one_line(
     assert run(tmp_path, "--idle", "70000") == 2
     assert capsys.readouterr().err == "bench.peers: 70000 connections need more open files\n"
     assert bench.turns == []
+
+
+def test_settings_for_servers_do_not_reach_those_that_are_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever has some in his shell measures what everybody measures: one process, at its defaults."""
+    for name in ("HUBBUB_WORKERS", "WEB_CONCURRENCY", "NODE_OPTIONS", "GOMAXPROCS"):
+        monkeypatch.setenv(name, "4711")
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    server = _Patient(["true"], port=1, log=tmp_path / "log", environment={"HUBBUB_RATE": "0"})
+    assert {name: value for name, value in server.variables().items() if value == "4711"} == {}
+    assert (server.variables()["HUBBUB_RATE"], server.variables()["LANG"]) == ("0", "C.UTF-8")
 
 
 def test_the_time_of_threads_that_ended_counts() -> None:
