@@ -188,7 +188,8 @@ async def served(peer: Peer) -> AsyncIterator[Served]:
     """A peer's server, fresh, on a core of its own, with a Redis of its own where it needs one.
 
     It is not told of settings for servers in our environment and working folder. Its data is below `build`, since a
-    temporary folder may be in memory, where to wait for the disk is nothing. What goes wrong while it runs gets its last words as a note.
+    temporary folder may be in memory, where to wait for the disk is nothing. What goes wrong while it runs gets its
+    last words as a note.
 
     Raises:
         Unavailable: it cannot be had here.
