@@ -84,6 +84,7 @@ async def main():
         await asyncio.sleep(60)
 
 install.python = lambda name: Path(sys.executable).parent
+install.BUILD = Path(sys.argv[2])
 asyncio.run(main())
 """
 
@@ -96,10 +97,10 @@ def is_gone(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
-async def test_no_server_outlives_the_bench(name: str) -> None:
+async def test_no_server_outlives_the_bench(name: str, tmp_path: Path) -> None:
     """However that ends: or it would take processor time from whatever is measured next."""
     bench = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", DYING, name, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        sys.executable, "-c", DYING, name, str(tmp_path), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     said, errors = await bench.communicate()
     assert bench.returncode == -getattr(signal, name), errors
