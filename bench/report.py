@@ -74,7 +74,8 @@ does for a second of its core, Redis included. Lost are the deliveries that neve
 
 ABOUT_CONNECTIONS = """\
 Resident memory of the server for each connection that listens and does nothing, and processor time, Redis included, of
-making one that listens. Hubbub verifies a token at each handshake, the others admit everybody."""
+making one and of letting it listen; there is none of that where who connects listens. Hubbub verifies a token at each
+handshake and reads from its store what the user missed, the others admit everybody and look for nothing."""
 
 ABOUT_LOSSES = """\
 {messages} messages at once from the members of a room, each from another one where there are as many, and all listen:
@@ -279,6 +280,8 @@ def peers(result: Result, drawn: Plots) -> str:
     base = next((peer for name in BASES for peer in figures.peers if peer.name == name), None)
     parts = [
         f"Medians of {figures.rounds} rounds; ratios are those within a round. Lines in plots reach over all rounds."
+        if figures.rounds > 1
+        else "One round."
     ]
     if any(peer.deliveries for peer in figures.peers):
         parts += _costs(figures, base, drawn)
@@ -358,11 +361,28 @@ def _connections(figures: Figures, drawn: Plots) -> list[str]:
         kb = statistics.median(each.kb for each in peer.idle)
         redis = statistics.median(each.redis_kb for each in peer.idle)
         cpu = statistics.median(each.connect_cpu_us for each in peer.idle)
+        listens = statistics.median(each.listen_cpu_us for each in peer.idle)
         count = peer.idle[0].connections
         rows.append(
-            [peer.title, f"{count:,}", number(kb), number(redis) if redis else "", number(1e6 / cpu), number(cpu)]
+            [
+                peer.title,
+                f"{count:,}",
+                number(kb),
+                number(redis) if redis else "",
+                number(1e6 / cpu),
+                number(cpu),
+                number(listens) if listens >= 1.0 else "",
+            ]
         )
-    heads = ["server", "connections", "KB each", "Redis, KB each", "connects for a second of CPU", "µs each"]
+    heads = [
+        "server",
+        "connections",
+        "KB each",
+        "Redis, KB each",
+        "connects for a second of CPU",
+        "µs to connect",
+        "µs to listen",
+    ]
     parts = [
         f"### Connections\n\n{ABOUT_CONNECTIONS}",
         table(heads, rows),

@@ -9,6 +9,7 @@ measured.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import tempfile
@@ -203,7 +204,8 @@ async def _measure(run: Run, unfinished: Path) -> None:
         run.over += 1
         run.keep(unfinished)
         if found is not None:
-            print(f"  {run.over} of {len(turns)} turns are over; {_minutes(run.remaining_s())} to go", flush=True)
+            told = f"{run.over} of {len(turns)} turns are over, this one took {run.took_s[name]:.0f} s"
+            print(f"  {told}; {_minutes(run.remaining_s())} to go", flush=True)
 
 
 def _installed(run: Run) -> list[Peer]:
@@ -259,7 +261,7 @@ def _add(turn: Turn, found: Measured) -> None:
 
 
 def _minutes(seconds: float) -> str:
-    return f"about {max(1, round(seconds / 60))} min"
+    return f"about {math.ceil(seconds / 60)} min"
 
 
 def summary(figures: Figures) -> str:

@@ -106,7 +106,8 @@ class Idle(msgspec.Struct):
         kb: resident memory of the server for each, in KiB.
         redis_kb: of Redis.
         connects_per_s: how many a second came to be.
-        connect_cpu_us: of the server, and of Redis, for each that came and began to listen.
+        connect_cpu_us: of the server, and of Redis, for each handshake; where to connect is to listen, for that too.
+        listen_cpu_us: the same for each that began to listen.
 
     """
 
@@ -115,6 +116,7 @@ class Idle(msgspec.Struct):
     redis_kb: float
     connects_per_s: float
     connect_cpu_us: float
+    listen_cpu_us: float
 
 
 class Losses(msgspec.Struct):
@@ -330,8 +332,9 @@ async def idle(peer: Peer, connections: int) -> Idle:
         began = time.monotonic()
         members = await audience.connect(connections)
         took = time.monotonic() - began
+        connected_s = sum(running.cpu_s())
         await audience.listen(members)
-        cpu = sum(running.cpu_s()) - sum(before)
+        listening_s = sum(running.cpu_s())
         await asyncio.sleep(1.5)
         after = running.rss()
         kept = sum(member.is_open for member in members)
@@ -339,7 +342,14 @@ async def idle(peer: Peer, connections: int) -> Idle:
             raise RuntimeError(f"{connections - kept} of {connections} connections to {peer.name} did not stay")
         audience.close()
         server, redis = ((now - then) / connections / 1024 for now, then in zip(after, memory, strict=True))
-        return Idle(connections, server, redis, connections / took, cpu / connections * 1e6)
+        return Idle(
+            connections=connections,
+            kb=server,
+            redis_kb=redis,
+            connects_per_s=connections / took,
+            connect_cpu_us=(connected_s - sum(before)) / connections * 1e6,
+            listen_cpu_us=(listening_s - connected_s) / connections * 1e6,
+        )
 
 
 async def losses(peer: Peer, members: int, messages: int = LOST_MESSAGES) -> Losses:

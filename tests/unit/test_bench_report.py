@@ -39,7 +39,7 @@ FIGURES = Figures(
             "nothing",
             {},
             [[delivery(100, 1, cost), delivery(1_000, 1, 4.0)] for cost in (4.0, 5.0, 8.0)],
-            [Idle(2_000, 0.1, 0.0, 20_000.0, 30.0)] * 3,
+            [Idle(2_000, 0.1, 0.0, 20_000.0, 30.0, 10.0)] * 3,
             [[loss(100, 0)]] * 3,
         ),
         Measured(
@@ -48,7 +48,7 @@ FIGURES = Figures(
             "all of it",
             {},
             [[delivery(100, 1, cost), delivery(1_000, 1, 4.4)] for cost in (6.0, 5.0, 16.0)],
-            [Idle(2_000, 4.5, 0.0, 5_000.0, 150.0)] * 3,
+            [Idle(2_000, 4.5, 0.0, 5_000.0, 150.0, 120.0)] * 3,
             [[loss(100, 0)]] * 3,
         ),
         Measured(
@@ -57,7 +57,7 @@ FIGURES = Figures(
             "up to 100",
             {"channels": "4.3.2", "django": "5.2.19"},
             [[delivery(100, 1, 150.0, redis_us=30.0), delivery(1_000, 1, 250.0, redis_us=50.0, lost=7)]] * 3,
-            [Idle(2_000, 33.7, 2.5, 1_000.0, 900.0)] * 3,
+            [Idle(2_000, 33.7, 2.5, 1_000.0, 900.0, 0.0)] * 3,
             [[loss(100, 22_055, told=0)], [loss(100, 20_050)], [loss(100, 24_060)]],
         ),
     ],
@@ -207,6 +207,15 @@ def test_redis_is_counted_with_the_server_that_needs_it(folders: tuple[Path, Pat
     assert cells(documents[page], "**Hubbub**")[3] == ""
     assert cells(documents[page].partition("### Rate")[2], "Django Channels")[2] == "3.33"
     assert ">300<" in documents[Path("docs/benchmarks/peers-delivery-1000-1.svg")]
+
+
+def test_to_connect_and_to_listen_are_told_apart(folders: tuple[Path, Path]) -> None:
+    """Where who connects listens there is no second figure."""
+    (folders[0] / "a.md").write_text("<!-- figures: peers -->\n")
+    save(folders[1], "peers", FIGURES)
+    connections = made(folders).partition("### Connections")[2]
+    assert cells(connections, "**Hubbub**")[1:] == ["2,000", "4.50", "", "6,667", "150", "120"]
+    assert cells(connections, "Django Channels")[1:] == ["2,000", "33.7", "2.50", "1,111", "900", ""]
 
 
 def test_who_was_not_asked_what_he_loses_is_not_said_to_lose_nothing(folders: tuple[Path, Path]) -> None:
