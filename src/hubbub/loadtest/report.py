@@ -50,6 +50,10 @@ def _counted(result: Result) -> Table:
         table.add_row("of them resumed", f"{result.resumed:,}", "")
     if result.asked.history:
         table.add_row("pages of history", f"{counts.pages:,}", "")
+    if result.storm is not None:
+        table.add_row("cut in the storm", f"{result.storm.cut:,}", "")
+        table.add_row("of them back", f"{result.storm.back:,}", "")
+    table.add_row("received", megabytes(counts.received_bytes) + (", compressed" if counts.deflated else ""), "")
     return table
 
 
@@ -58,6 +62,7 @@ def _durations(result: Result) -> Table:
     rows: list[tuple[str, Percentiles]] = [
         ("until acknowledged", result.ack),
         ("until delivered", result.delivery),
+        ("until resumed", result.delivery_resumed),
         ("page of history", result.history),
         ("connecting", result.connect),
     ]
