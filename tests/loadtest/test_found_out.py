@@ -391,7 +391,7 @@ async def test_who_is_to_come_later_leaves_his_turn_to_others(liar: Liar, monkey
     ("answer", "words"),
     [
         (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", "no HTTP server"),
-        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "404: nothing is at this path"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "404; a server of Hubbub has its WebSocket at /ws"),
         (b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: nonsense\r\n\r\n", "no WebSocket server"),
         (b"HTTP/1.0 503 Later\r\nContent-Length: 0\r\n\r\n", "status 503"),
         (

@@ -146,7 +146,7 @@ def test_notes_tell_what_is_no_failure() -> None:
     assert told.notes == [
         "ended by hand, after 2 s of load",
         "the load test measured itself more than the server: it was the bottleneck",
-        "connections ended and came back, by close code: 1012: 3",
+        "connections ended, by close code: 1012: 3",
         "connections that did not read, closed by the server: 4408: 1",
         "9 attempts to connect failed, most often: refused",
     ]

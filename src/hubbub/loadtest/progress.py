@@ -56,8 +56,9 @@ class Progress:
 
 
 def _words(second: Second, where: str) -> str:
-    words = [where, f"{second.live:,} connected"]
+    words = [where]
     if second.phase != "connect":
+        words.append(f"{second.live:,} connected")
         words.append(f"{second.sent:,} sent/s")
         words.append(f"{second.delivered:,} delivered/s")
         words += [
@@ -72,5 +73,5 @@ def _words(second: Second, where: str) -> str:
     ]
     if second.server_cpu is not None and second.server_rss is not None:
         words.append(f"server {second.server_cpu:.0%} {second.server_rss / 1e6:,.0f} MB")
-    words.append(f"load {second.load_cpu:.0%}")
+    words.append(f"bench {second.load_cpu:.0%}")
     return "  ".join(words)

@@ -48,8 +48,8 @@ class Second(msgspec.Struct):
         sent, acked, delivered: in this second.
         refused, failed, closed: answers with errors, failed handshakes, closed connections in this second.
         ack, delivery: of what came in this second.
-        server_cpu: the share of one core that the server used; None where it cannot be seen.
-        server_rss: its resident memory, in bytes.
+        server_cpu: the share of one core that the server used; None where it cannot be seen, or is not running.
+        server_rss: its resident memory, in bytes; None as above.
         load_cpu: the share of a core that the busiest process of the load test used.
 
     """
@@ -312,7 +312,7 @@ def _notes(result: Result) -> list[str]:
     closed = {code: n for code, n in result.counts.closed.items() if n}
     if closed:
         shown = ", ".join(f"{code}: {n:,}" for code, n in closed.items())
-        notes.append(f"connections ended and came back, by close code: {shown}")
+        notes.append(f"connections ended, by close code: {shown}")
     notes += [f"API Gateway said {n:,} times: {words}" for words, n in result.counts.gateway_errors.items()]
     slow = result.counts.slow_closed
     if result.asked.slow:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 import msgspec
 
 # From the coordinator; the first line is the plan.
@@ -208,6 +211,19 @@ _encode = msgspec.json.Encoder().encode
 read_begin = msgspec.json.Decoder(Begin).decode
 read_order = _orders.decode
 read_report = _reports.decode
+
+
+_EARLY_S = 0.05
+"""How early one may wake up: then it is the next second that is waited for."""
+
+
+def until_second(behind_s: float = 0.0) -> float:
+    """How long until the machine's monotonic clock is at a whole second, or so much behind one.
+
+    All processes tell what happened in the same seconds: one's second would else have two of another's now and then.
+    """
+    now = time.monotonic() - behind_s
+    return math.floor(now + _EARLY_S) + 1 - now
 
 
 def line(said: Order | Report) -> bytes:

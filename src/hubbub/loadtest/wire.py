@@ -207,7 +207,7 @@ class Wire(asyncio.Protocol):
             raise NotConnected(f"no answer within {within_s:g} s") from None
         except ssl.SSLError as error:
             self._drop(plain)
-            raise NotConnected(f"TLS: {getattr(error, 'verify_message', '') or error.reason or error}") from None
+            raise NotConnected(f"TLS: {_NO_TLS.get(error.reason) or _words(error)}") from None
         except OSError as error:
             self._drop(plain)
             raise NotConnected(os.strerror(error.errno) if error.errno else str(error)) from None
@@ -388,18 +388,27 @@ def _socket(family: int, source: str | None, *, slow: bool) -> socket.socket:
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
+_NO_TLS = {
+    reason: f"what answers there does not speak it ({reason}); ws:// is without"
+    for reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
+}
+
+
+def _words(error: ssl.SSLError) -> str:
+    return str(getattr(error, "verify_message", "") or error.reason or error)
+
+
 class _Words(msgspec.Struct):
     message: str
 
 
 def _refusal(status: int, headers: dict[str, str], body: bytes) -> NotConnected:
     words = f"the server refused the handshake with status {status}"
-    try:
-        words += f": {msgspec.json.decode(body, type=_Words).message}"
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        if status in _REDIRECTS and "location" in headers:
-            words += f": what was at this path is at {headers['location'].partition('?')[0][:200]}"
-        if status == 404:
-            words += ": nothing is at this path (a server of Hubbub has its WebSocket at /ws, API Gateway at the stage)"
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        words += f": {msgspec.json.decode(body, type=_Words).message}".rstrip(".")
+    if status in _REDIRECTS and "location" in headers:
+        words += f": what was at this path is at {headers['location'].partition('?')[0][:200]}"
+    if status == 404:
+        words += "; a server of Hubbub has its WebSocket at /ws, API Gateway at the stage"
     after = headers.get("retry-after", "")
     return NotConnected(words, status, float(after) if re.fullmatch(r"\d{1,6}", after) else 0.0)

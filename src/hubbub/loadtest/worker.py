@@ -41,6 +41,7 @@ from hubbub.loadtest.telling import (
     line,
     read_begin,
     read_order,
+    until_second,
 )
 from hubbub.loadtest.tokens import NoToken, Tokens
 from hubbub.loadtest.wire import NotConnected, Target, find, trust
@@ -433,7 +434,7 @@ class Worker:
     async def _report(self, tell: Telling) -> None:
         used, at = time.process_time(), time.monotonic()
         while True:
-            await asyncio.sleep(1)
+            await asyncio.sleep(until_second())
             tick = self._tick()
             now_used, now = time.process_time(), time.monotonic()
             tick.cpu = (now_used - used) / (now - at)
