@@ -715,7 +715,10 @@ def is_compressed(write: bytes) -> bool:
 
 
 async def test_a_frame_is_compressed_once(compressing, monkeypatch):
-    """All who have agreed to it get the same bytes object, the others the plain one, in the order of the calls."""
+    """All who have agreed to it get the same bytes object, the others the plain one, in the order of the calls.
+
+    Whatever way it goes in a turn: to a group, to all, or to one.
+    """
     calls = []
     monkeypatch.setattr(hub_module, "compress", lambda frame: (calls.append(frame), compress(frame))[1])
     plain = [compressing.add(f"p{n}", "g") for n in range(3)]
@@ -732,11 +735,29 @@ async def test_a_frame_is_compressed_once(compressing, monkeypatch):
     compressing.hub.send("c0", LONG)
     compressing.hub.broadcast(LONG)
     await turn()
-    assert len(calls) == 4
+    assert calls == [LONG, LONG]
     assert [len(socket.writes) for socket in (*plain, *packed)] == [2] * 6
     for socket in (*plain, *packed):
         mine = [LONG] if socket is packed[0] else []
         assert [text.encode() for text in socket.texts] == [LONG, LONG, b"short", *mine, LONG]
+
+
+async def test_what_goes_to_several_groups_is_compressed_once(compressing, monkeypatch):
+    """Also where it does not get shorter, and nothing of it is kept after the turn."""
+    calls = []
+    monkeypatch.setattr(hub_module, "compress", lambda frame: (calls.append(frame), compress(frame))[1])
+    noise = bytes(random.Random(1).choices(range(33, 127), k=50))
+    a, b = compressing.add("a", "g", "h", deflates=True), compressing.add("b", "h", deflates=True)
+    for frame in (LONG, noise):
+        for group in ("g", "h"):
+            compressing.hub.publish(group, frame)
+            compressing.hub.publish(group, frame, exclude="b")
+        compressing.hub.send("b", frame)
+    await turn()
+    assert calls == [LONG, noise]
+    assert [text.encode() for text in a.texts] == [LONG] * 4 + [noise] * 4
+    assert [text.encode() for text in b.texts] == [LONG] * 2 + [noise] * 2
+    assert not compressing.hub._packed
 
 
 async def test_nothing_is_compressed_for_nobody(compressing, monkeypatch):
