@@ -31,8 +31,8 @@ logger = logging.getLogger("hubbub.gateway")
 READ_BUFFER_BYTES = 64 * 1024
 """As much as one read of a socket brings at most."""
 
-SOCKET_BUFFER_BYTES = 64 * 1024
-"""As much as uvloop takes for a socket until it asks for a pause, unless it is told otherwise."""
+UNTOLD_BYTES = 64 * 1024
+"""As much as waits below TLS before a loop's own TLS holds anything back, and never says; ours counts it."""
 
 _READ = memoryview(bytearray(READ_BUFFER_BYTES))
 """What all connections read into; see this module's first words."""
@@ -329,8 +329,12 @@ class Connection(asyncio.BufferedProtocol):
     def waiting(self) -> int:
         """How many bytes wait to be written."""
         size = self._transport.get_write_buffer_size()
-        # TLS holds nothing back before the buffer of its own socket is full, and does not say what is in that.
-        return size + SOCKET_BUFFER_BYTES if size and self._transport.get_extra_info("sslcontext") else size
+        return size + UNTOLD_BYTES if size and self._is_more() else size
+
+    def _is_more(self) -> bool:
+        """Whether more may wait than the transport says."""
+        info = self._transport.get_extra_info
+        return info("sslcontext") is not None and not info("counts_all")
 
     def send_close(self, code: int, reason: str) -> None:
         """Send CLOSE; 1005 stands for one without a code."""
