@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from doubles import FakeSocket
 from hubbub.gateway import hub as hub_module
 from hubbub.gateway.connection import CLOSE, COMPRESSED, PING, PONG, TEXT, Close, Life, Rules
-from hubbub.gateway.deflate import compress
+from hubbub.gateway.deflate import MAX_BYTES, compress
 from hubbub.gateway.hub import LATE_AFTER_S, MAX_HEAD_BYTES, Hub, Peer, control_frame, text_frame
 
 OUTBOX_BYTES = 100
@@ -781,6 +781,15 @@ async def test_what_does_not_get_shorter_goes_out_plain(compressing):
     await turn()
     assert a.writes == b.writes
     assert not is_compressed(b.writes[0])
+
+
+async def test_what_is_very_long_goes_out_plain(compressing):
+    """Nobody waits for a page of history that somebody else has asked for."""
+    a = compressing.add("a", "g", deflates=True)
+    for size in (MAX_BYTES, MAX_BYTES + 1):
+        compressing.hub.publish("g", b"x" * size)
+        await turn()
+    assert [is_compressed(write) for write in a.writes] == [True, False]
 
 
 async def test_members_of_both_kinds_are_members(compressing):

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from hubbub.few import Few, added, removed
 from hubbub.gateway.accelerator import Outlet, flush
 from hubbub.gateway.connection import COMPRESSED, SLOW_CONSUMER, TEXT, Close, Drop, Life, Message, Ping, Pong, Rules
-from hubbub.gateway.deflate import compress
+from hubbub.gateway.deflate import MAX_BYTES, compress
 
 logger = logging.getLogger("hubbub.gateway")
 
@@ -479,7 +479,7 @@ class Hub:
 
         """
         least = self.rules.deflate_min_bytes
-        if least is not None and len(frame) >= least:
+        if least is not None and least <= len(frame) <= MAX_BYTES:
             packed = self._packed.get(frame)
             if packed is None:
                 payload = compress(frame)
