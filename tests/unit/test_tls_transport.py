@@ -220,7 +220,7 @@ async def test_a_protocol_is_made_when_the_handshake_is_done(
             line.carry(most)
     line.client.write(b"early")
     line.carry(most)
-    await line.tls.shaken
+    assert not await line.tls.shaken
     assert (line.protocol.told, line.protocol.heard) == (["made"], b"early")
     spoken = line.tls.get_extra_info("ssl_object")
     assert spoken.version() == version.name.replace("_", ".")
@@ -232,8 +232,7 @@ async def test_a_protocol_is_made_when_the_handshake_is_done(
 async def test_a_handshake_that_fails_says_why_and_makes_nothing(line: Line) -> None:
     """The other gets an alert, and not a reset alone."""
     line.comes(b"\x16\x03\x01\x00\x05nonsense")
-    with pytest.raises(ssl.SSLError):
-        await line.tls.shaken
+    assert "SSL" in await line.tls.shaken
     assert (bytes(line.raw.sent[:1]), line.raw.ends, line.made) == (b"\x15", ["abort"], [])
 
 
@@ -244,8 +243,7 @@ async def test_a_handshake_may_end_at_any_time(line: Line, end: str) -> None:
     getattr(line.tls, end)(*([None] if end == "connection_lost" else []))
     assert not line.made
     if end in ("eof_received", "connection_lost"):
-        with pytest.raises(ConnectionError):
-            await line.tls.shaken
+        assert await line.tls.shaken
     line.tls.connection_lost(None)
     assert line.tls.is_closing()
 
@@ -309,14 +307,18 @@ async def test_who_wants_nothing_gets_nothing_and_all_of_it_later(line: Line) ->
     line.shake()
     protocol = line.protocol
     protocol.pause_after = 1
-    for number in range(10):
+    for number in range(40):
         line.client.write(bytes([number]) * 1_000)
     line.carry()
     assert (len(protocol.heard), line.raw.is_paused, line.tls.is_reading()) == (1_000, True, False)
+    protocol.pause_after = 10_000
     line.tls.resume_reading()
     assert not line.raw.is_paused
-    await until(lambda: len(protocol.heard) == 10_000, "all of it")
-    assert protocol.heard == b"".join(bytes([number]) * 1_000 for number in range(10))
+    await until(lambda: line.raw.is_paused, "enough again")
+    assert len(protocol.heard) == 10_000
+    line.tls.resume_reading()
+    await until(lambda: len(protocol.heard) == 40_000, "all of it")
+    assert protocol.heard == b"".join(bytes([number]) * 1_000 for number in range(40))
 
 
 async def test_what_waits_is_known_to_the_byte(line: Line) -> None:
@@ -373,13 +375,16 @@ async def test_no_connection_keeps_room_for_the_largest_thing_that_it_has_seen(
     for each in lines:
         each.tls.write(b"x" * 500_000)
         each.raw.sent.clear()
+        each.protocol.pause_after = 1
         each.client.write(b"y" * 60_000)
         data = each._out.read()
         each.comes(data)
-        assert len(each.protocol.heard) == 60_000
+        each.tls.resume_reading()
+    await until(lambda: all(len(each.protocol.heard) == 60_000 for each in lines), "heard")
+    for each in lines:
         each.protocol.heard = bytearray()
         # The client's own memory is not looked at: it goes.
-        del each.client, each._in, each._out, data
+        del each.client, each._in, each._out
     gc.collect()
     assert (used() - before) / len(lines) < 24 * 1024
 
@@ -420,12 +425,14 @@ async def test_the_others_goodbye_is_answered(line: Line) -> None:
 async def test_who_wants_nothing_still_hears_that_it_ends(line: Line) -> None:
     """A paused connection that is closed is read from again, for the other's goodbye."""
     line.shake()
-    line.tls.pause_reading()
-    line.tls.close()
-    assert not line.raw.is_paused
+    line.protocol.pause_after = 1
+    line.client.write(b"x" * 2 * PIECE_BYTES)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        line.client.unwrap()
     line.carry()
-    line.leave()
-    assert line.raw.ends == ["close"]
+    assert line.raw.is_paused
+    line.tls.close()
+    assert (line.raw.is_paused, line.raw.ends) == (False, ["close"])
 
 
 @pytest.mark.parametrize("how", ["silent", "gone", "deaf"])

@@ -222,7 +222,7 @@ class TlsListener:
                 await self._shake(connection)
             else:
                 await self._loop.connect_accepted_socket(self._plain, connection)
-        except OSError as error:  # ssl.SSLError is one: who does not trust us says so here
+        except OSError as error:
             logger.debug("a connection ended in its handshake: %s", error)
 
     async def _shake(self, connection: socket.socket) -> None:
@@ -231,10 +231,12 @@ class TlsListener:
         try:
             async with asyncio.timeout(self._limits.handshake_s):
                 await self._loop.connect_accepted_socket(lambda: transport, connection)
-                await transport.shaken
+                trouble = await transport.shaken
         except BaseException:
             transport.abort()
             raise
+        if trouble:
+            logger.debug("a connection ended in its handshake: %s", trouble)
 
     async def _first_byte(self, connection: socket.socket) -> bytes:
         """The first byte, which stays to be read; none where the other has closed."""

@@ -55,7 +55,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         end_s: how long the end may take, until the other has read what waits and has said goodbye too.
 
     Attributes:
-        shaken: done when the handshake is, or has failed.
+        shaken: done when the handshake is, with nothing, or has failed, with why.
 
     """
 
@@ -68,6 +68,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         "_incoming",
         "_is_buffered",
         "_is_paused",
+        "_late",
         "_make",
         "_outgoing",
         "_phase",
@@ -86,6 +87,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._protocol: Any = None  # of one of two kinds; None before there is one, and once it was told the end
         self._is_buffered = False  # of which kind
         self._is_paused = False  # whether the protocol wants nothing for now
+        self._late = b""  # what had come when it wanted no more
         self._phase = _Phase.SHAKING
         self._too_late: asyncio.TimerHandle | None = None  # ends an end that takes too long; None while there is none
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -93,7 +95,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._encrypt: Callable[[Any], Any] = self._ssl.write
         self._encrypted: Callable[[], bytes] = self._outgoing.read
         self._decrypt: Callable[..., Any] = self._ssl.read  # Any: bytes, or how many are in the buffer it was given
-        self.shaken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.shaken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def __repr__(self) -> str:
         return f"<TlsTransport {self._phase.name}{', paused' if self._is_paused else ''}>"
@@ -113,8 +115,14 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes came."""
-        for begin in range(0, nbytes, PIECE_BYTES):
-            self._incoming.write(_READ[begin : min(begin + PIECE_BYTES, nbytes)])
+        self._take(_READ[:nbytes])
+
+    def _take(self, came: memoryview) -> None:
+        for begin in range(0, len(came), PIECE_BYTES):
+            if self._is_paused:
+                self._late += came[begin:]
+                return
+            self._incoming.write(came[begin : begin + PIECE_BYTES])
             if self._phase is _Phase.OPEN:
                 self._read()
             elif self._phase is _Phase.SHAKING:
@@ -127,7 +135,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     def eof_received(self) -> None:
         """The other has gone without a goodbye; what waits is still written, if it is read in time."""
         if self._phase is _Phase.SHAKING:
-            self._fail(ConnectionResetError("the other has closed in the handshake"))
+            self._fail("the other has closed")
         else:
             self._phase = _Phase.OVER
             self._end_in_time()
@@ -138,7 +146,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         if self._too_late is not None:
             self._too_late.cancel()
             self._too_late = None
-        self._fail(exc or ConnectionAbortedError("the connection was closed in the handshake"))
+        self._fail(str(exc or "it was closed"))
         protocol = self._protocol
         self._let_go()
         if protocol is not None:
@@ -165,7 +173,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             return
         except ssl.SSLError as error:
             self._flush()  # why, for the other
-            self._fail(error)
+            self._fail(str(error))
             return
         self._phase = _Phase.OPEN
         self._flush()
@@ -173,13 +181,13 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self.set_protocol(protocol)
         protocol.connection_made(self)
         if not self.shaken.done():
-            self.shaken.set_result(None)
+            self.shaken.set_result("")
         self._read()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, why: str) -> None:
         """The handshake has failed, if it was not done."""
         if not self.shaken.done():
-            self.shaken.set_exception(error)
+            self.shaken.set_result(why)
             self.abort()
 
     # Reading
@@ -207,7 +215,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
                 protocol.buffer_updated(came)
             else:
                 protocol.data_received(came)
-        if self._outgoing.pending:
+        if self._outgoing.pending and self._phase is _Phase.OPEN:
             self._flush()  # an answer of TLS's own
 
     def _is_decrypted(self) -> bool:
@@ -216,10 +224,15 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     def _read_on(self) -> None:
         try:
             self._read()
+            self._take_late()
         except Exception as error:
             loop = asyncio.get_running_loop()
             loop.call_exception_handler({"message": "a protocol failed", "exception": error, "transport": self})
             self.abort()
+
+    def _take_late(self) -> None:
+        late, self._late = self._late, b""
+        self._take(memoryview(late))
 
     def _break(self, error: ssl.SSLError) -> None:
         """What came is no TLS, or the other has said that ours is not."""
@@ -308,6 +321,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
                 self._is_paused = False
                 self._raw.resume_reading()
             self._say_goodbye()
+            self._take_late()
 
     def abort(self) -> None:
         """Close at once; what waits is lost."""
