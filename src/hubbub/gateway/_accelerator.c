@@ -46,8 +46,10 @@ typedef struct {
     unsigned long long flushes;
 } State;
 
+static inline int is_known(State *state, PyObject *object) { return Py_TYPE(object) == state->known_type; }
+
 static int is_outlet(State *state, PyObject *object) {
-    if (Py_TYPE(object) == state->known_type) {
+    if (is_known(state, object)) {
         return 1;
     }
     if (!PyObject_TypeCheck(object, state->outlet_type)) {
@@ -388,7 +390,7 @@ static int flush_read(Flush *flush, Py_ssize_t *memberships) {
         }
         for (Py_ssize_t m = 0; m < PyList_GET_SIZE(batch->outlets); m++) {
             PyObject *outlet = PyList_GET_ITEM(batch->outlets, m);
-            if (!is_outlet(flush->state, outlet)) {
+            if (!is_known(flush->state, outlet) && !is_outlet(flush->state, outlet)) {
                 PyErr_Format(PyExc_TypeError, "expected an Outlet, got %R", outlet);
                 return -1;
             }
@@ -567,7 +569,7 @@ static int flush_one(Flush *flush, long long *frames, long long *bytes, PyObject
     int failed = 0;
     for (Py_ssize_t n = 0; n < PyList_GET_SIZE(batch->outlets) && !failed; n++) {
         Outlet *outlet = (Outlet *)PyList_GET_ITEM(batch->outlets, n);
-        if (!is_outlet(flush->state, (PyObject *)outlet)) {
+        if (!is_known(flush->state, (PyObject *)outlet) && !is_outlet(flush->state, (PyObject *)outlet)) {
             PyErr_Format(PyExc_TypeError, "expected outlets to stay what they were, got %R", outlet);
             failed = -1;
             break;
@@ -575,7 +577,7 @@ static int flush_one(Flush *flush, long long *frames, long long *bytes, PyObject
         Py_INCREF(outlet);
         if (n + 2 < PyList_GET_SIZE(batch->outlets)) {
             PyObject *next = PyList_GET_ITEM(batch->outlets, n + 1);
-            if (is_outlet(flush->state, next)) {
+            if (is_known(flush->state, next)) {
                 fetch((Outlet *)next, (Outlet *)PyList_GET_ITEM(batch->outlets, n + 2));
             }
         }
