@@ -210,6 +210,7 @@ class RequestHead(HttpToolsProtocol):
             peer=self._came_from,
             is_secure=self.scheme == "https",
             early=self._tail or b"",
+            congested=self.flow.write_paused,
         )
         del self.parser, self.cycle  # they and this object keep each other
 
