@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from itertools import chain
+from struct import Struct
 from typing import Any, Protocol
 
 from hubbub.few import Few, added, removed
@@ -585,14 +586,17 @@ class Hub:
             self._look_at(peer, life.next_look(now, sent_at, rules))
 
 
+_SHORT_HEAD, _HEAD, _LONG_HEAD = (Struct(form).pack for form in (">BB", ">BBH", ">BBQ"))
+
+
 def text_frame(payload: bytes, *, first: int = _TEXT) -> bytes:
     """An unmasked, unfragmented text frame (RFC 6455, section 5.2); `first` is its first byte."""
     size = len(payload)
     if size < 126:
-        return bytes((first, size)) + payload
+        return _SHORT_HEAD(first, size) + payload
     if size < 65_536:
-        return bytes((first, 126)) + size.to_bytes(2, "big") + payload
-    return bytes((first, 127)) + size.to_bytes(8, "big") + payload
+        return _HEAD(first, 126, size) + payload
+    return _LONG_HEAD(first, 127, size) + payload
 
 
 def control_frame(opcode: int, payload: bytes) -> bytes:
