@@ -156,6 +156,7 @@ async def memories(made: Make, count: int) -> dict[str, float]:
     """Of connections that have got nothing yet, and of those that have got a page of history."""
     async with made() as server:
         fresh = await memory(server, count)
+    async with made() as server:
         publisher = await connect(server, "publisher")
         await publisher.ask(action="history", room=ROOM)
         for _ in range(PAGE):
