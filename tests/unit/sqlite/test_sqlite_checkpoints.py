@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import threading
+from pathlib import Path
 
 import pytest
 
 from hubbub.store import SqliteStore
 from hubbub.store.sqlite import checkpoints
+from hubbub.store.sqlite.opening import Database
 from sqlitelab import traced
 from storelab import eventually, log, make_room, say, seqs
 
@@ -80,3 +83,27 @@ async def test_a_log_that_cannot_be_moved_is_told_of_once_and_writing_goes_on(sm
     assert len(lines) == 1
     assert lines[0].levelno == logging.ERROR
     assert seqs(await log(store)) == list(range(1, 12 * 64 + 2))
+
+
+def test_the_thread_ends_although_it_is_told_so_just_as_it_begins_to_move(path: Path):
+    """Whoever closes the store waits for it, so no end may be missed."""
+    database = Database(str(path))
+    moving = checkpoints.Checkpoints(database)
+
+    class Late(threading.Event):
+        """Asked to end in the moment in which the thread takes note of what it was asked before."""
+
+        def clear(self) -> None:
+            moving._ending = True
+            self.set()
+            super().clear()
+
+    asked, moving._asked = moving._asked, Late()
+    asked.set()
+    assert moving._thread is not None
+    moving._thread.join(10)
+    ended = not moving._thread.is_alive()
+    moving._asked.set()
+    moving._thread.join(10)
+    database.close()
+    assert ended

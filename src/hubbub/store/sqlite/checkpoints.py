@@ -88,9 +88,9 @@ class Checkpoints:
     def _run(self) -> None:
         while True:
             self._asked.wait()
+            self._asked.clear()  # before it looks: who ends it after that look wakes it again
             if self._ending:
                 return
-            self._asked.clear()
             try:
                 self._database.checkpointing.execute(_MOVE).fetchone()
                 self._moved = True
