@@ -34,6 +34,14 @@ SEQ_BITS = 36
 CHUNKS = (128, 32, 8, 1)
 """Sizes of multi-row statements: few, so that SQLite's statement cache knows them all."""
 
+PAGE = 4_096
+"""SQLite's pages, of which its write-ahead log consists."""
+
+PAGES_A_COMMIT, PAGES_A_ROOM, ROWS_A_PAGE_OF_INDEX = 5, 2, 4
+"""About what a commit writes beside its entries: the last page of each tree; of each room the page where its log ends
+and that of its read marks; of indexes, whose rows lie scattered, a page for some rows.
+"""
+
 ROOM = "no, id, kind, name, created_at, head, first, messages, dropped, members, deleted"
 """The columns of a `RoomRow`."""
 
@@ -83,8 +91,7 @@ class Batch:
         sent: messages by what makes two the same (room number, author, client_id), as far as this batch may ask.
         members, users: news, what was changed of them.
         litter: whether it left something to `Retention`.
-        size: bytes of the entries that it has added.
-        body: the JSON of the last of them.
+        body: the JSON of the last entry that it has added.
 
     """
 
@@ -94,8 +101,9 @@ class Batch:
         self.members: dict[tuple[str, str], Member | None] = {}
         self.users: dict[str, User] = {}
         self.litter = False
-        self.size = 0
         self.body = b""
+        self._entries = self._entry_bytes = 0  # how many it has added, and how long they are
+        self._indexed = 0  # rows of theirs in indexes
         self._rooms = rooms
         self._changed: dict[str, RoomRow] = {}  # rooms whose row is to be written
         self._rows: dict[int, tuple[Any, ...]] = {}  # entries not yet written, by key
@@ -162,7 +170,9 @@ class Batch:
         self._changed[room.id] = room
         key = room.no << SEQ_BITS | room.head
         body = self.body = encode(entry)
-        self.size += len(body)
+        self._entries += 1
+        self._entry_bytes += len(body)
+        self._indexed += (client_id is not None) + (target is not None) + (thread is not None)
         self._rows[key] = (key, room.no, entry.by, client_id, target, thread, words, room.messages, entry.at, body)
         return entry
 
@@ -224,6 +234,12 @@ class Batch:
         self._marks[room.no, user] = (seq, self.ordinal(room, seq))
 
     # Writing
+
+    def log_bytes(self, changes: int) -> int:
+        """About how much longer its commit makes the write-ahead log, with so many `changes` of rows in all."""
+        others = changes - self._entries - len(self._changed) - len(self._marks)
+        pages = PAGES_A_COMMIT + PAGES_A_ROOM * len(self._changed) + self._indexed // ROWS_A_PAGE_OF_INDEX
+        return self._entry_bytes + PAGE * (pages + max(0, others))
 
     def flush(self) -> None:
         """Write what is noted, so that statements see it."""

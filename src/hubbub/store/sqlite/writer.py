@@ -171,7 +171,7 @@ class Writer:
             self._loop.call_soon_threadsafe(self._settle, outcomes, batch, batch.news_of_rooms())
         except RuntimeError:  # the loop has ended; nobody is left to be told
             logger.warning("the event loop ended before %d writes were answered", len(outcomes))
-        self._checkpoints.wrote(batch.size)
+        self._checkpoints.wrote(batch.log_bytes(self._db.total_changes - changes))
         return outcomes
 
     def _transact(self, batch: Batch, works: Sequence[Waiting]) -> list[Outcome]:
