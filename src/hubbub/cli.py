@@ -588,4 +588,10 @@ def main() -> None:
     if arguments[:1] == ["local"] and "--" in arguments:  # what follows is a command of its own
         end = arguments.index("--")
         arguments, command = arguments[:end], arguments[end + 1 :]
-    app(arguments, obj=command)
+    try:
+        app(arguments, obj=command)
+    except ImportError as error:
+        if error.name != "hubbub.gateway._accelerator":
+            raise
+        typer.echo(_coloured(f"hubbub: {error}", typer.colors.RED, sys.stderr), err=True)
+        sys.exit(1)
