@@ -176,6 +176,21 @@ class ChatStats:
         self.hook_failures = 0
 
 
+class _Unbound:
+    """What `Chat.bind` gives, as long as it has not: whoever asks for it is told why it is not there.
+
+    A chat's own attributes are found before it, so that looking them up costs what it costs anywhere.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, chat: Chat | None, owner: type[Chat]) -> Any:  # Any: of a chat it never returns
+        if chat is None:
+            return self
+        raise RuntimeError(f"this Chat is not running yet, so it has no {self._name}: run it with `hubbub serve`")
+
+
 class Chat(Registry):
     """A chat: the built-in actions, and those its user adds.
 
@@ -205,11 +220,6 @@ class Chat(Registry):
         self.actions.update(BUILT_IN.actions)
         self.stats = ChatStats()
         self._tasks: set[asyncio.Task[None]] = set()
-
-    def __getattr__(self, name: str) -> Any:
-        if name in Chat.__annotations__:
-            raise RuntimeError(f"this Chat is not running yet, so it has no {name}: run it with `hubbub serve`")
-        raise AttributeError(name)
 
     def bind(
         self,
@@ -750,6 +760,9 @@ class Chat(Registry):
             else:
                 await self.enter_live(user, RoomState(room, now.kind, now.name, member.role, now.head, now.head, 0))
 
+
+for _name in Chat.__annotations__:
+    setattr(Chat, _name, _Unbound(_name))
 
 _principals = msgspec.json.Decoder(Principal)
 

@@ -174,20 +174,15 @@ class Shortcut:
         message.answer(self._chat.refusal(error, message.ask.ref, SEND, ids))
 
 
-class _Message:
+class _Message(msgspec.Struct, eq=False, gc=False):
     """A message that the store has been given."""
 
-    __slots__ = ("answer", "ask", "began", "connection", "entry", "shortcut")
-
-    def __init__(
-        self, shortcut: Shortcut, ask: Plain, entry: Entry, connection: ConnectionId, answer: Answer, began: float
-    ) -> None:
-        self.shortcut = shortcut
-        self.ask = ask
-        self.entry = entry
-        self.connection = connection
-        self.answer = answer
-        self.began = began  # monotonic seconds
+    shortcut: Shortcut
+    ask: Plain
+    entry: MessageCreated
+    connection: ConnectionId
+    answer: Answer
+    began: float  # monotonic seconds
 
     def appended(self, written: tuple[Entry, bytes | None] | None, error: Exception | None) -> None:
         """The store has it, or not; whatever goes wrong here, the client is answered."""

@@ -31,8 +31,17 @@ from hubbub.protocol import encode, entry_decoder
 SEQ_BITS = 36
 """How many bits of an entry's key are its seq: 68 thousand million entries a room, 134 million rooms."""
 
-CHUNKS = (128, 32, 8, 1)
-"""Sizes of multi-row statements: few, so that SQLite's statement cache knows them all."""
+CHUNKS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
+"""Sizes of multi-row statements: SQLite's statement cache knows them all, and a number of rows needs as many as it has
+ones in base two. Each of them gives the interpreter away and waits until it gets it back.
+"""
+
+ENTRY = "(?,?,?,nullif(?,0),nullif(?,0),nullif(?,0),?,?,?,?)"
+"""A row of `entries`, with 0 where there is nothing, and its body as a bytearray.
+
+For a parameter that is no int, float, str or bytearray, `sqlite3` looks for an adapter first. None and bytes are such,
+and with four of them that takes as long as all else that is done for a row.
+"""
 
 PAGE = 4_096
 """SQLite's pages, of which its write-ahead log consists."""
@@ -156,24 +165,26 @@ class Batch:
         """Give the entry its seq and note its row."""
         room.head += 1
         entry.seq = room.head
-        client_id = target = thread = None
-        words = False
+        client_id: str | None = None
+        target = thread = words = 0
         if isinstance(entry, MessageCreated):
             room.messages += 1
-            client_id, thread = entry.client_id, entry.thread
+            client_id, thread = entry.client_id, entry.thread or 0
             self._marks[room.no, entry.by] = (room.head, room.messages)
             if client_id is not None:
                 self.sent[room.no, entry.by, client_id] = entry
         else:
-            target = getattr(entry, "target", None)
-            words = isinstance(entry, MessageEdited | MessageDeleted)
+            target = getattr(entry, "target", 0)
+            words = int(isinstance(entry, MessageEdited | MessageDeleted))
         self._changed[room.id] = room
         key = room.no << SEQ_BITS | room.head
         body = self.body = encode(entry)
         self._entries += 1
         self._entry_bytes += len(body)
-        self._indexed += (client_id is not None) + (target is not None) + (thread is not None)
-        self._rows[key] = (key, room.no, entry.by, client_id, target, thread, words, room.messages, entry.at, body)
+        self._indexed += (client_id is not None) + (target > 0) + (thread > 0)
+        sent_as = 0 if client_id is None else client_id
+        row = (key, room.no, entry.by, sent_as, target, thread, words, room.messages, entry.at, bytearray(body))
+        self._rows[key] = row
         return entry
 
     def entry(self, room: RoomRow, seq: int) -> AnyEntry | None:
@@ -244,7 +255,7 @@ class Batch:
     def flush(self) -> None:
         """Write what is noted, so that statements see it."""
         rows, self._rows = list(self._rows.values()), {}
-        run_many(self.db, "INSERT INTO entries VALUES ", "(?,?,?,?,?,?,?,?,?,?)", "", rows)
+        run_many(self.db, "INSERT INTO entries VALUES ", ENTRY, "", rows)
         # An upsert that never inserts. UPDATE … FROM would do, but its join costs more than all the rest of an append.
         run_many(
             self.db,

@@ -209,13 +209,10 @@ class Writer:
         self._settled(batch, rooms)
         self._pending -= len(outcomes)
         for place, (waiter, result, error) in enumerate(outcomes):
-            if isinstance(waiter, asyncio.Future):
-                # Who awaits a future goes on in another turn. What follows him in the order follows him there too.
-                self._tell_later(outcomes[place:])
-                return
             if waiter is None:
                 self._pending += 1  # the writer's own was never counted
-            elif self._waking:
+            elif self._waking or isinstance(waiter, asyncio.Future):
+                # Who awaits a future goes on in another turn. What follows him in the order follows him there too.
                 self._tell_later(outcomes[place:])
                 return
             else:
