@@ -10,7 +10,6 @@ from unittest.mock import AsyncMock
 import msgspec
 import pytest
 
-import hubbub
 from chatlab import Tab, lab
 from doubles import settle
 from hubbub.errors import Unavailable
@@ -797,12 +796,3 @@ async def test_nobody_can_be_taken_for_the_chat_itself():
         status, body, _, _ = await at.handshake(at.token("system"))
         assert (status, body["code"]) == (403, "forbidden")
         assert (await at.handshake(at.token("system", scopes=["server"])))[0] == 200
-
-
-@pytest.mark.parametrize("name", ["store", "fanout", "clock", "limits", "heads", "shortcut"])
-def test_a_chat_that_does_not_run_says_so(name):
-    """Whoever asks it for what it has only then is told how to run it; what it never has is missing as anywhere."""
-    with pytest.raises(RuntimeError, match=f"this Chat is not running yet, so it has no {name}: run it with"):
-        getattr(hubbub.Chat(), name)
-    with pytest.raises(AttributeError):
-        hubbub.Chat().nothing_of_that_name  # noqa: B018
