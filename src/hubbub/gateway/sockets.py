@@ -34,6 +34,8 @@ READ_BUFFER_BYTES = 64 * 1024
 UNTOLD_BYTES = 64 * 1024
 """As much as waits below TLS before a loop's own TLS holds anything back, and never says; ours counts it."""
 
+_CLOSED = Phase.CLOSED  # an enumeration is asked for a member by a function
+
 _READ = memoryview(bytearray(READ_BUFFER_BYTES))
 """What all connections read into; see this module's first words."""
 
@@ -295,7 +297,7 @@ class Connection(asyncio.BufferedProtocol):
                 return
             data, self._unfinished = more, None
         begin, end = 0, len(data)
-        while begin < end and life.phase is not Phase.CLOSED:
+        while begin < end and life.phase is not _CLOSED:
             if life.deaf:
                 self._unfinished = Unfinished(data[begin:], 0)
                 return
@@ -307,8 +309,8 @@ class Connection(asyncio.BufferedProtocol):
             if isinstance(frame, Missing):
                 self._unfinished = Unfinished(data[begin:], frame.size)
                 return
-            first, payload, begin = frame
-            self._take_frame(first, payload)
+            begin = frame.end
+            self._take_frame(frame.first, frame.payload)
 
     def _take_frame(self, first: int, payload: bytes) -> None:
         hub = self._gateway.hub
