@@ -504,7 +504,7 @@ def _bench(**given: Any) -> None:
     except PlanError as error:
         _fail(str(error), 2)
     except CannotRun as error:
-        _fail(str(error), 1)
+        _fail(str(error), 130 if error.by_hand else 1)
     raise typer.Exit(status)
 
 

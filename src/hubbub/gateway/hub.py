@@ -11,16 +11,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import struct
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from itertools import chain
-from struct import Struct
 from typing import Any, Protocol
 
 from hubbub.few import Few, added, removed
 from hubbub.gateway.accelerator import Outlet, flush
 from hubbub.gateway.connection import COMPRESSED, SLOW_CONSUMER, TEXT, Close, Drop, Life, Message, Ping, Pong, Rules
-from hubbub.gateway.deflate import compress
+from hubbub.gateway.deflate import MAX_BYTES, compress
+from hubbub.gateway.outlets import Seal
 
 logger = logging.getLogger("hubbub.gateway")
 
@@ -76,7 +77,7 @@ class Peer(Outlet):
     Args:
         id, life, wire, context: see below.
         write: writes bytes to the socket; the socket's own function, for speed.
-        transport, fd: see `Outlet`.
+        transport, fd, seal: see `Outlet`.
 
     Attributes:
         id: its connection id.
@@ -102,8 +103,9 @@ class Peer(Outlet):
         *,
         transport: Any = None,
         fd: int = -1,
+        seal: Seal | None = None,
     ) -> None:
-        super().__init__(write, transport, fd)
+        super().__init__(write, transport, fd, seal)
         self.id = id
         self.life = life
         self.wire = wire
@@ -233,6 +235,7 @@ class Hub:
         self._dirty: list[_Group] = []
         self._outs: list[Peer] = []
         self._log: list[bytes] = []  # the frames sent and published in this turn, in the order of the calls
+        self._packed: dict[bytes, bytes] = {}  # what was compressed in this turn, as a frame; empty for not worth it
         self._flushing = False  # whether this turn will end with a flush
         self._looks: dict[int, set[Peer]] = {}  # whom to look at, by the second in which
         self._swept_at: float | None = None  # when the sweeper last looked; None for never, or when it came late
@@ -250,7 +253,9 @@ class Hub:
 
     def now(self) -> float:
         """Monotonic seconds."""
-        return self._clock() if self._clock is not None else asyncio.get_running_loop().time()
+        if self._clock is None:
+            self._clock = asyncio.get_running_loop().time  # asking for the loop is a system call each time
+        return self._clock()
 
     # Connections come and go
 
@@ -409,6 +414,7 @@ class Hub:
         if not self._log:
             return
         log, self._log = self._log, []
+        self._packed.clear()
         groups, self._dirty = self._dirty, []
         peers, self._outs = self._outs, []
         now = self.now()
@@ -469,7 +475,8 @@ class Hub:
     def _note_deflated(self, frame: bytes, plain: int | None) -> int:
         """Where in the turn's log the frame is for those who have agreed to compression.
 
-        It is called when the first of them is met, and once for all.
+        It is called when the first of them is met. What goes to several groups or connections in a turn is compressed
+        once for all of them.
 
         Args:
             frame: its payload.
@@ -477,10 +484,14 @@ class Hub:
 
         """
         least = self.rules.deflate_min_bytes
-        if least is not None and len(frame) >= least:
-            payload = compress(frame)
-            if len(payload) < len(frame):
-                return self._note(text_frame(payload, first=_DEFLATED_TEXT))
+        if least is not None and least <= len(frame) <= MAX_BYTES:
+            packed = self._packed.get(frame)
+            if packed is None:
+                payload = compress(frame)
+                packed = text_frame(payload, first=_DEFLATED_TEXT) if len(payload) < len(frame) else b""
+                self._packed[frame] = packed
+            if packed:
+                return self._note(packed)
         return self._note(text_frame(frame)) if plain is None else plain
 
     def _send_noted(self, peer: Peer, position: int) -> None:
@@ -586,17 +597,18 @@ class Hub:
             self._look_at(peer, life.next_look(now, sent_at, rules))
 
 
-_SHORT_HEAD, _HEAD, _LONG_HEAD = (Struct(form).pack for form in (">BB", ">BBH", ">BBQ"))
+_head_of_longer = struct.Struct(">BBH").pack
+_head_of_longest = struct.Struct(">BBQ").pack
 
 
 def text_frame(payload: bytes, *, first: int = _TEXT) -> bytes:
     """An unmasked, unfragmented text frame (RFC 6455, section 5.2); `first` is its first byte."""
     size = len(payload)
     if size < 126:
-        return _SHORT_HEAD(first, size) + payload
+        return bytes((first, size)) + payload
     if size < 65_536:
-        return _HEAD(first, 126, size) + payload
-    return _LONG_HEAD(first, 127, size) + payload
+        return _head_of_longer(first, 126, size) + payload
+    return _head_of_longest(first, 127, size) + payload
 
 
 def control_frame(opcode: int, payload: bytes) -> bytes:
