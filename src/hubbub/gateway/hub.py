@@ -21,6 +21,7 @@ from hubbub.few import Few, added, removed
 from hubbub.gateway.accelerator import Outlet, flush
 from hubbub.gateway.connection import COMPRESSED, SLOW_CONSUMER, TEXT, Close, Drop, Life, Message, Ping, Pong, Rules
 from hubbub.gateway.deflate import MAX_BYTES, compress
+from hubbub.gateway.outlets import Seal
 
 logger = logging.getLogger("hubbub.gateway")
 
@@ -76,7 +77,7 @@ class Peer(Outlet):
     Args:
         id, life, wire, context: see below.
         write: writes bytes to the socket; the socket's own function, for speed.
-        transport, fd: see `Outlet`.
+        transport, fd, seal: see `Outlet`.
 
     Attributes:
         id: its connection id.
@@ -102,8 +103,9 @@ class Peer(Outlet):
         *,
         transport: Any = None,
         fd: int = -1,
+        seal: Seal | None = None,
     ) -> None:
-        super().__init__(write, transport, fd)
+        super().__init__(write, transport, fd, seal)
         self.id = id
         self.life = life
         self.wire = wire

@@ -266,14 +266,15 @@ class Connection(asyncio.BufferedProtocol):
         """
         hub = self._gateway.hub
         transport = self._transport
-        is_tls = transport.get_extra_info("sslcontext") is not None
-        fd = -1 if is_tls else transport.get_extra_info("socket").fileno()
+        seal = transport.get_extra_info("seal")
+        knows_all = not self._is_more()
+        fd = transport.get_extra_info("socket").fileno() if knows_all else -1
         life = Life(hub.now(), deflates=deflates)
-        self.peer = Peer(self.id, life, self, transport.write, self, transport=transport, fd=fd)
+        self.peer = Peer(self.id, life, self, transport.write, self, transport=transport, fd=fd, seal=seal)
         self.peer.congested = congested
         # It then writes at once, and asks for a pause when, and only when, something waits.
-        # TLS takes a limit of 0 for one that is always reached.
-        transport.set_write_buffer_limits(high=1 if is_tls else 0)
+        # A loop's own TLS takes a limit of 0 for one that is always reached.
+        transport.set_write_buffer_limits(high=0 if knows_all else 1)
         transport.write(answer)
         hub.add(self.peer)
         if early:
@@ -357,7 +358,7 @@ class Connection(asyncio.BufferedProtocol):
     def _is_more(self) -> bool:
         """Whether more may wait than the transport says."""
         info = self._transport.get_extra_info
-        return info("sslcontext") is not None and not info("counts_all")
+        return info("sslcontext") is not None and info("seal") is None
 
     def send_close(self, code: int, reason: str) -> None:
         """Send CLOSE; 1005 stands for one without a code."""
