@@ -283,6 +283,14 @@ async def test_several_processes_share_the_work(liar: Liar) -> None:
     assert len({ask["client_id"] for ask in liar.actions if ask["action"] == "send"}) == 30
 
 
+async def test_the_rate_is_kept_however_senders_are_shared(liar: Liar) -> None:
+    """Where processes have unequally many senders and readers, or none, what is due is neither more nor less."""
+    for senders in ("2", "5"):
+        result = await load(liar.url, connections=7, processes=3, senders=senders, slow=2, rate=31, history=13)
+        assert result.reasons == []
+        assert (result.counts.sent, result.counts.pages) == (31, 13)
+
+
 async def test_history_is_read_beside(liar: Liar) -> None:
     """Pages of history are asked for at their own rate, and timed."""
     result = await load(liar.url, history="10")

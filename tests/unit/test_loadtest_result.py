@@ -152,6 +152,12 @@ def test_notes_tell_what_is_no_failure() -> None:
     ]
 
 
+def test_a_proxy_is_not_taken_for_the_server() -> None:
+    """Where it is a proxy that listens it is said so, and how to name who is meant."""
+    server = Server([7], "nginx", 1, 1.0, 0.5, 6_250.0, 10**8, 2 * 10**8, 5_000.0)
+    assert result(server=server).notes == ["who listens there is nginx; --pid names the server behind it"]
+
+
 def test_the_document_is_the_result() -> None:
     """The JSON document has all of the result, and nothing gets lost in it."""
     made = result(faults=Faults(lost=1, rooms=[RoomEnd("r", 1)]), storm=Storm(4, 4, HARMLESS))

@@ -12,6 +12,9 @@ from hubbub.loadtest.telling import Counts, RoomEnd
 BUSY = 0.8
 """The share of a core from which on a process of the load test is the bottleneck itself."""
 
+PROXIES = frozenset({"nginx", "haproxy", "caddy", "envoy", "traefik", "httpd", "apache2", "docker-proxy", "ssh"})
+"""Programs that stand before a server and are none."""
+
 LATE_MS = 20.0
 """How late it may be with one in a hundred of its own doings."""
 
@@ -305,6 +308,8 @@ def _notes(result: Result) -> list[str]:
         notes.append(f"ended by hand, after {result.load_s:.0f} s of load")
     if result.generator.is_bottleneck:
         notes.append(f"the load test measured itself more than the server: {result.generator.why}")
+    if result.server is not None and result.server.name.partition(" ")[0] in PROXIES:
+        notes.append(f"who listens there is {result.server.name}; --pid names the server behind it")
     if result.counts.refused.keys() & {"rate_limited"}:
         notes.append("rate_limited: a connection or user may send only so often (the settings rate and user_rate)")
     if result.asked.deflates and 0 < result.counts.deflated < result.counts.opened:
