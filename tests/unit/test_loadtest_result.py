@@ -21,7 +21,7 @@ from hubbub.loadtest.observing import Observed, listeners
 from hubbub.loadtest.page import page
 from hubbub.loadtest.plot import Line, Plot, amount, scale, svg
 from hubbub.loadtest.progress import Progress
-from hubbub.loadtest.report import show
+from hubbub.loadtest.report import megabytes, show
 from hubbub.loadtest.result import (
     Asked,
     Faults,
@@ -241,6 +241,13 @@ def test_axes_have_round_numbers(highest: float, top: float, steps: int) -> None
     assert found == pytest.approx(top)
     assert len(marks) == steps + 1
     assert marks[-1] == pytest.approx(top)
+
+
+def test_sizes_have_what_counts() -> None:
+    """Little is not nothing, and much is not told to the byte."""
+    assert [megabytes(size) for size in (0, 41_700, 4_170_000, 99_900_000, 2_345_678_901)] == [
+        *("0 MB", "0.0417 MB", "4.17 MB", "99.9 MB", "2,346 MB"),
+    ]
 
 
 def test_amounts_are_short() -> None:
