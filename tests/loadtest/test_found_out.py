@@ -164,6 +164,14 @@ async def test_what_a_resume_brings_again_is_doubled(liar: Liar) -> None:
     assert result.counts.delivered == PERSONS * MESSAGES
 
 
+async def test_what_comes_to_the_wrong_room_is_noticed(liar: Liar) -> None:
+    """An entry that somebody gets who is not in its room is a failure, however well all others got it."""
+    liar.stray = {5}
+    result = await load(liar.url, rooms="2")
+    assert result.reasons == ["4 deliveries to who is not in the room"]
+    assert result.counts.delivered == MESSAGES * PERSONS // 2
+
+
 async def test_an_acknowledgement_without_a_place_is_noticed(liar: Liar) -> None:
     """Who says `ok` and not which `seq` has acknowledged nothing that could be looked for."""
     liar.nowhere = {4}

@@ -461,6 +461,7 @@ class Coordinator:
             unseen=sum(end.unseen for end in ends),
             stored_twice=sum(end.stored_twice for end in ends),
             resets=sum(end.resets for end in ends),
+            strayed=sum(end.strayed for end in ends),
             not_connected=0 if self._stopped else self._plan.connections - live,
             rooms=worst[:_MOST_ROOMS],
         )

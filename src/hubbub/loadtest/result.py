@@ -117,6 +117,7 @@ class Faults(msgspec.Struct):
         unseen: acknowledged messages that were not delivered to who sent them, or as another entry.
         stored_twice: messages that stand in the log twice.
         resets: logs that began anew.
+        strayed: deliveries to connections that are not in the room; only where rooms and tokens are made here.
         not_connected: connections that were not there in the end.
         rooms: those in which something was lost, doubled or disordered, the worst first, at most 100.
 
@@ -131,6 +132,7 @@ class Faults(msgspec.Struct):
     unseen: int = 0
     stored_twice: int = 0
     resets: int = 0
+    strayed: int = 0
     not_connected: int = 0
     rooms: list[RoomEnd] = []
 
@@ -288,6 +290,7 @@ def judge(
         ("unsent", faults.unsent, f"{many(faults.unsent, 'message')} not sent: no connection"),
         ("unread", faults.unread, f"{many(faults.unread, 'page')} of history never came"),
         ("resets", faults.resets, f"{many(faults.resets, 'log')} began anew on the server"),
+        ("strayed", faults.strayed, f"{many(faults.strayed, 'delivery', 'deliveries')} to who is not in the room"),
         ("absent", faults.not_connected, f"{many(faults.not_connected, 'connection')} not there in the end"),
         *(("refused", n, f"{many(n, 'message')} refused: {code}") for code, n in counts.refused.items()),
         *(("refused", n, f"{many(n, 'page')} of history refused: {code}") for code, n in counts.page_errors.items()),

@@ -105,7 +105,8 @@ class Worker:
         self.ack, self.delivery, self.slow_delivery = Histogram(), Histogram(), Histogram()
         self.resumed = Histogram()
         self.history, self.connect, self.lateness, self.loop_lag = Histogram(), Histogram(), Histogram(), Histogram()
-        self.resets = 0
+        self.resets, self.strayed = 0, 0
+        self.apart = frozenset(plan.rooms) if plan.parts else frozenset()  # rooms of which only who is in them may hear
         self._tallies: dict[str, Tally] = {}
         self._acked = array("q")  # by number of a message: its seq by its answer; 0 for none
         self._seen = array("q")  # and as a listener was given it
@@ -412,6 +413,7 @@ class Worker:
             unseen=sum(1 for acked, seen in zip(self._acked, self._seen, strict=True) if acked and acked != seen),
             stored_twice=self._stored_twice,
             resets=self.resets,
+            strayed=self.strayed,
             rooms=rooms,
             cut=self._cut,
             back=self._back,
