@@ -262,8 +262,9 @@ class Screen(io.StringIO):
         return True
 
 
-def test_progress_is_one_line_on_a_terminal() -> None:
+def test_progress_is_one_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal the line is written over, is no longer than that, and is gone in the end."""
+    monkeypatch.setenv("COLUMNS", "90")
     screen = Screen()
     progress = Progress(screen)
     progress(second(1, "connect"), "connecting 4 of 100")
@@ -274,7 +275,8 @@ def test_progress_is_one_line_on_a_terminal() -> None:
     first, then = screen.getvalue().split("\r")[1:3]
     assert first.startswith("connecting 4 of 100")
     assert "sent/s" not in first
-    assert "20 sent/s  80 delivered/s  ack p99 3.0 ms" in then
+    assert "20 sent/s  80 delivered/s  3 refused  1 closed  p99 ack 3.0 ms" in then
+    assert "server" not in then, "what does not fit is left out, and nothing is cut in two"
 
 
 def test_what_is_done_before_the_first_connection_is_shown() -> None:
