@@ -46,7 +46,7 @@ from hubbub.gateway.management import Management
 from hubbub.gateway.queueing import unaccepted
 from hubbub.gateway.quotas import Account, GatewayLimits, never_or
 from hubbub.gateway.sites import Sites
-from hubbub.gateway.sockets import Connection, Upgrade
+from hubbub.gateway.sockets import READ_BUFFER_BYTES, Connection, Upgrade, Words
 from hubbub.sigv4 import Keys
 
 logger = logging.getLogger("hubbub.gateway")
@@ -84,6 +84,11 @@ class Gateway:
         keys: whose signatures are believed, at `@connections`, `@groups` and signed handshakes; None leaves them out.
         account: the buckets that it shares with other gateways; its own by default.
 
+    Attributes:
+        read_buffer: what its connections read into, one after the other. It is no other gateway's: a loop in another
+            thread reads at the same time.
+        words: what its connections keep of what clients say of themselves.
+
     """
 
     def __init__(
@@ -106,6 +111,8 @@ class Gateway:
         self.account = account or Account(self.limits)
         self.draining = False
         self.proxy_protocol = proxy_protocol
+        self.read_buffer = memoryview(bytearray(READ_BUFFER_BYTES))
+        self.words = Words()
         whole, frame = self.limits.max_message_bytes, self.limits.max_frame_bytes
         longest_of_one = whole if self.limits.deflate_min_bytes is None else longest_payload(whole)
         self.max_frame_bytes = longest_of_one if frame is None else min(frame, longest_of_one)
