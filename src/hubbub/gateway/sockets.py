@@ -291,6 +291,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._unfinished is not None:
             more = self._unfinished.add(data)
             if more is None:
+                life.hears(self._gateway.hub.now())
                 return
             data, self._unfinished = more, None
         begin, end = 0, len(data)
@@ -305,6 +306,7 @@ class Connection(asyncio.BufferedProtocol):
                 return
             if isinstance(frame, Missing):
                 self._unfinished = Unfinished(data[begin:], frame.size)
+                life.hears(self._gateway.hub.now())
                 return
             first, payload, begin = frame
             self._take_frame(first, payload)
