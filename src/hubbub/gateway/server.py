@@ -61,6 +61,9 @@ A refusal costs a sixth of what a decision costs: two thirds of the time are lef
 off more than twice as fast.
 """
 
+PING_EARLY = 0.2
+"""By what part of `ping_after_s` a connection may be pinged sooner, so that those who came together are spread."""
+
 TURNED_AWAY_SAID = 20
 """How many connections that are closed at once are logged in a minute; anybody can open as many as he likes."""
 
@@ -123,6 +126,7 @@ class Gateway:
                 max_message_bytes=whole,
                 accept_binary=self.limits.accept_binary,
                 ping_after_s=never_or(self.limits.ping_after_s),
+                ping_early_s=PING_EARLY * (self.limits.ping_after_s or 0.0),
                 pong_within_s=self.limits.pong_within_s,
                 pings_are_activity=self.limits.pings_are_activity,
                 idle_s=self.limits.idle_s,
