@@ -32,6 +32,9 @@ logger = logging.getLogger("hubbub.store")
 
 T = TypeVar("T")
 
+FEW_ENTRIES = 20
+"""A page of no more is read in a moment: `sync` asks for one of each room in which something was missed."""
+
 _UNKNOWN: Any = object()  # Any: stands where a value that may be None would
 
 
@@ -339,7 +342,8 @@ class SqliteStore(Store):
         changes: bool = True,
     ) -> Page:
         """A stretch of the log; see the port."""
-        return await self._read(
+        read = self._look_up if limit <= FEW_ENTRIES and not changes else self._read
+        return await read(
             partial(
                 read_page,
                 room=room,
