@@ -40,6 +40,11 @@ async def used_and_left(lab: Lab, how: str) -> None:
         async with await lab.dial(request("/nowhere")) as peer:
             assert (await peer.answer()).status == 404
         return
+    if how == "HTTP alone":
+        peer = await lab.dial(b"GET / HTTP/1.1\r\nHost: chat.example\r\n\r\n")
+        assert (await peer.answer()).status == 200
+        peer.cut()
+        return
     if how == "after a request":
         peer = await lab.dial(b"GET / HTTP/1.1\r\nHost: chat.example\r\n\r\n")
         assert (await peer.answer()).status == 200
@@ -66,7 +71,10 @@ async def used_and_left(lab: Lab, how: str) -> None:
     await lab.end(peer)
 
 
-@pytest.mark.parametrize("how", ["closed", "cut", "a bad frame", "half a frame", "refused", "after a request"])
+HOW = ("closed", "cut", "a bad frame", "half a frame", "refused", "after a request", "HTTP alone")
+
+
+@pytest.mark.parametrize("how", HOW)
 async def test_a_connection_that_ended_is_freed_without_a_collector(lab: Lab, uncollected: None, how: str) -> None:
     """However it ended, nothing of it waits for the garbage collector, which may never look at it."""
     for _ in range(5):
