@@ -11,12 +11,13 @@ from gatewaylab import Lab, still_works
 from rawpeer import TEXT, closing, frame, request
 
 from hubbub.gateway.connection import Life
+from hubbub.gateway.door import Door
 from hubbub.gateway.http import Farewell, RequestHead
 from hubbub.gateway.hub import Peer
 from hubbub.gateway.sockets import Connection, Upgrade
 from live import until
 
-KINDS = (Connection, Peer, Life, Upgrade, RequestHead, Farewell)
+KINDS = (Connection, Peer, Life, Upgrade, Door, RequestHead, Farewell)
 
 
 @pytest.fixture

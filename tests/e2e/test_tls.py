@@ -21,6 +21,7 @@ from endpoint import Endpoint
 from hubbub import client
 from hubbub.app import HandlerNode, Node
 from hubbub.config import Settings, SettingsError, load
+from hubbub.gateway.door import Door
 from hubbub.gateway.http import RequestHead
 from hubbub.listening import CannotStart
 from live import BOUND_S, SECRET, ServerProcess, Wire, token, until
@@ -211,7 +212,7 @@ async def test_failed_handshakes_leave_nothing_behind(node: Node) -> None:
         gone.transport.abort()
 
     def heads() -> int:
-        return sum(isinstance(each, RequestHead) for each in gc.get_objects())
+        return sum(isinstance(each, (Door, RequestHead)) for each in gc.get_objects())
 
     await fail()
     gc.collect()

@@ -43,21 +43,25 @@ class Request:
 
     Args:
         method, target: of its first line.
-        fields: its headers, as HTTP's bytes.
+        fields: its headers.
 
     """
 
     __slots__ = ("_query", "fields", "headers", "method", "target")
 
-    def __init__(self, method: str, target: bytes, fields: Sequence[tuple[bytes, bytes]]) -> None:
+    def __init__(self, method: str, target: str, fields: Fields) -> None:
         self.method = method
-        self.target = target.decode("latin-1")
-        self.fields: Fields = [(name.decode("latin-1"), value.decode("latin-1").strip()) for name, value in fields]
+        self.target = target
+        self.fields = fields
         self.headers: Headers = {}
         self._query: list[tuple[str, str]] | None = None  # None before it is asked for
-        for name, value in self.fields:
-            known = self.headers.setdefault(name.lower(), (name, []))
-            known[1].append(value)
+        for name, value in fields:
+            key = name.lower()
+            known = self.headers.get(key)
+            if known is None:
+                self.headers[key] = (name, [value])
+            else:
+                known[1].append(value)
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path}>"  # not the query: there may be a token in it
@@ -84,6 +88,11 @@ class Request:
         """The first of them; None for none."""
         known = self.headers.get(name)
         return None if known is None else known[1][0]
+
+    def asks_for(self, name: str, token: str) -> bool:
+        """Whether a header lists the token; a list may come in several lines (RFC 9110, section 5.3)."""
+        values = self.values(name)
+        return token in values or any(token == each.strip() for value in values for each in value.lower().split(","))
 
     def subprotocols(self) -> list[str]:
         """What the client offers, in its order."""

@@ -10,7 +10,7 @@ import logging
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 
@@ -28,6 +28,7 @@ from hubbub.apigateway import (
 from hubbub.gateway.admission import TOO_MANY, Admission, full
 from hubbub.gateway.connection import ABNORMAL, SERVICE_RESTART, Message, Rules
 from hubbub.gateway.deflate import BadExtensions, agree, longest_payload
+from hubbub.gateway.door import Door
 from hubbub.gateway.handshake import (
     Headers,
     Proxies,
@@ -69,6 +70,14 @@ TURNED_AWAY_SAID = 20
 
 ANSWER_CLOSE_WITHIN_S = 2.0
 """How long a drain waits for clients to answer CLOSE."""
+
+
+class Slow(Protocol):
+    """Who may be too slow."""
+
+    def too_slow(self) -> None:
+        """It was."""
+        ...
 
 
 class Gateway:
@@ -151,7 +160,7 @@ class Gateway:
         self._admission = Admission(
             self._integration, timeout_s=self.limits.handler_timeout_s, keys=keys, failed=self._failed
         )
-        self._watched: dict[RequestHead | Farewell, float] = {}  # who is to get on with it, and until when
+        self._watched: dict[Slow, float] = {}  # who is to get on with it, and until when
         self._handshakes = 0  # that have not been answered
         self._pressed = 0  # handshakes that came while too many waited
         self._turned_away = 0  # connections that were closed at once in this minute
@@ -177,7 +186,7 @@ class Gateway:
             host=host,
             port=port,
             **{
-                "http": partial(RequestHead, self),
+                "http": partial(RequestHead if self.proxy_protocol else Door, self),
                 "ws": partial(Upgrade, self),
                 "loop": "uvloop",
                 "lifespan": "off",
@@ -257,12 +266,16 @@ class Gateway:
         self._integration.sweep(now)
         self.hub.sweep()
 
-    def watch(self, who: RequestHead | Farewell, within_s: float) -> None:
+    def watch(self, who: Slow, within_s: float) -> None:
         """Tell it that it is too slow, unless it is unwatched before."""
         self.awake()
         self._watched[who] = asyncio.get_running_loop().time() + within_s
 
-    def unwatch(self, who: RequestHead | Farewell) -> None:
+    def watch_instead(self, who: Slow, of: Slow) -> None:
+        """Watch `who` for the time that `of` has left, who is not watched any more."""
+        self._watched[who] = self._watched.pop(of)
+
+    def unwatch(self, who: Slow) -> None:
         """It was not too slow."""
         self._watched.pop(who, None)
 
