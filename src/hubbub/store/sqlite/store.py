@@ -6,8 +6,9 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -94,7 +95,7 @@ class SqliteStore(Store):
             if not opening.cancelled() and opening.exception() is None:  # it was not waited for and opened after all
                 opening.result().close()
             raise
-        self._lookups = Lookups(self._reader, lambda query: _in_one_snapshot(query, self._database.reading))
+        self._lookups = Lookups(self._reader, partial(_snapshot, self._database.reading))
         self._writer = Writer(
             self._database,
             before=works.find_sent,
@@ -424,9 +425,16 @@ class SqliteStore(Store):
 
 
 def _in_one_snapshot(query: Callable[[sqlite3.Connection], T], db: sqlite3.Connection) -> T:
+    with _snapshot(db):
+        return query(db)
+
+
+@contextmanager
+def _snapshot(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """What is read within is of one moment."""
     db.execute("BEGIN")
     try:
-        return query(db)
+        yield db
     finally:
         if db.in_transaction:
             db.execute("COMMIT")
