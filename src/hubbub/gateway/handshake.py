@@ -174,6 +174,8 @@ class Proxies:
 def headers_for_functions(request: Request, *, way: list[str], proxied: bool, secure: bool) -> Headers:
     """The client's headers without those of its own hop, and those that a gateway answers for, by name as AWS has it.
 
+    What asks for a WebSocket is among them, for the authorizer.
+
     Args:
         request: what the client asked.
         way: what `Proxies.way` says.
@@ -194,6 +196,7 @@ def headers_for_functions(request: Request, *, way: list[str], proxied: bool, se
     if "x-amzn-trace-id" not in headers:
         trace = f"Root=1-{int(time.time()):08x}-{random_bytes(12).hex()}"
         headers["x-amzn-trace-id"] = ("X-Amzn-Trace-Id", [trace])
+    headers |= _ASKING
     return dict(sorted(headers.items()))
 
 
@@ -219,12 +222,11 @@ def authorizer_event(context: RequestContext, api: Api, request: Request, header
 
     It sees that a WebSocket is asked for, in API Gateway's own spelling whatever the client's is.
     """
-    shown = dict(sorted((headers | _ASKING).items())).values()
     return Event(
         type="REQUEST",
         method_arn=f"{api.arn}/{CONNECT}",
-        headers={name: values[-1] for name, values in shown},
-        multi_value_headers={name: values.copy() for name, values in shown},
+        headers={name: values[-1] for name, values in headers.values()},
+        multi_value_headers={name: values.copy() for name, values in headers.values()},
         query_string_parameters=dict(request.query),
         multi_value_query_string_parameters=_gathered(request.query),
         stage_variables=api.stage_variables,
@@ -235,9 +237,10 @@ def authorizer_event(context: RequestContext, api: Api, request: Request, header
 def connect_event(context: RequestContext, api: Api, request: Request, headers: Headers) -> Event:
     """What `$connect` is given: no headers of the hop, and nothing of a query that was not there."""
     query = request.query
+    several = {name: values.copy() for key, (name, values) in headers.items() if key not in _ASKING}
     return Event(
-        headers={name: values[-1] for name, values in headers.values()},
-        multi_value_headers={name: values.copy() for name, values in headers.values()},
+        headers={name: values[-1] for name, values in several.items()},
+        multi_value_headers=several,
         query_string_parameters=dict(query) if query else None,
         multi_value_query_string_parameters=_gathered(query) if query else None,
         stage_variables=api.stage_variables or None,

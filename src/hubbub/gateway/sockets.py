@@ -200,12 +200,12 @@ class Connection(asyncio.BufferedProtocol):
         """Note what the client has shown of itself, by the names of `Identity`."""
         self.identity = msgspec.structs.replace(self.identity, **shown)
 
-    def event(self, kind: Any, route_key: str, message: Message | None = None) -> Event:  # Any: one of three words
-        """An event of this connection."""
+    def context(self, kind: Any, route_key: str) -> RequestContext:  # Any: one of three words
+        """What an event of this connection says of it and of the event."""
         now_ns = time.time_ns()
         api = self.api
         request_id = new_id()
-        context = RequestContext(
+        return RequestContext(
             route_key=route_key,
             event_type=kind,
             extended_request_id=request_id,
@@ -220,9 +220,13 @@ class Connection(asyncio.BufferedProtocol):
             api_id=api.id,
             authorizer=self.authorizer,
         )
+
+    def event(self, kind: Any, route_key: str, message: Message | None = None) -> Event:  # Any: one of three words
+        """An event of this connection."""
+        context = self.context(kind, route_key)
         event = Event(
             request_context=context,
-            stage_variables=api.stage_variables or None,
+            stage_variables=self.api.stage_variables or None,
             is_base64_encoded=False,
         )
         if message is not None:
