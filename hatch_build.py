@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,25 @@ SPEED = ("-O2", "-fPIC", "-fno-plt") if sys.platform == "linux" else ("-O2", "-f
 class AcceleratorHook(BuildHookInterface[Any]):
     """Compiles it beside its source for an editable installation, and else into the wheel."""
 
+    _folder: tempfile.TemporaryDirectory[str] | None = None  # with what goes into the wheel, until that is made
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile it, and say that the wheel is for this interpreter alone."""
         wanted = os.environ.get("HUBBUB_ACCELERATOR", "")
-        if self.target_name != "wheel" or wanted == "0":
+        if wanted not in ("", "0", "1"):
+            raise RuntimeError(f"expected HUBBUB_ACCELERATOR to be 0, 1 or empty, got {wanted!r}")
+        if self.target_name != "wheel":
             return
         source = Path(self.root) / SOURCE
         name = f"_accelerator{sysconfig.get_config_var('EXT_SUFFIX')}"
-        built = source.with_name(name) if version == "editable" else Path(self.directory, "accelerator", name)
+        if version == "editable":
+            built = source.with_name(name)
+            built.unlink(missing_ok=True)  # or one of an older source would be used where there is no new one
+        else:
+            self._folder = tempfile.TemporaryDirectory(prefix="hubbub-accelerator-")
+            built = Path(self._folder.name, name)
+        if wanted == "0":
+            return
         problem = compile_module(source, built)
         if problem and wanted == "1":
             raise RuntimeError(f"expected to build the accelerator, as HUBBUB_ACCELERATOR=1 says; {problem}")
@@ -41,6 +53,11 @@ class AcceleratorHook(BuildHookInterface[Any]):
         if version != "editable":
             build_data["force_include"][str(built)] = f"hubbub/gateway/{name}"
 
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """The wheel is made: nothing of it is left beside it."""
+        if self._folder is not None:
+            self._folder.cleanup()
+
 
 def compile_module(source: Path, built: Path) -> str:
     """Compile an extension module of one file; what was wrong, or nothing."""
@@ -49,14 +66,15 @@ def compile_module(source: Path, built: Path) -> str:
         return f"there is no Python.h in {headers}"
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     shared = ("-bundle", "-undefined", "dynamic_lookup") if sys.platform == "darwin" else ("-shared",)
-    built.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = built.with_name(f"{built.name}.{os.getpid()}")  # a process may have the old one in use
+    unfinished = built.with_name(f"{built.name}.{os.getpid()}")  # others may build or load it at the same time
     command = [*compiler, *SPEED, *shared, f"-I{headers}", str(source), "-o", str(unfinished)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        if done.returncode:
+            return f"the C compiler has failed: {shlex.join(command)}\n{done.stderr.strip()}"
+        unfinished.replace(built)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"the C compiler cannot be run: {error}"
-    if done.returncode:
-        return f"the C compiler has failed: {shlex.join(command)}\n{done.stderr.strip()}"
-    unfinished.replace(built)
+        return f"the C compiler cannot be run, or its work not be kept: {error}"
+    finally:
+        unfinished.unlink(missing_ok=True)
     return ""

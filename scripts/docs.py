@@ -548,6 +548,7 @@ BENCH_TABLES = {
     "bench-load": partial(bench_table, bench_flags.LOAD),
     "bench-trouble": partial(bench_table, bench_flags.TROUBLE),
     "bench-access": partial(bench_table, bench_flags.ACCESS),
+    "bench-made": partial(bench_table, bench_flags.MADE),
     "bench-told": partial(bench_table, bench_flags.SAYS),
     "bench-result": bench_fields,
 }

@@ -8,6 +8,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+import loops
+
 # `hubbub local` takes DynamoDB Local where it finds it; what tests see must not depend on that. Those that want it
 # (dynamolab.py) look for it themselves.
 os.environ.setdefault("DYNAMODB_LOCAL", "")
@@ -25,3 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.relative_to(here).parts[0] in FAST and not item.get_closest_marker("slow"):
             item.add_marker("fast")
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, loops.LoopFactory]:
+    """The loop that tests run on, where their folder does not choose."""
+    return {"asyncio": loops.new_event_loop}

@@ -13,9 +13,11 @@ from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, NegotiationError
+from websockets.extensions import Extension
+from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.http11 import Request, Response
-from websockets.typing import Subprotocol
+from websockets.typing import ExtensionParameter, Subprotocol
 
 from hubbub.loadtest.coordinating import Coordinator
 from hubbub.loadtest.plan import plan
@@ -41,6 +43,13 @@ class Liar:
         more_after: how many missed entries a `sync` brings; the others are for `history`.
         refuse: the response to handshakes: a status and a message.
         in_parts: send each entry as three frames, with a ping between.
+        nowhere: which `seq` is acknowledged without saying that it is that.
+        unread: which question for history, of all, is never answered.
+        repeats: how many entries a resuming `sync` brings that were not missed.
+        too_often: how many times `subscribe` is refused with `rate_limited`.
+        hang_up: at which `subscribe`, of all, the connection is closed.
+        creators: the tokens of those who made rooms.
+        deflates: compress what is sent, for those who offer it.
         forgets: begin all logs anew when somebody resumes.
 
     """
@@ -61,9 +70,16 @@ class Liar:
         self.more_after: int | None = None
         self.refuse: tuple[int, str] | None = None
         self.in_parts = False
+        self.nowhere: set[int] = set()
+        self.unread: set[int] = set()
+        self.repeats = 0
+        self.too_often = 0
+        self.hang_up: set[int] = set()
+        self.deflates = False
         self.forgets = False
         self.url = ""
         self.actions: list[Json] = []
+        self.creators: set[str] = set()
         self._logs: dict[str, list[Json]] = {}
         self._asked = 0  # messages that somebody wanted stored
         self._listeners: dict[str, dict[ServerConnection, list[str]]] = {}
@@ -74,7 +90,12 @@ class Liar:
     async def serving(self) -> AsyncIterator[Liar]:
         """Serve on a free port."""
         async with serve(
-            self._talk, "127.0.0.1", 0, subprotocols=[Subprotocol("hubbub.v1")], process_request=self._admit
+            self._talk,
+            *("127.0.0.1", 0),
+            subprotocols=[Subprotocol("hubbub.v1")],
+            process_request=self._admit,
+            compression=None,
+            extensions=[_Deflating(self)],
         ) as server:
             self.url = f"ws://127.0.0.1:{_port(server)}/ws"
             yield self
@@ -103,7 +124,9 @@ class Liar:
     async def _sync(self, connection: ServerConnection, ask: Json) -> None:
         named = ask.get("rooms", {})
         reset = list(named) if self.forgets else []
-        missed = {room: self._log(room)[last:] for room, last in named.items() if room not in reset}
+        missed = {
+            room: self._log(room)[max(0, last - self.repeats) :] for room, last in named.items() if room not in reset
+        }
         entries = [entry for each in missed.values() for entry in each[: self.more_after]]
         more = [room for room, each in missed.items() if len(each) > len(each[: self.more_after])]
         for room in named:
@@ -112,6 +135,14 @@ class Liar:
         await self._ok(connection, ask, epoch="e", rooms=heads, entries=entries, more=more, reset=reset)
 
     async def _subscribe(self, connection: ServerConnection, ask: Json) -> None:
+        if sum(said["action"] == "subscribe" for said in self.actions) in self.hang_up:
+            await connection.close(1012, "going")
+            return
+        if self.too_often:
+            self.too_often -= 1
+            refusal = {"type": "error", "ref": ask["ref"], "code": "rate_limited", "message": "no", "retry": True}
+            await connection.send(json.dumps({**refusal, "retry_after_ms": 1}))
+            return
         self._listeners.setdefault(ask["room"], {})[connection] = []
         await self._ok(connection, ask, room=ask["room"], head=len(self._log(ask["room"])))
 
@@ -121,6 +152,8 @@ class Liar:
         await self._ok(connection, ask, at=0)
 
     async def _history(self, connection: ServerConnection, ask: Json) -> None:
+        if sum(said["action"] == "history" for said in self.actions) in self.unread:
+            return
         log = self._log(ask["room"])
         entries = log[ask["after"] :][:3] if "after" in ask else log[: ask["before"] - 1][-50:]
         has_more = "after" in ask and ask["after"] + 3 < len(log)
@@ -151,11 +184,17 @@ class Liar:
         known = [entry for entry in self._log(room) if entry["client_id"] == ask["client_id"]]
         entry = known[0] if known else self._store(ask, seq)
         if seq not in self.mute:
-            await self._ok(connection, ask, room=room, seq=entry["seq"], id=entry["id"])
+            place = {} if seq in self.nowhere else {"seq": entry["seq"], "id": entry["id"]}
+            await self._ok(connection, ask, room=room, **place)
         if not known:
             await self._publish(room, entry)
             if seq in self.store_twice:
                 await self._publish(room, self._store(ask, seq + 1))
+
+    def keep(self, room: str, count: int) -> None:
+        """Have so many entries of others in a room."""
+        for seq in range(1, count + 1):
+            self._store({"room": room, "text": "old", "data": None, "client_id": f"old-{seq}"}, seq)
 
     def _log(self, room: str) -> list[Json]:
         return self._logs.setdefault(room, [])
@@ -193,6 +232,21 @@ class Liar:
                 await listener.ping()
             else:
                 await listener.send(frame)
+
+
+class _Deflating(ServerPerMessageDeflateFactory):
+    """The extension, agreed to where the liar is told to."""
+
+    def __init__(self, liar: Liar) -> None:
+        super().__init__()
+        self._liar = liar
+
+    def process_request_params(
+        self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Extension]
+    ) -> tuple[list[ExtensionParameter], PerMessageDeflate]:
+        if not self._liar.deflates:
+            raise NegotiationError("not now")
+        return super().process_request_params(params, accepted_extensions)
 
 
 def _port(server: Server) -> int:

@@ -14,6 +14,8 @@ from concurrent.futures import Future
 from typing import Self
 from urllib.parse import urlsplit
 
+from loops import new_event_loop
+
 REFUSALS = {
     "throttled": (400, "ProvisionedThroughputExceededException", "The level of configured throughput was exceeded."),
     "failing": (500, "InternalServerError", "We encountered an internal error. Please try again."),
@@ -44,7 +46,7 @@ class Weather:
         self.mood = "fair"
         self.share = 1.0
         self.met: Counter[str] = Counter()
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_event_loop()
         self._ready: Future[str] = Future()
         self._thread = threading.Thread(target=self._run, name="weather", daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -60,15 +62,26 @@ class Weather:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        server = self._loop.run_until_complete(asyncio.start_server(self._accept, "127.0.0.1", 0))
         self._ready.set_result(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         self._loop.run_forever()
         server.close()
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.run_until_complete(self._end())
         self._loop.close()
+
+    async def _end(self) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)  # whoever was accepted last has a task now
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # sockets are closed the turn after they are cut
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # asyncio itself holds a task weakly, and the collector may take one that waits for a stream that is its own.
+        task = self._loop.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, a request after the other."""

@@ -144,7 +144,7 @@ static void publish(const char *text, size_t size) {
         frame[3] = (char)size;
     }
     memcpy(frame + head, text, size);
-    int number = size > 4 && text[0] == '~' ? atoi(text + 1) % ROOMS : 0;
+    int number = size > 4 && text[0] == '~' ? (int)(strtoul(text + 1, NULL, 10) % ROOMS) : 0;
     Room *room = &rooms[number];
     if (!is_joined) {
         to_all(room, frame, head + size);
@@ -177,8 +177,12 @@ static void take_text(Connection *connection, char *text, size_t size) {
         if (size == 6) {
             join(connection, 0);
         }
-        while (at < end) {
-            join(connection, (int)strtol(at, &at, 10) % ROOMS);
+        for (char *next; at < end; at = next) {
+            unsigned long number = strtoul(at, &next, 10);
+            if (next == at) {
+                break; /* no number */
+            }
+            join(connection, (int)(number % ROOMS));
         }
         *end = last;
     } else {

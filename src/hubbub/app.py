@@ -48,7 +48,7 @@ from hubbub.listening import (
     reachable,
 )
 from hubbub.listening.certificates import BadCertificate, Certificates
-from hubbub.listening.listener import ListenerLimits, NoTls, TlsServers
+from hubbub.listening.listener import ListenerLimits, TlsServers
 from hubbub.model import SYSTEM, Role, RoomId, RoomKind, UserId
 from hubbub.ports import Store
 from hubbub.protocol import Notice, encode
@@ -225,7 +225,7 @@ class GatewayNode(abc.ABC):
         within_s = settings.handshake_timeout_s
         self._servers = TlsServers(
             lambda: found.context,
-            plain=partial(NoTls, LINGER_S),
+            tells_s=LINGER_S,
             limits=ListenerLimits(
                 silent_s=within_s, handshake_s=within_s, shutdown_s=LINGER_S, max_undecided=settings.max_handshakes
             ),

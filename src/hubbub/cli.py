@@ -504,7 +504,7 @@ def _bench(**given: Any) -> None:
     except PlanError as error:
         _fail(str(error), 2)
     except CannotRun as error:
-        _fail(str(error), 1)
+        _fail(str(error), 130 if error.by_hand else 1)
     raise typer.Exit(status)
 
 
@@ -588,4 +588,10 @@ def main() -> None:
     if arguments[:1] == ["local"] and "--" in arguments:  # what follows is a command of its own
         end = arguments.index("--")
         arguments, command = arguments[:end], arguments[end + 1 :]
-    app(arguments, obj=command)
+    try:
+        app(arguments, obj=command)
+    except ImportError as error:
+        if error.name != "hubbub.gateway._accelerator":
+            raise
+        typer.echo(_coloured(f"hubbub: {error}", typer.colors.RED, sys.stderr), err=True)
+        sys.exit(1)

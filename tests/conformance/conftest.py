@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 import uvloop
 from gatewaylab import Lab, running, still_works
 from rawpeer import Peer
 
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+from loops import LoopFactory, new_event_loop
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, LoopFactory]:
@@ -19,10 +18,10 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
     `hubbub serve` runs on uvloop, and who mounts the gateway in a server of his own may not. Tables of cases run on
     uvloop alone: what differs between the loops is how sockets are handed over, paused and closed, not their bytes.
     """
-    loops: dict[str, LoopFactory] = {"uvloop": uvloop.new_event_loop}
+    factories: dict[str, LoopFactory] = {"uvloop": uvloop.new_event_loop}
     if item.get_closest_marker("parametrize") is None:
-        loops["asyncio"] = asyncio.new_event_loop
-    return loops
+        factories["asyncio"] = new_event_loop
+    return factories
 
 
 @pytest.fixture

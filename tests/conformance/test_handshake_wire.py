@@ -330,6 +330,33 @@ async def test_a_websocket_is_asked_for_in_turn() -> None:
         assert sorted([await peer.text() for _ in range(3)]) == ["one", "three", "two"]
 
 
+async def test_a_websocket_does_not_overtake_an_answer_that_is_not_read() -> None:
+    """What is published waits behind 101, and 101 behind what was asked before: nothing gets into the midst of it."""
+    page = b"page" * 2_000_000  # more than the socket of a client that does not read takes
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", b"%d" % len(page))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": page})
+
+    async with running(app=app) as lab, await lab.dial() as peer:
+        lab.hub.configure(lab.hub.rules, 2 * len(page))
+        peer.stop_reading()
+        await peer.send(GET, b"\r\n", request())
+        await until(lambda: len(lab.hub) == 1, "the client is connected")
+        for text in (b"one", b"two"):
+            lab.hub.broadcast(text)
+            await asyncio.sleep(0)
+        (live,) = lab.hub.peers()
+        assert live.congested
+        peer.read_again()
+        assert (await peer.answer()).body == page
+        assert (await peer.answer()).status == 101
+        assert (await peer.text(), await peer.text()) == ("one", "two")
+        await until(lambda: not live.congested, "the client has read all")
+        await still_works(peer)
+
+
 async def test_a_websocket_outlives_the_time_that_http_is_kept_alive() -> None:
     """The clock that ends an idle HTTP connection does not run for a WebSocket, even one that came behind a request."""
     options = {"timeout_keep_alive": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import re
@@ -18,12 +19,15 @@ import pytest
 from websockets.asyncio.client import connect
 
 from endpoint import Endpoint
+from hubbub import app as app_module
 from hubbub import client
 from hubbub.app import HandlerNode, Node
 from hubbub.config import Settings, SettingsError, load
+from hubbub.gateway import http as http_module
 from hubbub.gateway.door import Door
 from hubbub.gateway.http import RequestHead
 from hubbub.listening import CannotStart
+from hubbub.listening.tls import TlsTransport
 from live import BOUND_S, SECRET, ServerProcess, Wire, token, until
 from tlslab import Issuer, replace
 
@@ -211,18 +215,19 @@ async def test_failed_handshakes_leave_nothing_behind(node: Node) -> None:
         gone.write(b"\x16\x03\x01")
         gone.transport.abort()
 
-    def heads() -> int:
-        return sum(isinstance(each, (Door, RequestHead)) for each in gc.get_objects())
+    def kept() -> int:
+        kinds = (Door, RequestHead, TlsTransport, ssl.SSLObject)
+        return sum(isinstance(each, kinds) for each in gc.get_objects())
 
     await fail()
     gc.collect()
-    files, before = open_files(), heads()
+    files, before = open_files(), kept()
     gc.disable()
     try:
         for _ in range(5):
             await fail()
         await until(lambda: open_files() <= files, "closed")
-        assert heads() == before
+        await until(lambda: kept() <= before, "freed")
     finally:
         gc.enable()
 
@@ -255,6 +260,44 @@ async def test_who_does_not_read_is_closed(issuer: Issuer) -> None:
         while sent["seq"] not in heard:
             heard.append((await alice.wait_for("message.created"))["seq"])
         assert sorted(set(heard)) == list(range(heard[0], sent["seq"] + 1))
+
+
+async def test_the_end_of_a_node_waits_for_nobody_who_was_told_to_go(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither for who speaks plain HTTP, nor for who was refused over TLS and says no goodbye."""
+    for module in (app_module, http_module):
+        monkeypatch.setattr(module, "LINGER_S", 10 * BOUND_S)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = issuer.client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+    async with Node(settings_of(issuer)) as node:
+        plain_reader, plain = await asyncio.open_connection("127.0.0.1", node.port)
+        plain.write(b"GET / HTTP/1.1\r\n")
+        assert b"400 Bad Request" in await asyncio.wait_for(plain_reader.read(), BOUND_S)
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(outgoing.read())
+                incoming.write(await asyncio.wait_for(reader.read(65_536), BOUND_S))
+        tls.write(b"this is no HTTP\r\n\r\n")
+        writer.write(outgoing.read())
+        answer = b""
+        while b"400 Bad Request" not in answer:
+            incoming.write(await asyncio.wait_for(reader.read(65_536), BOUND_S))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                answer += tls.read(65_536)
+    with contextlib.suppress(ConnectionError):
+        await asyncio.wait_for(reader.read(), BOUND_S)
+    writer.close()
+
+    def is_cut() -> bool:
+        plain.write(b"x")
+        return plain.transport.is_closing()
+
+    await until(is_cut, "cut")
 
 
 @asynccontextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +10,7 @@ from functionlab import Others, Source
 
 from hubbub.emulator.functions import fleet
 from live import BOUND_S
-
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+from loops import LoopFactory, new_event_loop
 
 ON_BOTH_LOOPS = ("test_children", "test_environments", "test_listener", "test_pool", "test_proxy")
 """Processes, pipes and sockets directly on the loop: what differs between the loops is there."""
@@ -21,7 +18,7 @@ ON_BOTH_LOOPS = ("test_children", "test_environments", "test_listener", "test_po
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, LoopFactory]:
     """The loops that a test runs on, one after the other."""
-    factories: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
+    factories: dict[str, LoopFactory] = {"asyncio": new_event_loop}
     if item.path.stem in ON_BOTH_LOOPS and item.get_closest_marker("parametrize") is None:
         factories["uvloop"] = uvloop.new_event_loop
     return factories

@@ -368,6 +368,22 @@ def test_who_comes_at_the_very_end_is_dropped(authority: Authority, ticks: int) 
     gc.collect()  # what was left open is found now, and fails this test
 
 
+def test_who_does_not_answer_the_end_of_tls_is_cut(authority: Authority) -> None:
+    """A client that keeps its connection and reads nothing, as those do that pool them, is not left open."""
+
+    async def story() -> None:
+        async with running(authority) as here:
+            reader, writer = await here.dial(ssl=authority.client_context(), server_hostname="localhost")
+            writer.write(b"GET /pooled HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            async with asyncio.timeout(BOUND_S):
+                assert b"200" in await reader.readline()
+            writer.transport.pause_reading()
+        writer.transport.abort()
+
+    asyncio.run(story())
+    gc.collect()  # what was left open is found now, and fails this test
+
+
 async def test_connections_go_on_after_accepting_has_stopped(here: Here) -> None:
     """When no more are accepted, those that are there still work."""
     async with here.open("ws") as plain, here.open("wss") as secret:

@@ -390,12 +390,16 @@ async def gateway(tmp_path: Path) -> AsyncIterator[dict[str, str]]:
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        host = next(line for line in head.decode().lower().split("\r\n") if line.startswith("host:"))
-        body = f"{head.split()[1].decode()} {host}".encode()
-        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-        await writer.drain()
-        writer.close()
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            host = next(line for line in head.decode().lower().split("\r\n") if line.startswith("host:"))
+            body = f"{head.split()[1].decode()} {host}".encode()
+            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the other side went away
+        finally:
+            writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     async with server:

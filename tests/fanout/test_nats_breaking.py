@@ -11,55 +11,35 @@ from contextlib import asynccontextmanager
 
 from scripts.servers import Nats
 
+from cuttable import Cuttable, Passes
 from hubbub.fanout.nats.address import parse_address
 from hubbub.fanout.nats.link import Down, Link, Pauses, _transport
 from hubbub.fanout.nats.stats import NatsStats
 from live import until
 
 
-class Way:
+class Way(Cuttable):
     """A TCP proxy that can stop to read, and end its connections with a reset."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._writers: list[asyncio.StreamWriter] = []
+        super().__init__(port)
         self.open = asyncio.Event()
         self.open.set()
-        self.port = 0
 
-    @asynccontextmanager
-    async def run(self) -> AsyncIterator[Way]:
+    async def listen(self) -> None:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         listener.bind(("127.0.0.1", 0))
-        server = await asyncio.start_server(self._serve, sock=listener, limit=4_096)
-        self.port = listener.getsockname()[1]
-        try:
-            yield self
-        finally:
-            server.close()
-            self.reset()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._server = await asyncio.start_server(self._accept, sock=listener, limit=4_096)
 
     def reset(self) -> None:
-        writers, self._writers = self._writers, []
-        for writer in writers:
-            if writer.is_closing():
-                continue
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            writer.transport.abort()
+        for writer in self._writers:
+            if not writer.is_closing():
+                linger = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.cut()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        their_reader, their_writer = await asyncio.open_connection("127.0.0.1", self._port)
-        self._writers += [writer, their_writer]
-        for source, sink in ((reader, their_writer), (their_reader, writer)):
-            task = asyncio.get_running_loop().create_task(self._pump(source, sink))
-            self._tasks.add(task)
-
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, passes: Passes) -> None:
         with contextlib.suppress(OSError):
             while True:
                 await self.open.wait()
@@ -92,7 +72,7 @@ async def linked(way: Way, pauses: Pauses) -> AsyncIterator[tuple[Link, NatsStat
 
 async def test_a_connection_that_is_reset_with_something_unsent_is_made_anew(nats: Nats):
     """nats-py's own last word fails then, and it tells nobody that this was the end."""
-    async with Way(nats.port).run() as way, linked(way, Pauses(ping_s=0.2)) as (link, stats):
+    async with Way(nats.port) as way, linked(way, Pauses(ping_s=0.2)) as (link, stats):
         client = link._client()
         client._pending.append(b"PUB tea 0\r\n\r\n")
         client._pending_data_size += 13
@@ -102,7 +82,7 @@ async def test_a_connection_that_is_reset_with_something_unsent_is_made_anew(nat
 
 async def test_who_subscribes_to_much_is_not_held_by_a_server_that_takes_nothing(nats: Nats):
     """It is left, and whoever waited to tell it something learns that it is gone."""
-    async with Way(nats.port).run() as way, linked(way, Pauses(ping_s=0.2, end_s=0.2)) as (link, stats):
+    async with Way(nats.port) as way, linked(way, Pauses(ping_s=0.2, end_s=0.2)) as (link, stats):
         transport = _transport(link._client())
         assert transport is not None
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)

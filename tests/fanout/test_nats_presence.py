@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import pytest
+
+from doubles import settle
 from hubbub.fanout.nats import wire
 from hubbub.model import RoomId, UserId
 from live import BOUND_S, until
@@ -52,6 +56,53 @@ async def test_who_was_there_before_is_not_told_to_have_come(nodes: Nodes):
     assert await online(two) == ["alice", "bob", "carol"]
     await until(lambda: two.presence == [(ROOM, "carol", True)], "carol's coming")
     await until(lambda: one.presence[2:] == [(ROOM, "carol", True)], "carol's coming, told at the other node")
+
+
+async def test_who_comes_while_a_node_still_asks_who_is_there_is_told(nodes: Nodes):
+    """His coming is heard, the answers are not: they get lost, and are given up after a while."""
+    one, two = await nodes.several(2)
+    one.lose(lambda subject, packet: any(isinstance(thing, wire.AskPresence) for thing in packet.things))
+    await one.connect("alice", "a", ROOM)
+    await two.connect("bob", "b", ROOM)
+    await until(lambda: (ROOM, "bob", True) in one.presence, "bob's coming")
+    await until_online(one, "alice", "bob")
+    assert sorted(one.presence) == [(ROOM, "alice", True), (ROOM, "bob", True)]
+
+
+async def test_who_comes_after_one_was_let_into_a_room_is_told(nodes: Nodes, monkeypatch: pytest.MonkeyPatch):
+    """Letting in ends when the other nodes have answered: what they tell from then on is heard, and is news."""
+    monkeypatch.setattr("hubbub.fanout.nats.fanout.FOLLOWED_WITHIN_S", BOUND_S)
+    one, two = await nodes.several(2)
+    await one.connect("alice", "a")
+    link = one.fanout._exchange._link
+    subscribe, may_subscribe = link.subscribe, asyncio.Event()
+
+    async def late(subject: str) -> Any:
+        await may_subscribe.wait()
+        return await subscribe(subject)
+
+    monkeypatch.setattr(link, "subscribe", late)
+    letting_in = asyncio.create_task(one.fanout.follow(UserId("alice"), ROOM, 0))
+    await settle()
+    assert not letting_in.done()
+    may_subscribe.set()
+    await letting_in
+    assert one.fanout._presence.is_settled(ROOM)
+    await two.connect("bob", "b", ROOM)
+    await until(lambda: one.presence == [(ROOM, "alice", True), (ROOM, "bob", True)], "both comings")
+
+
+async def test_what_was_missing_in_an_answer_is_told(nodes: Nodes, monkeypatch: pytest.MonkeyPatch):
+    """Who asked before the others had answered has a list without their users, and nothing else would mend it."""
+    monkeypatch.setattr("hubbub.fanout.nats.fanout.KNOWN_WITHIN_S", 0.0)
+    one, two = await nodes.several(2)
+    await two.connect("bob", "b", ROOM)
+    reports = one.fanout._reports
+    reports._asking = True  # as if its questions were about to be put
+    await one.connect("alice", "a", ROOM)
+    assert await online(one) == ["alice"]
+    reports._put_questions()
+    await until(lambda: (ROOM, "bob", True) in one.presence, "bob")
 
 
 async def test_presence_is_answered_by_a_node_without_listeners(nodes: Nodes):

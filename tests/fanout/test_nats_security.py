@@ -73,9 +73,11 @@ async def test_a_password_is_told_to_no_server_without_tls_where_tls_was_asked_f
     heard: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b'INFO {"server_id":"X","version":"2.15.0","auth_required":true,"max_payload":1048576}\r\n')
-        heard.append(await reader.read(10_000))
-        writer.close()
+        try:
+            writer.write(b'INFO {"server_id":"X","version":"2.15.0","auth_required":true,"max_payload":1048576}\r\n')
+            heard.append(await reader.read(10_000))
+        finally:
+            writer.close()
 
     port = free_port()
     async with await asyncio.start_server(serve, "127.0.0.1", port):

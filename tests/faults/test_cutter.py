@@ -27,10 +27,12 @@ class Echo:
         self.port = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1000):
-            self.heard += data
-            writer.write(data)
-        writer.close()
+        try:
+            while data := await reader.read(1000):
+                self.heard += data
+                writer.write(data)
+        finally:
+            writer.close()
 
 
 @pytest.fixture

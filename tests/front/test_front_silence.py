@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from frontlab import FILES, Front, fronted
@@ -26,35 +27,48 @@ def now() -> float:
     return time.monotonic() * TIMES_FASTER
 
 
-async def seconds_pass(nodes: list[Node], count: int) -> None:
-    """Let so many seconds pass, and every node look at its connections each second."""
-    end = now() + count
-    while now() < end:
-        await asyncio.sleep(1 / TIMES_FASTER)
-        for node in nodes:
-            node.hub.sweep()
+@asynccontextmanager
+async def sweeping(nodes: list[Node]) -> AsyncIterator[None]:
+    """Let every node look at its connections each second."""
+
+    async def sweep() -> None:
+        while True:
+            await seconds_pass(1)
+            for node in nodes:
+                node.hub.sweep()
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(sweep())
+        yield
+        task.cancel()
+
+
+async def seconds_pass(count: int) -> None:
+    """Let so many seconds pass."""
+    await asyncio.sleep(count / TIMES_FASTER)
 
 
 async def test_no_proxy_drops_a_silent_connection_that_nodes_ping(tmp_path: Path) -> None:
     """After an hour every connection is the one it was; without the nodes' pings nginx and HAProxy end it soon."""
     assert Settings().ping_after_s * 3 <= PROXIES_PATIENCE_S
-    async with AsyncExitStack() as stack:
+    nodes: list[Node] = []
+    async with AsyncExitStack() as stack, sweeping(nodes):
 
         async def silent(kind: str, name: str, **settings: float) -> tuple[Front, Node, Wire]:
             front, (node,) = await stack.enter_async_context(
                 fronted(kind, tmp_path / name / kind, settings, hurry=TIMES_FASTER, clock=now)
             )
+            nodes.append(node)
             return front, node, await stack.enter_async_context(await front.open("ann"))
 
         pinged = [await silent(kind, "pinged") for kind in FILES]
         forgotten = [await silent(kind, "forgotten", **NEVER) for kind in ("nginx", "haproxy")]
-        nodes = [node for _, node, _ in [*pinged, *forgotten]]
         before = [node.hub.peers()[0].id for _, node, _ in pinged]
 
-        await seconds_pass(nodes, 4 * PROXIES_PATIENCE_S)
+        await seconds_pass(4 * PROXIES_PATIENCE_S)
         assert [await wire.closed() for _, _, wire in forgotten] == [1006, 1006]
 
-        await seconds_pass(nodes, HOUR_S - 4 * PROXIES_PATIENCE_S)
+        await seconds_pass(HOUR_S - 4 * PROXIES_PATIENCE_S)
         assert [node.hub.peers()[0].id for _, node, _ in pinged] == before
         for _, _, wire in pinged:
             await wire.ok("ping")

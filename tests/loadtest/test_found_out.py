@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
 import pytest_asyncio
+from websockets.utils import accept_key
 
 from hubbub.loadtest.coordinating import CannotRun
+from hubbub.loadtest.member import Member
+from hubbub.loadtest.plan import plan
 from hubbub.loadtest.result import Second
+from hubbub.loadtest.tokens import Tokens
+from hubbub.loadtest.wire import NotConnected, find
+from hubbub.loadtest.worker import Worker
 from liar import Liar, coordinator, failures, load
-from live import until
+from live import SECRET, until
 
 PERSONS = 4
 MESSAGES = 20
+
+
+AGREED = b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: ACCEPT\r\n"
+CHAT = b"Sec-WebSocket-Protocol: hubbub.v1\r\n"
+SYNCED = b'\x81\x18{"type":"ok","ref":"a1"}'
 
 
 @pytest_asyncio.fixture
@@ -100,6 +113,13 @@ async def test_missing_answers_are_counted(liar: Liar) -> None:
     assert result.reasons == ["2 messages never answered"]
 
 
+async def test_what_is_waited_for_in_vain_is_no_part_of_the_rates(liar: Liar) -> None:
+    """Messages a second are those of the time in which there were any, and not of the waiting for an answer."""
+    liar.mute = {2}
+    result = await load(liar.url, settle="8")
+    assert result.counts.acked / result.per_s.acked < result.load_s + 8
+
+
 async def test_refusals_are_counted_by_code(liar: Liar) -> None:
     """Errors are told with their code, and a rate limit with the settings that lift it."""
     liar.error = {2: "rate_limited", 5: "unavailable"}
@@ -117,6 +137,56 @@ async def test_closed_connections_come_back_and_miss_nothing(liar: Liar) -> None
     assert result.counts.closed == {"1012": PERSONS}
     assert result.counts.delivered == PERSONS * MESSAGES
     assert any("1012: 4" in note for note in result.notes)
+
+
+async def test_what_comes_by_resuming_has_its_own_durations(liar: Liar) -> None:
+    """How late entries are that are asked for after a reconnect is told, and apart from those that came live."""
+    liar.lock_out = (10, 30)
+    result = await load(liar.url, rate=40, duration="2")
+    assert result.resumed > 0
+    assert result.delivery_resumed.count == result.resumed
+    assert result.delivery.count + result.delivery_resumed.count == result.counts.delivered == PERSONS * 80
+
+
+async def test_a_hole_that_is_filled_by_resuming_is_out_of_order(liar: Liar) -> None:
+    """What was passed over live, and came only because the connection was closed later, is told of."""
+    liar.drop, liar.cut = {5}, {10}
+    result = await load(liar.url)
+    assert result.reasons == ["4 deliveries out of order"]
+    assert result.counts.delivered == PERSONS * MESSAGES
+
+
+async def test_what_a_resume_brings_again_is_doubled(liar: Liar) -> None:
+    """An answer to `sync` that begins before the `seq` that was named has too much."""
+    liar.cut, liar.repeats = {10}, 2
+    result = await load(liar.url)
+    assert result.reasons == ["8 deliveries doubled"]
+    assert result.counts.delivered == PERSONS * MESSAGES
+
+
+async def test_an_acknowledgement_without_a_place_is_noticed(liar: Liar) -> None:
+    """Who says `ok` and not which `seq` has acknowledged nothing that could be looked for."""
+    liar.nowhere = {4}
+    result = await load(liar.url)
+    assert result.reasons == ["1 acknowledged message not delivered, or as another entry"]
+
+
+async def test_rooms_are_entered_as_fast_as_they_may(liar: Liar) -> None:
+    """Who is told that he enters rooms too often waits, and goes on where he was."""
+    liar.too_often = 7
+    result = await load(liar.url, rooms="5", rooms_each="5")
+    assert result.reasons == []
+    assert result.counts.failed == {}
+
+
+async def test_a_log_is_not_read_from_its_beginning_because_the_first_try_failed(liar: Liar) -> None:
+    """A connection that ends while it enters its rooms begins again at their ends."""
+    liar.keep("old", 50)
+    liar.hang_up = {4}  # the first to try out, then the first of those that stay, each in two rooms
+    result = await load(liar.url, connections="1", room="new,old", rooms_each="2")
+    assert result.reasons == []
+    assert sum(result.counts.failed.values()) == 1
+    assert (result.resumed, result.counts.delivered) == (0, MESSAGES)
 
 
 async def test_what_a_sync_leaves_out_is_read_page_by_page(liar: Liar) -> None:
@@ -220,6 +290,35 @@ async def test_history_is_read_beside(liar: Liar) -> None:
     assert result.history.count == 10
 
 
+async def test_pages_that_never_come_are_a_failure(liar: Liar) -> None:
+    """A question for history without an answer is one, as a message is."""
+    liar.unread = {3, 4}
+    result = await load(liar.url, history="10")
+    assert result.counts.pages == 8
+    assert result.reasons == ["2 pages of history never came"]
+
+
+async def test_pages_are_due_also_while_the_connection_is_away(liar: Liar) -> None:
+    """What was to be read while nobody was connected is read afterwards, and took as long as that."""
+    liar.cut, liar.unread = {10}, {3, 4, 5}
+    result = await load(liar.url, history="20")
+    assert result.counts.pages + len(liar.unread) >= 20
+    assert sum(ask["action"] == "history" for ask in liar.actions) >= 20
+    assert result.faults.unread + result.counts.pages == 20
+
+
+async def test_compressed_messages_are_taken(liar: Liar) -> None:
+    """Compression is offered as browsers do, and where it is agreed less is received; --no-deflate does without."""
+    liar.deflates = True
+    result = await load(liar.url, size="4000")
+    plain = await load(liar.url, size="4000", no_deflate=True)
+    for each in (result, plain):
+        assert each.reasons == []
+        assert each.counts.delivered == PERSONS * MESSAGES
+    assert (result.counts.deflated, plain.counts.deflated) == (PERSONS, 0)
+    assert plain.counts.received_bytes > 4_000 * PERSONS * MESSAGES > 1.5 * result.counts.received_bytes
+
+
 async def test_a_refused_token_is_told_with_the_servers_words(liar: Liar) -> None:
     """What a refused handshake says is what is told, before anything is started."""
     liar.refuse = (401, "The token has expired.")
@@ -234,11 +333,78 @@ async def test_a_server_that_is_not_there_is_told(unused_tcp_port: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            {"token_url": "http://127.0.0.1:{port}/token?key=hunter2&user={{user}}"},
+            r"no answer from http://\S+/token: ",
+        ),
+        ({"token_url": "http://[::hunter2/?user={{user}}"}, r"token-url: no answer from http://"),
+        ({"token_url": "https://x.invalid/", "ca": "{file}"}, r"ca: expected certificates in PEM form"),
+    ],
+)
+async def test_where_tokens_cannot_be_had_is_told_without_secrets(
+    flags: dict[str, str], words: str, liar: Liar, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    """What is wrong with where tokens come from is said in a line, without the query that may have a key."""
+    (tmp_path / "ca.pem").write_text("no certificate", encoding="ascii")
+    given = {name: text.format(port=unused_tcp_port, file=tmp_path / "ca.pem") for name, text in flags.items()}
+    with pytest.raises(CannotRun, match=words) as told:
+        await load(liar.url, **given)
+    assert "key=" not in str(told.value)
+
+
+async def test_a_name_with_several_addresses_leads_to_those_that_answer(
+    liar: Liar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where `localhost` is first an address at which nobody listens, as it often is, the next is taken."""
+    port = urlsplit(liar.url).port
+    with socket.create_server(("127.0.0.2", 0)) as silent:
+        nobody = silent.getsockname()[1]
+
+    async def getaddrinfo(host: str, port: int, **more: object) -> list[tuple[object, ...]]:
+        found = [("127.0.0.2", nobody), ("127.0.0.1", port), ("127.0.0.1", port)]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each) for each in found]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    target = await find(f"ws://localhost:{port}/ws")
+    assert target.addresses == [(socket.AF_INET, "127.0.0.1", port)]
+    assert (target.header, target.host) == (f"localhost:{port}", "localhost")
+
+
+async def test_who_is_to_come_later_leaves_his_turn_to_others(liar: Liar, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that wants to be left alone for a while is, and meanwhile others may knock."""
+    what = plan(liar.url, {"connections": "2"}, secret=SECRET)
+    async with Tokens(what) as tokens:
+        worker = Worker(what, 0, await find(liar.url), tokens)
+
+        async def refused(member: Member, since: int | None = None) -> None:
+            raise NotConnected("later", 503, 3_600)
+
+        monkeypatch.setattr(Member, "open", refused)
+        monkeypatch.setattr(worker, "_opening", asyncio.Semaphore(1))
+        assert [await worker._try(member, 0) for member in worker.members] == [30, 30]
+        assert worker.counts.failed == {"later": 2}
+
+
+@pytest.mark.parametrize(
     ("answer", "words"),
     [
         (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", "no HTTP server"),
-        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "404: nothing is at this path"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "404; a server of Hubbub has its WebSocket at /ws"),
         (b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: nonsense\r\n\r\n", "no WebSocket server"),
+        (b"HTTP/1.0 503 Later\r\nContent-Length: 0\r\n\r\n", "status 503"),
+        (
+            b"HTTP/1.1 308 There\r\nLocation: https://chat.example.com/ws?a=b\r\nContent-Length: 0\r\n\r\n",
+            "status 308: what was at this path is at https://chat.example.com/ws$",
+        ),
+        (AGREED + b"\r\n", "did not choose the subprotocol hubbub.v1"),
+        (AGREED + CHAT + b"Sec-WebSocket-Extensions: x-other\r\n\r\n", "extension x-other, which was not offered"),
+        (
+            AGREED + CHAT + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
+            "expected server_no_context_takeover; --no-deflate does without",
+        ),
+        (AGREED + CHAT + b"\r\n" + SYNCED, "an answer is not the chat's: .*`epoch`"),
         (b"", "closed during the handshake"),
     ],
 )
@@ -246,8 +412,14 @@ async def test_what_is_no_chat_is_told(answer: bytes, words: str) -> None:
     """Whatever else answers at the URL is named for what it is."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
+        request = (await reader.readuntil(b"\r\n\r\n")).decode()
+        key = next(line for line in request.split("\r\n") if line.startswith("Sec-WebSocket-Key: "))[19:]
+        head, end, reply = answer.replace(b"ACCEPT", accept_key(key).encode()).partition(b"\r\n\r\n")
+        writer.write(head + end)
+        if reply:
+            await reader.readexactly(1)  # of what it asks first
+            writer.write(reply)
+            await reader.read()
         writer.close()
 
     server = await asyncio.start_server(talk, "127.0.0.1", 0)
@@ -269,6 +441,41 @@ async def test_ending_it_early_tells_what_there_was(liar: Liar) -> None:
     assert result.counts.acked == result.counts.sent > 0
     assert result.reasons == []
     assert "ended by hand" in result.notes[0]
+
+
+async def test_ending_it_before_anybody_answered_ends_it(unused_tcp_port: int) -> None:
+    """A server that takes connections and says nothing can be given up at once."""
+    asked = asyncio.Event()
+
+    async def keep_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(keep_silent, "127.0.0.1", unused_tcp_port)
+    async with server:
+        running = coordinator(f"ws://127.0.0.1:{unused_tcp_port}/ws", {}, [])
+        task = asyncio.create_task(running.run())
+        await asked.wait()
+        running.stop()
+        with pytest.raises(CannotRun, match="ended by hand") as told:
+            await task
+        assert told.value.by_hand
+
+
+async def test_ending_it_twice_waits_for_nothing(liar: Liar) -> None:
+    """Who says stop again gets no report, and is told so."""
+    seconds: list[Second] = []
+    liar.mute = {*range(1, 1_000)}
+    running = coordinator(liar.url, {"connections": 4, "rate": 20, "duration": "60"}, seconds)
+    task = asyncio.create_task(running.run())
+    await until(lambda: any(second.delivered for second in seconds), "the first deliveries", bound_s=90)
+    running.stop()
+    running.stop()
+    with pytest.raises(CannotRun, match="ended by hand") as told:
+        await task
+    assert told.value.by_hand
 
 
 async def test_ending_it_while_it_connects_tells_so(liar: Liar) -> None:
@@ -296,8 +503,19 @@ async def test_tokens_come_from_a_file(liar: Liar, tmp_path: Path) -> None:
     assert asked.count("create") == 1
 
 
+async def test_rooms_are_made_by_those_who_are_in_them(liar: Liar, tmp_path: Path) -> None:
+    """Nobody makes, and is then a member of, more rooms than he listens to."""
+    file = tmp_path / "tokens"
+    file.write_text("\n".join(f"a.b.c{number}" for number in range(4)), encoding="ascii")
+    await _create_allowed(liar)
+    result = await load(liar.url, tokens=str(file), rooms="8", rooms_each="2")
+    assert result.reasons == []
+    assert sorted(liar.creators) == ["jwt.a.b.c0", "jwt.a.b.c1", "jwt.a.b.c2", "jwt.a.b.c3"]
+
+
 async def _create_allowed(liar: Liar) -> None:
     async def create(connection: Any, ask: dict[str, Any]) -> None:
+        liar.creators.add(connection.request.headers["Sec-WebSocket-Protocol"].split(", ")[1])
         await liar._ok(connection, ask, room=ask["room"], head=0)
 
     liar._create = create  # type: ignore[attr-defined]  # a server that makes rooms

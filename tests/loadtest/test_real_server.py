@@ -59,7 +59,7 @@ async def test_a_load_test_passes_and_sees_the_server(start: Starter, tmp_path: 
     ran = await bench(tmp_path, server.ws_url, "--rate", "40", "--json", "result.json")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stdout.rstrip().endswith("PASS")
-    assert "connected" in ran.stderr
+    assert re.search(r"connecting \d+ of 10", ran.stderr)
     result = read(tmp_path)
     assert result["counts"]["acked"] == 80
     assert result["counts"]["delivered"] == 800
@@ -214,6 +214,22 @@ async def test_what_is_wrong_is_said_before_anything_is_started(start: Starter, 
         ran = await bench(tmp_path, server.ws_url, *arguments)
         assert ran.returncode == 2
         assert words in ran.stderr
+
+
+async def test_the_last_result_stays_until_there_is_a_new_one(tmp_path: Path, unused_tcp_port: int) -> None:
+    """A load test that cannot be done leaves files as they were, and none where there was none."""
+    (tmp_path / "result.json").write_text("the last", encoding="ascii")
+    files = ("--json", "result.json", "--html", "report.html")
+    ran = await bench(tmp_path, f"ws://127.0.0.1:{unused_tcp_port}/ws", *files)
+    assert ran.returncode == 1
+    assert "Connection refused" in ran.stderr
+    assert (tmp_path / "result.json").read_text(encoding="ascii") == "the last"
+    assert not (tmp_path / "report.html").exists()
+
+
+async def test_without_a_way_to_tokens_it_says_which_there_are(start: Starter, tmp_path: Path) -> None:
+    """Where nobody has given a secret or tokens it ends with the ways there are."""
+    server = await start()
     without = await asyncio.to_thread(hubbub, tmp_path / "..", "bench", server.ws_url)
     assert without.returncode == 2
     assert "expected a way to tokens" in without.stderr

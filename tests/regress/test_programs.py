@@ -40,6 +40,15 @@ async def test_rooms_have_listeners_and_publishers_of_their_own(options):
         assert (await crowd.run(publishers, 20, 4, 200)).deliveries == 20 * (3 + 7)
 
 
+@pytest.mark.parametrize("options", [(), ("joined",)], ids=["one send each", "joined"])
+async def test_numbers_that_are_none_do_the_broadcaster_no_harm(options):
+    """A blank behind the last room, no room at all, one below the first: others go on being served."""
+    async with broadcaster(*options) as server, audience(server) as crowd:
+        await crowd.open([(None, "listen 0 "), (None, "listen x"), (None, "~-7~"), (None, "~-9~".ljust(200, "x"))])
+        first = await crowd.open([(None, "")])
+        assert (await crowd.run([Publisher(first, 1, TEXT)], 5, 1, 200)).deliveries == 5
+
+
 async def test_what_does_not_come_is_missed():
     """An audience that waits for more than there is says how much came."""
     async with broadcaster() as server, audience(server, stalled_s=0.5) as crowd:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import logging
+import ssl
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from hubbub.listening import certificates as module
 from hubbub.listening.certificates import BadCertificate, Certificates, read_pair
 from live import BOUND_S, until
 from tlslab import Issuer, replace
@@ -90,6 +93,30 @@ def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked(issuer: Issuer) 
         read_pair(issuer.cert, issuer.key)
 
 
+@pytest.mark.parametrize(
+    ("there", "instead"),
+    [
+        (b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07", b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x06"),  # the curve
+        (b"\x06\x03\x55\x1d\x23", b"\x06\x03\x55\x1d\x11"),  # a second list of names
+        (b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x09"),  # the version
+    ],
+)
+def test_a_certificate_of_an_unknown_kind_is_refused(issuer: Issuer, there: bytes, instead: bytes) -> None:
+    """At the start, and as a renewal, which must not end the node."""
+    certificates = Certificates(issuer.cert, issuer.key)
+    der = ssl.PEM_cert_to_DER_cert(issuer.cert.read_text())
+    assert there in der
+    replace(issuer.cert, ssl.DER_cert_to_PEM_cert(der.replace(there, instead)).encode())
+    with pytest.raises(BadCertificate, match="tls_cert: expected"):
+        read_pair(issuer.cert, issuer.key)
+    assert not certificates.renew()
+
+
+def test_nobody_can_ask_for_further_handshakes(issuer: Issuer) -> None:
+    """Which TLS 1.2 has, and OpenSSL 1.1 allows."""
+    assert read_pair(issuer.cert, issuer.key).context.options & ssl.OP_NO_RENEGOTIATION
+
+
 def test_a_renewed_pair_is_used(issuer: Issuer) -> None:
     """What comes after speaks with it."""
     certificates = Certificates(issuer.cert, issuer.key)
@@ -150,6 +177,24 @@ async def test_files_that_change_are_read(issuer: Issuer) -> None:
     await until(lambda: certificates.pair.names == ["second.example.com"], "read")
     other.write("third.example.com")
     await until(lambda: certificates.pair.names == ["third.example.com"], "read again")
+    following.cancel()
+    await asyncio.wait([following], timeout=BOUND_S)
+
+
+async def test_one_that_does_not_hold_yet_waits(
+    issuer: Issuer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it does, the old one is used on; that is said once."""
+    certificates = Certificates(issuer.cert, issuer.key)
+    following = asyncio.create_task(certificates.follow(0.005))
+    issuer.write("tomorrow.example.com", since_days=-1)
+    await until(lambda: "is used till then" in caplog.text, "said")
+    await asyncio.sleep(0.1)
+    assert caplog.text.count("is used till then") == 1
+    assert certificates.pair.names == ["chat.example.com", "127.0.0.1"]
+    tomorrow = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1, seconds=1)
+    monkeypatch.setattr(module, "_now", lambda: tomorrow)
+    await until(lambda: certificates.pair.names == ["tomorrow.example.com"], "used")
     following.cancel()
     await asyncio.wait([following], timeout=BOUND_S)
 

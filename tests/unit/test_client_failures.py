@@ -180,8 +180,10 @@ async def test_closing_ends_what_is_under_way(scripted: Scripted) -> None:
     scripted.statuses = [503] * 1000
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
+        try:
+            await reader.read()
+        finally:
+            writer.close()
 
     async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as deaf:
         address = f"ws://127.0.0.1:{deaf.sockets[0].getsockname()[1]}/ws"

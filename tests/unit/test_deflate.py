@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubbub.gateway.deflate import WINDOW_BITS, BadData, BadExtensions, TooMuch, agree, compress, inflate
+from hubbub.gateway.deflate import (
+    LONG_BYTES,
+    MEMORY_LEVEL,
+    WINDOW_BITS,
+    BadData,
+    BadExtensions,
+    TooMuch,
+    agree,
+    compress,
+    inflate,
+)
 
 AGREED = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 
@@ -117,13 +127,29 @@ def test_the_rfcs_first_example_is_what_is_written() -> None:
 
 
 @settings(deadline=None)
-@given(st.one_of(st.binary(max_size=5_000), st.text(max_size=500).map(str.encode), st.just(b"ab" * 50_000)))
+@given(
+    st.one_of(
+        st.binary(max_size=5_000),
+        st.text(max_size=500).map(str.encode),
+        st.just(b"ab" * 50_000),
+        st.binary(min_size=20_000, max_size=30_000),
+    )
+)
 def test_what_is_compressed_comes_out_again(message: bytes) -> None:
     """By ours and by a reader with the agreed window and no more."""
     data = compress(message)
     assert inflate(data, len(message)) == message
     stream = zlib.decompressobj(-WINDOW_BITS)
     assert stream.decompress(data + b"\x00\x00\xff\xff") == message
+
+
+def test_long_messages_are_compressed_quickly() -> None:
+    """At the level that takes least time."""
+    message = bytes(range(256)) * (LONG_BYTES // 256) + b"x"
+    for size, level in ((LONG_BYTES - 1, 6), (LONG_BYTES, 1)):
+        fast = zlib.compressobj(level, zlib.DEFLATED, -WINDOW_BITS, MEMORY_LEVEL)
+        expected = fast.compress(message[:size]) + fast.flush(zlib.Z_SYNC_FLUSH)
+        assert compress(message[:size]) == expected[:-4]
 
 
 def test_a_longer_message_than_may_be_is_refused() -> None:

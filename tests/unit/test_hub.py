@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from doubles import FakeSocket
 from hubbub.gateway import hub as hub_module
 from hubbub.gateway.connection import CLOSE, COMPRESSED, PING, PONG, TEXT, Close, Life, Rules
-from hubbub.gateway.deflate import compress
+from hubbub.gateway.deflate import MAX_BYTES, compress
 from hubbub.gateway.hub import LATE_AFTER_S, MAX_HEAD_BYTES, Hub, Peer, control_frame, text_frame
 
 OUTBOX_BYTES = 100
@@ -771,7 +771,10 @@ def is_compressed(write: bytes) -> bool:
 
 
 async def test_a_frame_is_compressed_once(compressing, monkeypatch):
-    """All who have agreed to it get the same bytes object, the others the plain one, in the order of the calls."""
+    """All who have agreed to it get the same bytes object, the others the plain one, in the order of the calls.
+
+    Whatever way it goes in a turn: to a group, to all, or to one.
+    """
     calls = []
     monkeypatch.setattr(hub_module, "compress", lambda frame: (calls.append(frame), compress(frame))[1])
     plain = [compressing.add(f"p{n}", "g") for n in range(3)]
@@ -788,11 +791,29 @@ async def test_a_frame_is_compressed_once(compressing, monkeypatch):
     compressing.hub.send("c0", LONG)
     compressing.hub.broadcast(LONG)
     await turn()
-    assert len(calls) == 4
+    assert calls == [LONG, LONG]
     assert [len(socket.writes) for socket in (*plain, *packed)] == [2] * 6
     for socket in (*plain, *packed):
         mine = [LONG] if socket is packed[0] else []
         assert [text.encode() for text in socket.texts] == [LONG, LONG, b"short", *mine, LONG]
+
+
+async def test_what_goes_to_several_groups_is_compressed_once(compressing, monkeypatch):
+    """Also where it does not get shorter, and nothing of it is kept after the turn."""
+    calls = []
+    monkeypatch.setattr(hub_module, "compress", lambda frame: (calls.append(frame), compress(frame))[1])
+    noise = bytes(random.Random(1).choices(range(33, 127), k=50))
+    a, b = compressing.add("a", "g", "h", deflates=True), compressing.add("b", "h", deflates=True)
+    for frame in (LONG, noise):
+        for group in ("g", "h"):
+            compressing.hub.publish(group, frame)
+            compressing.hub.publish(group, frame, exclude="b")
+        compressing.hub.send("b", frame)
+    await turn()
+    assert calls == [LONG, noise]
+    assert [text.encode() for text in a.texts] == [LONG] * 4 + [noise] * 4
+    assert [text.encode() for text in b.texts] == [LONG] * 2 + [noise] * 2
+    assert not compressing.hub._packed
 
 
 async def test_nothing_is_compressed_for_nobody(compressing, monkeypatch):
@@ -816,6 +837,15 @@ async def test_what_does_not_get_shorter_goes_out_plain(compressing):
     await turn()
     assert a.writes == b.writes
     assert not is_compressed(b.writes[0])
+
+
+async def test_what_is_very_long_goes_out_plain(compressing):
+    """Nobody waits for a page of history that somebody else has asked for."""
+    a = compressing.add("a", "g", deflates=True)
+    for size in (MAX_BYTES, MAX_BYTES + 1):
+        compressing.hub.publish("g", b"x" * size)
+        await turn()
+    assert [is_compressed(write) for write in a.writes] == [True, False]
 
 
 async def test_members_of_both_kinds_are_members(compressing):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import math
 import random
+import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
+from hubbub.loadtest import frames
 from hubbub.loadtest.frames import BadFrame, Control, Item, Mark, Reader, Reply, Run, Signal
 from hubbub.loadtest.histogram import Histogram, bucket, middle
 from hubbub.loadtest.logs import Log, Tally
@@ -86,6 +89,17 @@ def test_counts_add_up() -> None:
     total.add(Counts(sent=2, refused={"a": 2, "b": 3}, closed={"1006": 1}))
     assert total == Counts(sent=3, refused={"a": 3, "b": 3}, closed={"1006": 1})
     assert Counts().refused == {}
+
+
+def test_kinds_of_failures_are_bounded() -> None:
+    """A server that says something else each time fills no memory with it."""
+    counts = Counts()
+    for number in range(1_000):
+        counts.fail(f"request {number} failed")
+        counts.fail("request 1 failed")
+    assert len(counts.failed) < 100
+    assert sum(counts.failed.values()) == 2_000
+    assert counts.failed["request 1 failed"] == 1_001
 
 
 # Frames
@@ -213,6 +227,51 @@ def test_replies_are_given_whole() -> None:
     assert (replies[0].head.ref, replies[0].head.seq, replies[1].head.code) == ("s1", 4, "internal")
 
 
+def compressed(payload: bytes) -> bytes:
+    """A server's frame of a message compressed without context."""
+    deflate = PerMessageDeflate(True, True, 12, 12)
+    return Frame(Opcode.TEXT, payload).serialize(mask=False, extensions=[deflate])
+
+
+def test_compressed_messages_are_read() -> None:
+    """Where compression was agreed a message may be compressed or not, and says the same; parts of it too."""
+    feed = Feed()
+    feed.reader = Reader(BENCH, lambda mark, room, seq: feed.marks.append((mark, room, seq)), inflates=True)
+    packed = compressed(entry(2, number=2, text="x" * 300))
+    assert packed[0] == 0xC1
+    body = packed[2:] if packed[1] < 126 else packed[4:]
+    parts = bytes([0x41, 5]) + body[:5] + framed(b"hi", Opcode.PING) + framed(body[5:], Opcode.CONT)
+    for _ in range(2):
+        feed.take(framed(entry(1, number=1)) + packed)
+        feed.take(framed(entry(1, number=1)) + parts)
+    assert feed.seqs() == [1, 2] * 4
+    assert [mark.number for mark, _, _ in feed.marks] == [1, 2]
+
+
+def test_what_is_not_compressed_right_is_refused() -> None:
+    """A message that says it is compressed and is not is an error, and so is one where it was not agreed."""
+    for data in (b"\xc1\x05hello", framed(b"{}", Opcode.TEXT)[:1] + b"\x00" + compressed(entry(1))):
+        with pytest.raises(BadFrame):
+            Feed(Reader(BENCH, lambda mark, room, seq: None, inflates=True)).take(data)
+    with pytest.raises(BadFrame, match="byte 0xc1"):
+        Feed().take(compressed(entry(1)))
+
+
+def test_what_is_remembered_of_messages_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long messages are, those that are kept to be known again are few enough for the memory."""
+    monkeypatch.setattr(frames, "_MOST_PAYLOAD_BYTES", 100_000)
+    feed = Feed()
+    tracemalloc.start()
+    try:
+        for seq in range(1, 101):
+            feed.take(framed(entry(seq, text=chr(97 + seq % 26) * 40_000)))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert feed.seqs() == [*range(1, 101)]
+    assert held < 1_000_000
+
+
 @pytest.mark.parametrize("data", [None, {"bench": BENCH}, {"bench": "other", "worker": 0, "number": 1, "due": 5}, [1]])
 def test_other_messages_have_no_due_time(data: Any) -> None:
     """Messages that are not of this load test count as entries, and have no duration."""
@@ -297,20 +356,28 @@ def test_what_comes_again_is_doubled_and_not_timed() -> None:
 
 
 def test_an_answer_fills_holes_and_doubles_nothing() -> None:
-    """What a resuming answer has is delivered once, whether it came before or not, and is never out of order."""
+    """What a resuming answer has is delivered once, also what came before beyond the hole."""
     log = begun()
     log.take(run(1))
     log.take(run(3))
-    log.resume([2, 3, 4, 5])
-    assert counted(log) == (5, 0, 0)
+    assert list(log.resume([(2, 20), (3, 30), (4, 40), (5, 50)], log.known)) == [20, 40, 50]
+    assert counted(log) == (5, 0, 1), "the second came after the third"
     assert log.tally.resumed == 3
     assert log.lacks(5) == 0
+
+
+def test_an_answer_with_what_was_not_missed_is_doubled() -> None:
+    """What a resuming answer has at or below the `seq` that was named, or twice, is one too many."""
+    log = begun()
+    log.take(run(1, 3))
+    assert list(log.resume([(3, 30), (4, 40), (4, 40)], 3)) == [40]
+    assert counted(log) == (4, 2, 0)
 
 
 def test_an_answer_with_a_hole_leaves_it() -> None:
     """An answer that leaves something out has not delivered it."""
     log = begun()
-    log.resume([1, 4])
+    log.resume([(1, 10), (4, 40)], 0)
     assert log.lacks(4) == 2
 
 

@@ -50,6 +50,8 @@ def test_nothing_but_the_url_is_enough() -> None:
         ({"duration": "5 parsecs"}, r"duration: .*got '5 parsecs'"),
         ({"settle": "soon"}, r"settle: expected a time"),
         ({"rooms": "2", "rooms_each": "3"}, r"rooms-each: expected at most the number of rooms \(2\), got 3"),
+        ({"connections": "5", "rooms": "11", "rooms_each": "2"}, r"rooms: expected at most 10 rooms, so .* got 11"),
+        ({"connections": "1", "room": "a,b"}, r"room: expected at most 1 rooms, so that each has a listener .* got 2"),
         ({"room": "a b"}, r"room: expected 1 to 64 characters .* got 'a b'"),
         ({"room": "a,a"}, r"room: expected each room once, got 'a,a'"),
         ({"room": "a", "rooms": "2"}, r"rooms: expected no number of rooms beside"),
@@ -111,6 +113,12 @@ def test_all_rooms_have_equally_many_listeners() -> None:
     assert all(len(set(what.rooms_of(member))) == 3 for member in range(120))
     listeners = Counter(room for member in range(120) for room in what.rooms_of(member))
     assert set(listeners.values()) == {45}
+    for connections, rooms, each in ((5, 10, 4), (7, 9, 2), (10, 10, 7), (11, 6, 5)):
+        what = made(connections=str(connections), rooms=str(rooms), rooms_each=str(each))
+        listeners = Counter(room for member in range(connections) for room in what.rooms_of(member))
+        assert len(listeners) == rooms
+        assert max(listeners.values()) - min(listeners.values()) <= 1
+        assert all(what.rooms[room] in what.rooms_of(what.first_in(room)) for room in range(rooms))
 
 
 def test_every_connection_is_of_one_process() -> None:

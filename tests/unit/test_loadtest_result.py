@@ -10,11 +10,13 @@ import socket
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import msgspec
 import pytest
 from rich.console import Console
 
+from hubbub.loadtest import observing
 from hubbub.loadtest.observing import Observed, listeners
 from hubbub.loadtest.page import page
 from hubbub.loadtest.plot import Line, Plot, amount, scale, svg
@@ -74,6 +76,7 @@ def result(**more: object) -> Result:
         "ack": HARMLESS,
         "delivery": HARMLESS,
         "resumed": 0,
+        "delivery_resumed": Percentiles(),
         "history": Percentiles(),
         "connect": HARMLESS,
         "faults": Faults(),
@@ -143,7 +146,7 @@ def test_notes_tell_what_is_no_failure() -> None:
     assert told.notes == [
         "ended by hand, after 2 s of load",
         "the load test measured itself more than the server: it was the bottleneck",
-        "connections ended and came back, by close code: 1012: 3",
+        "connections ended, by close code: 1012: 3",
         "connections that did not read, closed by the server: 4408: 1",
         "9 attempts to connect failed, most often: refused",
     ]
@@ -164,6 +167,7 @@ def test_the_tables_say_what_was_found() -> None:
     show(bad, Console(file=out, width=118, highlight=False))
     text = out.getvalue()
     for words in (
+        "cut in the storm",
         "160",
         "20.0",
         "lost 7",
@@ -260,6 +264,20 @@ def test_progress_is_one_line_on_a_terminal() -> None:
     assert "20 sent/s  80 delivered/s  ack p99 3.0 ms" in then
 
 
+def test_what_is_done_before_the_first_connection_is_shown() -> None:
+    """While it is tried out and rooms are made a line says so, on a terminal the same one each time."""
+    screen, file = Screen(), io.StringIO()
+    for out in (screen, file):
+        progress = Progress(out)
+        for number in range(7):
+            progress.wait(f"trying out, {number} rooms made")
+        progress(second(1, "connect"), "connecting 4 of 100")
+    assert "\n" not in screen.getvalue()
+    assert screen.getvalue().count("\r") == 8
+    assert file.getvalue().count("\n") == 3
+    assert "5 rooms made" in file.getvalue()
+
+
 def test_progress_elsewhere_is_a_line_now_and_then() -> None:
     """In a file or pipe there are lines, few of them, without control characters."""
     out = io.StringIO()
@@ -300,13 +318,53 @@ def test_who_listens_is_found_and_watched_with_its_children() -> None:
         assert both.look().processes == 2
         assert both.look().rss_bytes > alone.look().rss_bytes > 1_000_000
         assert both.look().cpu_s >= alone.look().cpu_s > 0
-        assert "-c" in both.name
+        assert both.name == Path(sys.executable).name
         used = both.look().cpu_s
         server.stdin.write("\n")
         server.stdin.flush()
         server.wait(30)
         assert both.look().processes == 0
         assert both.look().cpu_s >= used, "what was used before it ended stays counted"
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("/venv/bin/python -P -m hubbub serve --store postgresql://me:hunter2@db/chat", "python hubbub serve"),
+        ("/venv/bin/python3.11 /venv/bin/hubbub serve --secret hunter2", "python3.11 hubbub serve"),
+        ("uvicorn shop.app:app --port 80", "uvicorn shop.app:app"),
+        ("node server.js redis://:hunter2@cache", "node server.js"),
+        ("redis-server -a hunter2", "redis-server"),
+        ("serve TOKEN=hunter2 more", "serve"),
+    ],
+)
+def test_how_the_server_was_called_is_told_without_what_may_be_secret(
+    command: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report that is passed on has the program and its command, and nothing of its flags and URLs."""
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "cmdline").write_bytes("\0".join(command.split(" ")).encode() + b"\0")
+    monkeypatch.setattr(observing, "_PROC", tmp_path)
+    assert observing.name_of(7) == shown
+
+
+def test_a_server_that_is_started_again_is_seen_again() -> None:
+    """When who listened has ended, and somebody else listens on the port, he is looked at from then on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        seen = Observed([ended.pid], port)
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        assert seen.look().processes >= 1, "this process listens there"
+        assert seen.pids == [ended.pid, os.getpid()]
+        ended.wait()
+
+
+def test_a_system_without_proc_shows_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where processes cannot be seen there is none, and no failure."""
+    monkeypatch.setattr(observing, "_PROC", tmp_path / "nothing")
+    assert listeners(80) == []
+    assert Observed([1]).look().processes == 0
 
 
 def test_a_port_of_nobody_has_no_listener() -> None:

@@ -512,11 +512,15 @@ class Secure:
         await self._server.wait_closed()
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        self.hosts.append(head.partition("\r\nhost: ")[2].partition("\r\n")[0])
-        writer.write(response(200))
-        await writer.drain()
-        writer.close()
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            self.hosts.append(head.partition("\r\nhost: ")[2].partition("\r\n")[0])
+            writer.write(response(200))
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the other side went away
+        finally:
+            writer.close()
 
 
 @pytest.fixture

@@ -166,6 +166,75 @@ def test_who_comes_before_the_others_have_answered_is_told_when_they_have():
     assert node.told == {("a", "u2"): True}
 
 
+def reopened() -> Node:
+    """A node that has just begun to look at room a, and awaits the answers of y and z."""
+    node = Cluster(random.Random(1), "x").nodes["x"]
+    node.presence.close("a")
+    node.presence.open(["a"], ["y", "z"])
+    return node
+
+
+@pytest.mark.parametrize("before", [0, 4])
+@pytest.mark.parametrize("is_overtaken", [False, True])
+def test_who_comes_elsewhere_before_the_others_have_answered_is_told_when_they_have(before, is_overtaken):
+    """Whether he is the first there, and whether the answer with him comes before his coming or after it."""
+    node = reopened()
+    others = ["u2"] if before else []
+    change = wire.Presence("u1", True, before, 5, 1)
+    answer = wire.Told("a", 5, 1, ["u1", *others], is_first=True, is_last=True)
+    if is_overtaken:
+        node.presence.answered("y", answer)
+        node.presence.told("y", change, "a")
+    else:
+        node.presence.told("y", change, "a")
+        node.presence.answered("y", answer)
+    assert node.told == {}
+    node.presence.nobody("z", ["a"], 0)
+    assert node.told == {("a", "u1"): True}
+    assert node.presence.online("a", 9)[0] == ["u1", *others]
+
+
+def test_who_comes_elsewhere_and_was_there_already_or_goes_again_is_not_told():
+    """While answers are awaited: u1 is at another node, u2 comes and goes."""
+    node = reopened()
+    node.presence.told("y", wire.Presence("u1", True, 0, 5, 1), "a")
+    node.presence.told("y", wire.Presence("u2", True, 5, 6, 2), "a")
+    node.presence.told("y", wire.Presence("u2", False, 6, 7, 1), "a")
+    node.presence.answered("y", wire.Told("a", 7, 1, ["u1"], is_first=True, is_last=True))
+    node.presence.answered("z", wire.Told("a", 3, 1, ["u1"], is_first=True, is_last=True))
+    assert node.told == {}
+
+
+def test_who_was_told_before_a_room_is_held_and_goes_meanwhile_is_told_to_be_gone_unless_he_is_elsewhere():
+    """Our own users, who came before anybody could be asked, are told once to come and once to go."""
+    node = Cluster(random.Random(1), "x").nodes["x"]
+    node.presence.close("a")
+    for user in USERS:
+        node.turn("a", user)
+    node.presence.open(["a"], ["y"])
+    for user in ("u1", "u2", "u3", "u3"):
+        node.turn("a", user)
+    node.presence.told("y", wire.Presence("u2", True, 0, 5, 1), "a")
+    node.presence.answered("y", wire.Told("a", 5, 1, ["u2"], is_first=True, is_last=True))
+    assert node.told == {("a", "u1"): False, ("a", "u2"): True, ("a", "u3"): True}
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_who_is_learned_after_somebody_was_told_who_is_online_is_told(is_held):
+    """Else he who asked while an answer was missing, or NATS was away, would have a wrong list for good."""
+    node = Cluster(random.Random(1), "x").nodes["x"]
+    node.presence.close("a")
+    node.turn("a", "u1")
+    if not is_held:
+        node.presence.given("a")
+    node.presence.open(["a"], ["y"])
+    if is_held:
+        node.presence.given("a")
+    assert not node.presence.is_settled("a")
+    node.presence.answered("y", wire.Told("a", 5, 1, ["u1", "u2"], is_first=True, is_last=True))
+    assert node.told == {("a", "u1"): True, ("a", "u2"): True}
+
+
 def test_an_answer_of_which_a_part_was_lost_is_none():
     """The next digest lets the node ask again: else those in that part were offline for ever."""
     cluster = Cluster(random.Random(1), "xy")

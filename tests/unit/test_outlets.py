@@ -249,6 +249,16 @@ def test_outlets_are_freed_with_what_they_hold():
     assert (sys.getrefcount(transport), sys.getrefcount(Transport)) == before
 
 
+class Number:
+    """Would become 0 where a position is wanted."""
+
+    def __repr__(self) -> str:
+        return "<Number>"
+
+    def __index__(self) -> int:
+        raise AssertionError("expected no code to run while batches are read")
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -258,7 +268,11 @@ def test_outlets_are_freed_with_what_they_hold():
         (lambda way, outlet: way.flush([b""], [outlet]), "expected a list of outlets and one of positions"),
         (lambda way, outlet: way.flush([b""], [([outlet], [1])]), "expected ascending positions below 1, got"),
         (lambda way, outlet: way.flush([b"", b""], [([outlet], [1, 0])]), "expected ascending positions below 2"),
-        (lambda way, outlet: way.flush([b""], [([outlet], ["0"])]), "int"),
+        (lambda way, outlet: way.flush([b""], [([outlet], [Number()])]), "expected positions to be int, got <Number>"),
+        (
+            lambda way, outlet: way.flush([b""] * 9, [([outlet] * 3, [*range(9)]), ([], [0])]),
+            "once in a batch, got .* twice",
+        ),
         (lambda way, outlet: way.flush([b""], [([object()], [0])]), "expected an Outlet, got"),
         (lambda way, outlet: way.Outlet(print, None, 3), "expected a transport beside the number of its socket"),
         (lambda way, outlet: way.Outlet(), "required argument"),
@@ -268,6 +282,79 @@ def test_the_accelerator_refuses_what_it_is_not_made_for(call: Callable[..., Any
     """With words that say what was expected: nothing that Python code does to it ends the process."""
     with pytest.raises((TypeError, ValueError), match=words):
         call(built(), built().Outlet(print))
+
+
+def test_what_was_refused_is_not_held():
+    """Nor is what it came with."""
+    frame, outlet = os.urandom(100), built().Outlet(print)
+    for arguments in (
+        ([frame, 1], []),
+        ([frame], [([outlet], [0]), ([outlet, 1], [0])]),
+        ([frame], [([outlet] * 2, [0])] * 2),
+    ):
+        counts = sys.getrefcount(frame), sys.getrefcount(outlet)
+        for _ in range(3):
+            with pytest.raises((TypeError, ValueError)):
+                built().flush(*arguments)
+        assert (sys.getrefcount(frame), sys.getrefcount(outlet)) == counts
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one batch", "several"])
+@pytest.mark.parametrize("change", ["fewer", "more", "others"])
+def test_lists_that_change_while_they_are_written_do_no_harm(several, change):
+    """Whatever a connection's own code does to what the accelerator was given, it reads nothing that is not there."""
+    log = [os.urandom(500) for _ in range(40)]
+    outlets, positions = [], list(range(40))
+    batches = [(outlets, positions), (outlets[:3] if several else [], [0])][: 1 + several]
+    writes: list[bytes] = []
+
+    def write(data: bytes) -> None:
+        writes.append(data)
+        if change == "fewer":
+            for each in (log, outlets, positions, batches):
+                each.clear()
+        elif change == "more":
+            log.extend([b""] * 1_000)
+            outlets.extend(built().Outlet(write) for _ in range(10) if len(outlets) < 200)
+        else:
+            log[:] = outlets[1:] = positions[:] = batches[:] = [None] * 40
+
+    outlets.extend(built().Outlet(write) for _ in range(20))
+    if several:
+        batches[1] = (outlets[:3], [39])
+        positions.remove(39)
+    due = {b"".join(log), b"".join(log[:39])}
+    if change == "others" and not several:
+        with pytest.raises(TypeError, match="expected outlets to stay what they were, got None"):
+            built().flush(log, batches)
+    else:
+        built().flush(log, batches)
+    assert len(writes) >= 1
+    assert set(writes) <= due
+
+
+def test_each_interpreter_has_an_accelerator_of_its_own():
+    """Nothing is shared with another interpreter, and nothing of it is left when that one ends."""
+    interpreters = pytest.importorskip("_xxsubinterpreters", reason="they are called otherwise from Python 3.13 on")
+    code = f"""
+import importlib.util
+spec = importlib.util.spec_from_file_location("hubbub.gateway._accelerator", {built().__file__!r})
+own = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(own)
+class Mine(own.Outlet):
+    pass
+writes = []
+assert own.flush([b"1"], [([Mine(writes.append), own.Outlet(writes.append)], [0])])[:2] == (2, 2)
+assert writes == [b"1", b"1"] and id(own.Outlet) != {id(built().Outlet)}
+"""
+    other = interpreters.create()
+    try:
+        interpreters.run_string(other, code)
+    finally:
+        interpreters.destroy(other)
+    far = Far(built())
+    built().flush([b"2"], [([far.outlet], [0])])
+    assert far.writes == [b"2"]
 
 
 class Pausing(asyncio.Protocol):
@@ -345,8 +432,43 @@ def test_without_the_accelerator_hubbub_runs():
     assert python(NOT_BUILT, "").stdout.startswith("False hubbub.gateway.outlets it was not built: ")
     refused = python(NOT_BUILT, "1")
     assert refused.returncode == 1
-    assert "expected the accelerator, as HUBBUB_ACCELERATOR=1 says, got none" in refused.stderr
+    assert "expected the accelerator, as HUBBUB_ACCELERATOR=1 says, got none: it was not built" in refused.stderr
     assert "expected HUBBUB_ACCELERATOR to be 0, 1 or empty, got 'yes'" in python(SAY, "yes").stderr
+
+
+def test_an_accelerator_that_cannot_be_loaded_is_not_called_missing(tmp_path):
+    """What is wrong with it is told, and Hubbub runs without it."""
+    broken = tmp_path / "_accelerator.so"
+    broken.write_bytes(b"no machine reads this")
+    code = f"""
+import importlib.machinery, importlib.util, sys
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == "hubbub.gateway._accelerator":
+            loader = importlib.machinery.ExtensionFileLoader(name, {str(broken)!r})
+            return importlib.util.spec_from_file_location(name, {str(broken)!r}, loader=loader)
+sys.meta_path.insert(0, Finder)
+{SAY}"""
+    assert python(code, "").stdout.startswith("False hubbub.gateway.outlets it was built, and cannot be loaded (")
+    assert "got none: it was built, and cannot be loaded (" in python(code, "1").stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [("serve", "--port", "0"), ("doctor",), ("local", ".")], ids=lambda each: each[0])
+def test_the_command_line_says_what_is_wrong_with_it(command):
+    """In one line: a variable that says nothing, or an accelerator that is demanded and is not there."""
+    run = f"import sys; sys.argv[1:] = {command!r}; from hubbub.cli import main; main()"
+    for code, wanted, words in (
+        (run, "yes", "hubbub: expected HUBBUB_ACCELERATOR to be 0, 1 or empty, got 'yes'\n"),
+        (
+            NOT_BUILT.replace(SAY, run),
+            "1",
+            "hubbub: expected the accelerator, as HUBBUB_ACCELERATOR=1 says, got none: ",
+        ),
+    ):
+        done = python(code, wanted)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        assert done.stderr.startswith(words)
 
 
 @pytest.mark.slow

@@ -37,18 +37,28 @@ typedef struct {
     Py_ssize_t place;           /* its place among those of that flush */
 } Outlet;
 
-static PyTypeObject *outlet_type;
-static PyTypeObject *known_type; /* the subclass of it that was seen last */
+/* What this module keeps, in each interpreter for itself. */
+typedef struct {
+    PyTypeObject *outlet_type;
+    PyTypeObject *known_type; /* the first subclass of it that was seen: a gateway has one */
+    PyTypeObject *asked_type; /* of the transport that was asked last whether it is closing */
+    PyObject *asked;          /* the method that this was */
+    unsigned long long flushes;
+} State;
 
-static int is_outlet(PyObject *object) {
-    if (Py_TYPE(object) == known_type) {
+static inline int is_known(State *state, PyObject *object) { return Py_TYPE(object) == state->known_type; }
+
+static int is_outlet(State *state, PyObject *object) {
+    if (is_known(state, object)) {
         return 1;
     }
-    if (!PyObject_TypeCheck(object, outlet_type)) {
+    if (!PyObject_TypeCheck(object, state->outlet_type)) {
         return 0;
     }
-    Py_INCREF(Py_TYPE(object));
-    Py_XSETREF(known_type, Py_TYPE(object));
+    if (state->known_type == NULL && Py_TYPE(object) != state->outlet_type) {
+        Py_INCREF(Py_TYPE(object));
+        state->known_type = Py_TYPE(object);
+    }
     return 1;
 }
 
@@ -184,21 +194,27 @@ static PyObject *caught(void) {
 #endif
 }
 
-static PyTypeObject *asked_type; /* of transports, and its `is_closing`, which is looked up once */
-static PyObject *asked;
-
-/* Whether the transport is closing: 1, 0, or -1 for an exception. */
-static int is_closing(PyObject *transport) {
-    if (Py_TYPE(transport) != asked_type) {
+/* Whether the transport is closing: 1, 0, or -1 for an exception. It is asked by the method of its type, which is looked
+ * up once; both are held meanwhile, as Python code may run. */
+static int is_closing(State *state, PyObject *transport) {
+    if (Py_TYPE(transport) != state->asked_type) {
         PyObject *found = PyObject_GetAttrString((PyObject *)Py_TYPE(transport), "is_closing");
         if (found == NULL) {
             return -1;
         }
-        Py_XSETREF(asked, found);
+        PyObject *old = state->asked, *old_type = (PyObject *)state->asked_type;
         Py_INCREF(Py_TYPE(transport));
-        Py_XSETREF(asked_type, Py_TYPE(transport));
+        state->asked_type = Py_TYPE(transport);
+        state->asked = found;
+        Py_XDECREF(old);
+        Py_XDECREF(old_type);
     }
+    PyObject *asked = state->asked;
+    Py_INCREF(asked);
+    Py_INCREF(transport);
     PyObject *answer = PyObject_Vectorcall(asked, &transport, 1, NULL);
+    Py_DECREF(transport);
+    Py_DECREF(asked);
     if (answer == NULL) {
         return -1;
     }
@@ -217,13 +233,13 @@ static inline ssize_t send_now(int fd, const char *data, size_t size) {
 }
 
 /* Write a payload to an outlet, or note that it was not. */
-static int put(Outlet *outlet, Payload *payload, PyObject *left) {
+static int put(State *state, Outlet *outlet, Payload *payload, PyObject *left) {
     if (outlet->congested) {
         return leave(left, outlet, payload, NULL);
     }
     PyObject *rest = NULL;
     if (outlet->fd >= 0) {
-        int closing = is_closing(outlet->transport);
+        int closing = is_closing(state, outlet->transport);
         if (closing == 0) {
             ssize_t sent = send_now(outlet->fd, payload->data, payload->size);
             if (sent == payload->size) {
@@ -282,10 +298,12 @@ typedef struct {
     int before; /* the link before it; -1 for none */
 } Link;
 
-/* One flush: what `log` and `batches` say, read once. */
+/* One flush: what `log` and `batches` say. Python code that runs meanwhile may change these lists, so each is read once,
+ * but for a single batch's outlets, which are looked at anew. */
 typedef struct {
-    PyObject *log;
-    PyObject *batches;
+    State *state;
+    PyObject *log;     /* a tuple */
+    PyObject *batches; /* read before anything is written */
     Py_ssize_t frames; /* in the log */
     Py_ssize_t count;  /* of batches */
     Batch *batch;
@@ -312,19 +330,20 @@ static void flush_free(Flush *flush) {
     free(flush->links);
     free(flush->merged);
     free(flush->buffer);
+    Py_XDECREF(flush->log);
 }
 
 static PyObject *frame_at(Flush *flush, int position) {
-    return PyList_GET_ITEM(flush->log, position);
+    return PyTuple_GET_ITEM(flush->log, position);
 }
 
 /* Read the batches; -1 with an exception for what is none. `memberships` gets how many outlets they have together. */
 static int flush_read(Flush *flush, Py_ssize_t *memberships) {
-    flush->frames = PyList_GET_SIZE(flush->log);
+    flush->frames = PyTuple_GET_SIZE(flush->log);
     flush->count = PyList_GET_SIZE(flush->batches);
     for (Py_ssize_t n = 0; n < flush->frames; n++) {
-        if (!PyBytes_Check(PyList_GET_ITEM(flush->log, n))) {
-            PyErr_Format(PyExc_TypeError, "expected frames to be bytes, got %R", PyList_GET_ITEM(flush->log, n));
+        if (!PyBytes_Check(PyTuple_GET_ITEM(flush->log, n))) {
+            PyErr_Format(PyExc_TypeError, "expected frames to be bytes, got %R", PyTuple_GET_ITEM(flush->log, n));
             return -1;
         }
     }
@@ -354,7 +373,12 @@ static int flush_read(Flush *flush, Py_ssize_t *memberships) {
         batch->positions = next;
         batch->count = (int)PyList_GET_SIZE(listed);
         for (int m = 0; m < batch->count; m++) {
-            long position = PyLong_AsLong(PyList_GET_ITEM(listed, m));
+            PyObject *number = PyList_GET_ITEM(listed, m);
+            if (!PyLong_Check(number)) { /* another might run Python code to become one */
+                PyErr_Format(PyExc_TypeError, "expected positions to be int, got %R", number);
+                return -1;
+            }
+            long position = PyLong_AsLong(number);
             if (position == -1 && PyErr_Occurred()) {
                 return -1;
             }
@@ -366,7 +390,7 @@ static int flush_read(Flush *flush, Py_ssize_t *memberships) {
         }
         for (Py_ssize_t m = 0; m < PyList_GET_SIZE(batch->outlets); m++) {
             PyObject *outlet = PyList_GET_ITEM(batch->outlets, m);
-            if (!is_outlet(outlet)) {
+            if (!is_known(flush->state, outlet) && !is_outlet(flush->state, outlet)) {
                 PyErr_Format(PyExc_TypeError, "expected an Outlet, got %R", outlet);
                 return -1;
             }
@@ -473,9 +497,9 @@ static int is_same(Flush *flush, int one, int other) {
     return one < 0 && other < 0;
 }
 
-/* Find out which batches each outlet is in. Nothing but this module's code runs meanwhile. */
+/* Find out which batches each outlet is in. No Python code has run since they were read. */
 static int flush_place(Flush *flush, Py_ssize_t memberships) {
-    static unsigned long long flushes = 0;
+    unsigned long long flushes = ++flush->state->flushes;
     flush->places = malloc((memberships + 1) * sizeof(Place));
     flush->links = malloc((memberships + 1) * sizeof(Link));
     flush->merged = malloc((flush->batch[flush->count - 1].positions - flush->positions +
@@ -484,7 +508,6 @@ static int flush_place(Flush *flush, Py_ssize_t memberships) {
         PyErr_NoMemory();
         return -1;
     }
-    flushes++;
     int links = 0;
     for (Py_ssize_t n = 0; n < flush->count; n++) {
         PyObject *outlets = flush->batch[n].outlets;
@@ -497,6 +520,10 @@ static int flush_place(Flush *flush, Py_ssize_t memberships) {
                 flush->places[flush->placed++] = (Place){outlet, -1};
             }
             Place *place = &flush->places[outlet->place];
+            if (place->last >= 0 && flush->links[place->last].batch == n) {
+                PyErr_Format(PyExc_ValueError, "expected each outlet once in a batch, got %R twice", outlet);
+                return -1;
+            }
             flush->links[links] = (Link){(int)n, place->last};
             place->last = links++;
         }
@@ -542,11 +569,19 @@ static int flush_one(Flush *flush, long long *frames, long long *bytes, PyObject
     int failed = 0;
     for (Py_ssize_t n = 0; n < PyList_GET_SIZE(batch->outlets) && !failed; n++) {
         Outlet *outlet = (Outlet *)PyList_GET_ITEM(batch->outlets, n);
+        if (!is_known(flush->state, (PyObject *)outlet) && !is_outlet(flush->state, (PyObject *)outlet)) {
+            PyErr_Format(PyExc_TypeError, "expected outlets to stay what they were, got %R", outlet);
+            failed = -1;
+            break;
+        }
         Py_INCREF(outlet);
         if (n + 2 < PyList_GET_SIZE(batch->outlets)) {
-            fetch((Outlet *)PyList_GET_ITEM(batch->outlets, n + 1), (Outlet *)PyList_GET_ITEM(batch->outlets, n + 2));
+            PyObject *next = PyList_GET_ITEM(batch->outlets, n + 1);
+            if (is_known(flush->state, next)) {
+                fetch((Outlet *)next, (Outlet *)PyList_GET_ITEM(batch->outlets, n + 2));
+            }
         }
-        failed = put(outlet, &payload, left);
+        failed = put(flush->state, outlet, &payload, left);
         Py_DECREF(outlet);
         breathe(n + 1);
     }
@@ -582,7 +617,7 @@ static int flush_several(Flush *flush, Py_ssize_t memberships, long long *frames
         if (n + 2 < flush->placed) {
             fetch(flush->places[n + 1].outlet, flush->places[n + 2].outlet);
         }
-        failed = put(place->outlet, &payload, left);
+        failed = put(flush->state, place->outlet, &payload, left);
         breathe(n + 1);
     }
     Py_XDECREF(payload.bytes);
@@ -594,11 +629,11 @@ static PyObject *flush(PyObject *module, PyObject *const *args, Py_ssize_t given
         PyErr_SetString(PyExc_TypeError, "expected a list of frames and a list of batches");
         return NULL;
     }
-    Flush flush = {.log = args[0], .batches = args[1]};
+    Flush flush = {.state = PyModule_GetState(module), .log = PyList_AsTuple(args[0]), .batches = args[1]};
     Py_ssize_t memberships = 0;
     long long frames = 0, bytes = 0;
     PyObject *left = PyList_New(0), *answer = NULL;
-    int failed = left == NULL || flush_read(&flush, &memberships) < 0;
+    int failed = left == NULL || flush.log == NULL || flush_read(&flush, &memberships) < 0;
     if (!failed && flush.count == 1) {
         failed = flush_one(&flush, &frames, &bytes, left);
     } else if (!failed && flush.count > 1) {
@@ -618,23 +653,50 @@ static PyMethodDef functions[] = {
     {NULL},
 };
 
+static int module_exec(PyObject *module) {
+    State *state = PyModule_GetState(module);
+    state->outlet_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &outlet_spec, NULL);
+    return state->outlet_type == NULL ? -1 : PyModule_AddObjectRef(module, "Outlet", (PyObject *)state->outlet_type);
+}
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg) {
+    State *state = PyModule_GetState(module);
+    Py_VISIT(state->outlet_type);
+    Py_VISIT(state->known_type);
+    Py_VISIT(state->asked_type);
+    Py_VISIT(state->asked);
+    return 0;
+}
+
+static int module_clear(PyObject *module) {
+    State *state = PyModule_GetState(module);
+    Py_CLEAR(state->outlet_type);
+    Py_CLEAR(state->known_type);
+    Py_CLEAR(state->asked_type);
+    Py_CLEAR(state->asked);
+    return 0;
+}
+
+static void module_free(void *module) { module_clear(module); }
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "hubbub.gateway._accelerator",
     .m_doc = "The end of a turn in C; see hubbub.gateway.outlets.",
-    .m_size = -1,
+    .m_size = sizeof(State),
     .m_methods = functions,
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
 };
 
-PyMODINIT_FUNC PyInit__accelerator(void) {
-    PyObject *module = PyModule_Create(&definition);
-    if (module == NULL) {
-        return NULL;
-    }
-    outlet_type = (PyTypeObject *)PyType_FromSpec(&outlet_spec);
-    if (outlet_type == NULL || PyModule_AddObjectRef(module, "Outlet", (PyObject *)outlet_type) < 0) {
-        Py_DECREF(module);
-        return NULL;
-    }
-    return module;
-}
+PyMODINIT_FUNC PyInit__accelerator(void) { return PyModuleDef_Init(&definition); }

@@ -6,6 +6,7 @@ The installation builds the accelerator where there is a C compiler. `HUBBUB_ACC
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import TYPE_CHECKING
 
@@ -18,22 +19,27 @@ if TYPE_CHECKING:
 WANTED = os.environ.get("HUBBUB_ACCELERATOR", "")
 """What the environment says: `1` for it must be used, `0` for it must not, nothing for where it is there."""
 
+MODULE = "hubbub.gateway._accelerator"
+"""What an `ImportError` that is raised here says that it is about."""
+
 if WANTED not in ("", "0", "1"):
-    raise ImportError(f"expected HUBBUB_ACCELERATOR to be 0, 1 or empty, got {WANTED!r}")
+    raise ImportError(f"expected HUBBUB_ACCELERATOR to be 0, 1 or empty, got {WANTED!r}", name=MODULE)
 
 missing = "HUBBUB_ACCELERATOR=0" if WANTED == "0" else ""
 """Why it is not used; empty where it is."""
 
 if not missing:
     try:
-        from hubbub.gateway import _accelerator
+        _accelerator = importlib.import_module(MODULE)
     except ImportError as error:
+        if isinstance(error, ModuleNotFoundError):
+            missing = "it was not built: the installation found no C compiler, or no headers of Python"
+        else:
+            missing = f"it was built, and cannot be loaded ({error}); install Hubbub again"
         if WANTED == "1":
             raise ImportError(
-                f"expected the accelerator, as HUBBUB_ACCELERATOR=1 says, got none ({error}): "
-                "install a C compiler and Python's headers, then Hubbub again"
+                f"expected the accelerator, as HUBBUB_ACCELERATOR=1 says, got none: {missing}", name=MODULE
             ) from error
-        missing = "it was not built: the installation found no C compiler, or no headers of Python"
 
 if not TYPE_CHECKING:
     chosen = outlets if missing else _accelerator

@@ -24,6 +24,14 @@ MEMORY_LEVEL = 5
 LEVEL = 6
 """zlib's, from 1 to 9."""
 
+LONG_BYTES = 16 * 1024
+"""From which length on a message is compressed in half the time, to a tenth more."""
+
+LONG_LEVEL = 1
+
+MAX_BYTES = 256 * 1024
+"""What is longer is not to be compressed: others would wait for that for more than some milliseconds."""
+
 MAX_STREAMS = 32
 """How many times the data of a message may end and begin again (RFC 7692, section 7.2.3.4)."""
 
@@ -115,7 +123,8 @@ def _is_known(name: str, value: str | None) -> bool:
 
 def compress(message: bytes) -> bytes:
     """A message as the payload of a compressed one."""
-    compressor = zlib.compressobj(LEVEL, zlib.DEFLATED, -WINDOW_BITS, MEMORY_LEVEL)
+    level = LEVEL if len(message) < LONG_BYTES else LONG_LEVEL
+    compressor = zlib.compressobj(level, zlib.DEFLATED, -WINDOW_BITS, MEMORY_LEVEL)
     return (compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH))[: -len(_TAIL)]
 
 

@@ -36,12 +36,12 @@ class Farewell(asyncio.Protocol):
         self._transport = transport
         self._lost = lost
         transport.set_protocol(self)
+        gateway.watch(self, LINGER_S)
         if transport.can_write_eof():
-            gateway.watch(self, LINGER_S)
             transport.write_eof()
             transport.resume_reading()
         else:
-            transport.close()
+            transport.close()  # TLS throws away what comes, and waits for the other's goodbye
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The other is gone."""
@@ -211,6 +211,7 @@ class RequestHead(HttpToolsProtocol):
             peer=self._came_from,
             is_secure=self.scheme == "https",
             early=self._tail or b"",
+            congested=self.flow.write_paused,
         )
         del self.parser, self.cycle  # they and this object keep each other
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from hubbub.few import Few, added, removed
 from hubbub.gateway.accelerator import Outlet, flush
 from hubbub.gateway.connection import COMPRESSED, SLOW_CONSUMER, TEXT, Close, Drop, Life, Message, Ping, Pong, Rules
-from hubbub.gateway.deflate import compress
+from hubbub.gateway.deflate import MAX_BYTES, compress
 
 logger = logging.getLogger("hubbub.gateway")
 
@@ -235,6 +235,7 @@ class Hub:
         self._dirty: list[_Group] = []
         self._outs: list[Peer] = []
         self._log: list[bytes] = []  # the frames sent and published in this turn, in the order of the calls
+        self._packed: dict[bytes, bytes] = {}  # what was compressed in this turn, as a frame; empty for not worth it
         self._flushing = False  # whether this turn will end with a flush
         self._looks: dict[int, set[Peer]] = {}  # whom to look at, by the second in which, and negative whom to ping
         self._swept_at: float | None = None  # when the sweeper last looked; None for never, or when it came late
@@ -411,6 +412,7 @@ class Hub:
         if not self._log:
             return
         log, self._log = self._log, []
+        self._packed.clear()
         groups, self._dirty = self._dirty, []
         peers, self._outs = self._outs, []
         now = self.now()
@@ -471,7 +473,8 @@ class Hub:
     def _note_deflated(self, frame: bytes, plain: int | None) -> int:
         """Where in the turn's log the frame is for those who have agreed to compression.
 
-        It is called when the first of them is met, and once for all.
+        It is called when the first of them is met. What goes to several groups or connections in a turn is compressed
+        once for all of them.
 
         Args:
             frame: its payload.
@@ -479,10 +482,14 @@ class Hub:
 
         """
         least = self.rules.deflate_min_bytes
-        if least is not None and len(frame) >= least:
-            payload = compress(frame)
-            if len(payload) < len(frame):
-                return self._note(text_frame(payload, first=_DEFLATED_TEXT))
+        if least is not None and least <= len(frame) <= MAX_BYTES:
+            packed = self._packed.get(frame)
+            if packed is None:
+                payload = compress(frame)
+                packed = text_frame(payload, first=_DEFLATED_TEXT) if len(payload) < len(frame) else b""
+                self._packed[frame] = packed
+            if packed:
+                return self._note(packed)
         return self._note(text_frame(frame)) if plain is None else plain
 
     def _send_noted(self, peer: Peer, position: int) -> None:

@@ -64,14 +64,14 @@ def flush(log: Sequence[bytes], batches: Sequence[Batch[AnyOutlet]]) -> tuple[in
         return len(positions) * len(outlets), len(payload) * len(outlets), left
     frames = size = 0
     shared = _in_several(batches)
-    several: dict[AnyOutlet, tuple[int, ...]] = {}
+    several: dict[AnyOutlet, list[int]] = {}
     for which, (outlets, positions) in enumerate(batches):
         alone = outlets
         if shared:
             alone = []
             for outlet in outlets:
                 if outlet in shared:
-                    several[outlet] = (*several.get(outlet, ()), which)
+                    several.setdefault(outlet, []).append(which)
                 else:
                     alone.append(outlet)
         if alone:
@@ -80,8 +80,8 @@ def flush(log: Sequence[bytes], batches: Sequence[Batch[AnyOutlet]]) -> tuple[in
             frames += len(positions) * len(alone)
             size += len(payload) * len(alone)
     same: dict[tuple[int, ...], list[AnyOutlet]] = {}
-    for outlet, batch in several.items():
-        same.setdefault(batch, []).append(outlet)
+    for outlet, mine in several.items():
+        same.setdefault(tuple(mine), []).append(outlet)
     for batch, outlets in same.items():
         merged = sorted(position for which in batch for position in batches[which][1])
         payload = _joined(log, merged)

@@ -30,8 +30,8 @@ logger = logging.getLogger("hubbub.gateway")
 READ_BUFFER_BYTES = 64 * 1024
 """As much as one read of a socket brings at most."""
 
-SOCKET_BUFFER_BYTES = 64 * 1024
-"""As much as uvloop takes for a socket until it asks for a pause, unless it is told otherwise."""
+UNTOLD_BYTES = 64 * 1024
+"""As much as waits below TLS before a loop's own TLS holds anything back, and never says; ours counts it."""
 
 KNOWN_WORDS, LONGEST_WORD = 1_000, 500
 """How many different things that clients say of themselves are remembered, and of how many characters at most."""
@@ -69,6 +69,7 @@ class Upgrade(asyncio.Protocol):
         way: the addresses that the request came by; the last is the client's.
         extensions: those that are agreed to, as the answer says it; None for none.
         gone: whether nobody waits for the answer.
+        congested: whether something waits to be written: an answer to what was asked before on the same connection.
 
     """
 
@@ -76,6 +77,7 @@ class Upgrade(asyncio.Protocol):
         "_connections",
         "_early",
         "_gateway",
+        "congested",
         "extensions",
         "gone",
         "is_secure",
@@ -99,9 +101,11 @@ class Upgrade(asyncio.Protocol):
         peer: str,
         is_secure: bool,
         early: bytes,
+        congested: bool,
     ) -> None:
         """The socket is ours, its request's head is here, and `early` came behind it; no more does, since we pause."""
         self.transport: asyncio.Transport = transport
+        self.congested = congested
         self.request = request
         self.peer, self.is_secure = peer, is_secure
         self._early = early
@@ -119,6 +123,14 @@ class Upgrade(asyncio.Protocol):
         """The client is gone before it was answered."""
         self.gone = True
         self._connections.discard(self)
+
+    def pause_writing(self) -> None:
+        """The socket has enough to write."""
+        self.congested = True
+
+    def resume_writing(self) -> None:
+        """The socket has room again."""
+        self.congested = False
 
     def shutdown(self) -> None:
         """Uvicorn shuts down, and waits for the answer: it is not 101 any more."""
@@ -139,7 +151,7 @@ class Upgrade(asyncio.Protocol):
         # uvloop keeps a method of the last protocol that was not a buffered one for as long as the transport lives.
         transport.set_protocol(_NOBODY)
         transport.set_protocol(connection)
-        connection.begin(answer, self._early, deflates=self.extensions is not None)
+        connection.begin(answer, self._early, deflates=self.extensions is not None, congested=self.congested)
         if not connection.is_full:
             transport.resume_reading()
 
@@ -265,14 +277,23 @@ class Connection(asyncio.BufferedProtocol):
 
     # What the transport tells
 
-    def begin(self, answer: bytes, early: bytes, *, deflates: bool) -> None:
-        """The transport is ours: `answer` is to be sent, `early` came before; `deflates`: compression was agreed."""
+    def begin(self, answer: bytes, early: bytes, *, deflates: bool, congested: bool) -> None:
+        """The transport is ours.
+
+        Args:
+            answer: is to be sent.
+            early: came before.
+            deflates: whether compression was agreed.
+            congested: whether the transport has asked for a pause, which it does but once.
+
+        """
         hub = self._gateway.hub
         transport = self._transport
         is_tls = transport.get_extra_info("sslcontext") is not None
         fd = -1 if is_tls else transport.get_extra_info("socket").fileno()
         life = Life(hub.now(), deflates=deflates)
         self.peer = Peer(self.id, life, self, transport.write, self, transport=transport, fd=fd)
+        self.peer.congested = congested
         # It then writes at once, and asks for a pause when, and only when, something waits.
         # TLS takes a limit of 0 for one that is always reached.
         transport.set_write_buffer_limits(high=1 if is_tls else 0)
@@ -356,8 +377,12 @@ class Connection(asyncio.BufferedProtocol):
     def waiting(self) -> int:
         """How many bytes wait to be written."""
         size = self._transport.get_write_buffer_size()
-        # TLS holds nothing back before the buffer of its own socket is full, and does not say what is in that.
-        return size + SOCKET_BUFFER_BYTES if size and self._transport.get_extra_info("sslcontext") else size
+        return size + UNTOLD_BYTES if size and self._is_more() else size
+
+    def _is_more(self) -> bool:
+        """Whether more may wait than the transport says."""
+        info = self._transport.get_extra_info
+        return info("sslcontext") is not None and not info("counts_all")
 
     def send_close(self, code: int, reason: str) -> None:
         """Send CLOSE; 1005 stands for one without a code."""

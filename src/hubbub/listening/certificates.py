@@ -62,31 +62,45 @@ def read_pair(certificate: Path, key: Path | None = None) -> Pair:
     """
     own = _certificate(certificate)
     keys = key or certificate
-    if own.public_key().public_bytes(*_PUBLIC) != _public_key(keys):
+    try:
+        its_key, names = own.public_key().public_bytes(*_PUBLIC), _names(own)
+    except _UNREADABLE as error:
+        raise BadCertificate(f"tls_cert: expected a certificate that can be used in {certificate}: {error}") from error
+    if its_key != _public_key(keys):
         raise BadCertificate(f"tls_key: expected the key of the certificate in {certificate}, got another in {keys}")
     try:
         context = server_context()
         context.load_cert_chain(certificate, key, password=_no_passphrase)
     except (OSError, ValueError) as error:  # ssl.SSLError is the first
         raise BadCertificate(f"tls_cert: OpenSSL cannot use {certificate}: {error}") from error
-    return Pair(context, _names(own), own.not_valid_before_utc, own.not_valid_after_utc)
+    return Pair(context, names, own.not_valid_before_utc, own.not_valid_after_utc)
 
 
 def server_context() -> ssl.SSLContext:
     """What servers speak TLS with, still without a certificate: TLS 1.2 or 1.3, HTTP/1.1 on it, no client's."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION  # OpenSSL 1.1 lets clients ask for handshakes without end
     context.set_alpn_protocols(["http/1.1"])
     return context
 
 
 _PUBLIC = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
+_UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What is raised for certificates and keys that are none, or of a kind that is not known."""
+
 
 def _certificate(file: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificates(_content("tls_cert", file))[0]
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except _UNREADABLE as error:
         if isinstance(error, BadCertificate):
             raise
         raise BadCertificate(f"tls_cert: expected certificates in PEM in {file}, got something else") from error
@@ -97,7 +111,7 @@ def _public_key(file: Path) -> bytes:
         return load_pem_private_key(_content("tls_key", file), None).public_key().public_bytes(*_PUBLIC)
     except TypeError as error:
         raise BadCertificate(f"tls_key: expected a key without a passphrase in {file}, got one with") from error
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except _UNREADABLE as error:
         if isinstance(error, BadCertificate):
             raise
         raise BadCertificate(f"tls_key: expected a private key in PEM in {file}, got something else") from error
@@ -144,6 +158,7 @@ class Certificates:
     def __init__(self, certificate: Path, key: Path | None = None) -> None:
         self._files = (certificate,) if key is None else (certificate, key)
         self._seen = self._stamp()  # as the files were when they were last read
+        self._next: datetime.datetime | None = None  # from when on they hold; None where they do, or were refused
         self.pair = read_pair(*self._files)
         if self.pair.expires <= _now():
             logger.error("%s", self._expired(self.pair))
@@ -161,8 +176,8 @@ class Certificates:
         return self.pair.expires.timestamp()
 
     def renew(self) -> bool:
-        """Read the files again; False, and a word in the log, where what is there is refused."""
-        self._seen = self._stamp()
+        """Read the files again; False, and a word in the log, where what is there is refused or does not hold yet."""
+        self._seen, self._next = self._stamp(), None
         try:
             fresh = read_pair(*self._files)
             if fresh.expires <= _now():
@@ -170,18 +185,27 @@ class Certificates:
         except BadCertificate as bad:
             logger.error("%s; the certificate until %s is used on", bad, f"{self.pair.expires:%Y-%m-%d}")
             return False
+        if fresh.begins > _now():
+            self._next = fresh.begins
+            logger.warning(
+                "tls_cert: the certificate in %s holds from %s UTC only: the one until %s is used till then",
+                self._files[0],
+                f"{fresh.begins:%Y-%m-%d %H:%M}",
+                f"{self.pair.expires:%Y-%m-%d}",
+            )
+            return False
         self.pair = fresh
         logger.info("a renewed certificate is used, which expires on %s", f"{fresh.expires:%Y-%m-%d}")
         return True
 
     async def follow(self, every_s: float = LOOK_EVERY_S) -> None:
-        """Renew whenever the files have changed, for ever."""
+        """Renew whenever the files have changed, or what they hold has begun to hold, for ever."""
         before = self._seen
         while True:
             await asyncio.sleep(every_s)
             now = await asyncio.to_thread(self._stamp)
             # Two files are not written at once: they are read when two looks at them see the same.
-            if now == before and now != self._seen:
+            if now == before and (now != self._seen or (self._next is not None and self._next <= _now())):
                 await asyncio.to_thread(self.renew)
             before = now
 

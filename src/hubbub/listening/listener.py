@@ -20,6 +20,7 @@ import msgspec
 import uvicorn
 
 from hubbub.listening.servers import Server, Servers
+from hubbub.listening.tls import MakeProtocol, TlsTransport
 
 logger = logging.getLogger("hubbub")
 
@@ -37,7 +38,6 @@ SPEAKS_TLS = "This port speaks TLS: its addresses begin with https:// and wss://
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-MakeProtocol = Callable[[], asyncio.BaseProtocol]
 CurrentContext = Callable[[], ssl.SSLContext]
 
 
@@ -219,17 +219,24 @@ class TlsListener:
             return
         try:
             if first == TLS_HANDSHAKE:
-                await self._loop.connect_accepted_socket(
-                    partial(_Later, self._make),
-                    connection,
-                    ssl=self._tls(),
-                    ssl_handshake_timeout=self._limits.handshake_s,
-                    ssl_shutdown_timeout=self._limits.shutdown_s,
-                )
+                await self._shake(connection)
             else:
                 await self._loop.connect_accepted_socket(self._plain, connection)
-        except OSError as error:  # ssl.SSLError is one: who does not trust us says so here
+        except OSError as error:
             logger.debug("a connection ended in its handshake: %s", error)
+
+    async def _shake(self, connection: socket.socket) -> None:
+        """Do the handshake; with it done the protocol takes over."""
+        transport = TlsTransport(self._tls(), self._make, self._limits.shutdown_s)
+        try:
+            async with asyncio.timeout(self._limits.handshake_s):
+                await self._loop.connect_accepted_socket(lambda: transport, connection)
+                trouble = await transport.shaken
+        except BaseException:
+            transport.abort()
+            raise
+        if trouble:
+            logger.debug("a connection ended in its handshake: %s", trouble)
 
     async def _first_byte(self, connection: socket.socket) -> bytes:
         """The first byte, which stays to be read; none where the other has closed."""
@@ -250,34 +257,28 @@ def _set(came: asyncio.Future[None]) -> None:
         came.set_result(None)
 
 
-class _Later(asyncio.Protocol):
-    """Stands where the protocol will be once the handshake is done.
+class NoTls(asyncio.Protocol):
+    """Tells a client that speaks plain HTTP what is spoken here, and is done with it.
 
-    A protocol that is made before is in cycles that `connection_lost` would break, and of a handshake that fails it is
-    never told: only the garbage collector would find it.
+    Args:
+        linger_s: how long it may take to go then.
+        connections: the server's, of which it is one until it is gone.
+
+    Attributes:
+        transport: the socket's; None before there is one.
+
     """
 
-    def __init__(self, make: MakeProtocol) -> None:
-        self._make = make
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The handshake is done."""
-        protocol = self._make()
-        transport.set_protocol(protocol)
-        protocol.connection_made(transport)
-
-
-class NoTls(asyncio.Protocol):
-    """Tells a client that speaks plain HTTP what is spoken here, and is done with it."""
-
-    def __init__(self, linger_s: float) -> None:
+    def __init__(self, linger_s: float, connections: set[Any]) -> None:  # Any: uvicorn has other protocols in it
         self._linger_s = linger_s
-        self._transport: asyncio.Transport  # set by connection_made
+        self._connections = connections
         self._end: asyncio.TimerHandle | None = None  # closes what the client does not; None once it is gone
+        self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: Any) -> None:  # Any: uvloop's transports have none of asyncio's classes
         """Its request has begun to arrive: whatever it is, this is the answer."""
-        self._transport = transport
+        self.transport = transport
+        self._connections.add(self)
         body = msgspec.json.encode({"message": SPEAKS_TLS})
         transport.write(
             b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n"
@@ -289,9 +290,15 @@ class NoTls(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
+        self._connections.discard(self)
         if self._end is not None:
             self._end.cancel()
             self._end = None
+
+    def shutdown(self) -> None:
+        """The server ends, and waits for nobody who has been told."""
+        if self.transport is not None:
+            self.transport.abort()
 
 
 class TlsServer(Server):
@@ -300,7 +307,8 @@ class TlsServer(Server):
     Args:
         config: uvicorn's; its own TLS settings are not used.
         tls: what TLS is spoken with, asked at each connection.
-        plain: makes the protocol of a connection that speaks plain HTTP; by default it is served as well.
+        tells_s: how long a client that speaks plain HTTP may take to read that TLS is spoken here; by default plain
+            HTTP is served as well.
         limits: what holds for connections until it is known what they speak.
 
     """
@@ -310,12 +318,12 @@ class TlsServer(Server):
         config: uvicorn.Config,
         *,
         tls: CurrentContext,
-        plain: MakeProtocol | None = None,
+        tells_s: float | None = None,
         limits: ListenerLimits | None = None,
     ) -> None:
         super().__init__(config)
         self._tls = tls
-        self._plain = plain
+        self._tells_s = tells_s
         self._limits = limits or ListenerLimits()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -333,10 +341,13 @@ class TlsServer(Server):
             raise RuntimeError("the application could not start; its log says why")
         protocol: Callable[..., asyncio.BaseProtocol] = self.config.http_protocol_class
         make = partial(protocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        plain: MakeProtocol = make
+        if self._tells_s is not None:
+            plain = partial(NoTls, self._tells_s, self.server_state.connections)
         for each in sockets:
             each.listen(self.config.backlog)
         self.servers = [
-            TlsListener(each, make, plain=self._plain or make, tls=self._tls, limits=self._limits)  # type: ignore[misc]  # it has what uvicorn uses
+            TlsListener(each, make, plain=plain, tls=self._tls, limits=self._limits)  # type: ignore[misc]  # it has what uvicorn uses
             for each in sockets
         ]
         self.started = True
@@ -347,16 +358,16 @@ class TlsServers(Servers):
     """Servers of which each speaks TLS on its sockets.
 
     Args:
-        tls, plain, limits: as for `TlsServer`.
+        tls, tells_s, limits: as for `TlsServer`.
 
     """
 
     def __init__(
-        self, tls: CurrentContext, *, plain: MakeProtocol | None = None, limits: ListenerLimits | None = None
+        self, tls: CurrentContext, *, tells_s: float | None = None, limits: ListenerLimits | None = None
     ) -> None:
         super().__init__()
         self._tls = tls
-        self._plain = plain
+        self._tells_s = tells_s
         self._limits = limits
 
     async def listen(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
@@ -366,4 +377,4 @@ class TlsServers(Servers):
             CannotStart: it cannot.
 
         """
-        await self.serve(TlsServer(config, tls=self._tls, plain=self._plain, limits=self._limits), sockets)
+        await self.serve(TlsServer(config, tls=self._tls, tells_s=self._tells_s, limits=self._limits), sockets)

@@ -117,6 +117,14 @@ class Server(uvicorn.Server):
         await super().startup([each for known in sockets or () for each in (known, *_again(known))])
         self.accepting.set()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End; connections that do not within the time of the configuration are cut."""
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):  # such as TLS whose end the client does not answer
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.sleep(0)  # they are gone the turn after
+
     def stop_accepting(self) -> None:
         """Take no further connections; those there are stay."""
         for server in self.servers:

@@ -45,14 +45,16 @@ def run(
 
     Raises:
         PlanError: a flag cannot be that, or a file cannot be written.
-        CannotRun: the server cannot be reached, or refuses.
+        CannotRun: the server cannot be reached, or refuses; or it was ended before there was anything to tell.
 
     """
     what = plan(url, given, secret=secret, audience=audience, issuer=issuer)
     files = {name: str(given[name]) for name in ("json", "html") if given.get(name) is not None}
     for name, path in files.items():
-        if path != "-" or name == "html":
-            _write(name, path, b"")  # whether it can be written is found out now
+        if path != "-":
+            _check_writable(name, path)
+        elif name == "html":
+            raise PlanError("html: expected a file that can be written, got '-'; only --json goes to standard output")
     raise_open_files()
     result = uvloop.run(_run(what, progress, version))
     if "html" in files:
@@ -68,7 +70,7 @@ def run(
 
 async def _run(what: Plan, out: TextIO, version: str) -> Result:
     progress = Progress(out)
-    coordinator = Coordinator(what, progress, version)
+    coordinator = Coordinator(what, progress, version, progress.wait)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, coordinator.stop)
@@ -76,6 +78,19 @@ async def _run(what: Plan, out: TextIO, version: str) -> Result:
         return await coordinator.run()
     finally:
         progress.end()
+
+
+def _check_writable(name: str, path: str) -> None:
+    """Find out now whether a file can be written; what an earlier load test wrote stays until there is a result."""
+    file = Path(path)
+    was_there = file.exists()
+    try:
+        with file.open("ab"):
+            pass
+        if not was_there:
+            file.unlink()
+    except OSError as error:
+        raise PlanError(f"{name}: expected a file that can be written, got {path!r}: {error.strerror}") from None
 
 
 def _write(name: str, path: str, content: bytes) -> None:

@@ -9,13 +9,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import IO
+from typing import IO, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 
 from hubbub.loadtest.histogram import Histogram
-from hubbub.loadtest.member import Member, Refused, Trouble
+from hubbub.loadtest.member import Member, Trouble
 from hubbub.loadtest.observing import Observed, Usage, listeners
 from hubbub.loadtest.plan import Plan
 from hubbub.loadtest.result import (
@@ -48,11 +48,13 @@ from hubbub.loadtest.telling import (
     Tick,
     line,
     read_report,
+    until_second,
 )
 from hubbub.loadtest.tokens import Tokens
-from hubbub.loadtest.wire import Target, find
-from hubbub.loadtest.worker import Worker
+from hubbub.loadtest.wire import Target
+from hubbub.loadtest.worker import Worker, look_up
 from hubbub.model import RoomKind
+from hubbub.parallel import each as each_of
 
 _HEAD_START_S = 0.3
 """From the word to go until the first message: all processes have heard it by then."""
@@ -61,10 +63,32 @@ _LONGEST_LINE = 1 << 30
 _MOST_ROOMS = 100
 _CREATES = 20
 _ENDING_S = 10.0
+_BEHIND_S = 0.3
+"""How long after the processes tell of a second it is closed: so it has one word of each of them."""
+
+_ENDED_BY_HAND = "ended by hand, before there was a result"
 
 
 class CannotRun(Exception):
-    """The load test cannot be done; says why."""
+    """The load test cannot be done, or has no result; says why.
+
+    Attributes:
+        by_hand: whether somebody ended it.
+
+    """
+
+    def __init__(self, words: str, *, by_hand: bool = False) -> None:
+        super().__init__(words)
+        self.by_hand = by_hand
+
+
+class Sight(NamedTuple):
+    """The server at a moment of the load test: what it has used, when, how many were connected and got how much."""
+
+    usage: Usage
+    at: float
+    live: int
+    delivered: int
 
 
 class Coordinator:
@@ -74,20 +98,31 @@ class Coordinator:
         plan: what to do.
         on_second: told of each second, with how far it is and what is waited for.
         version: of Hubbub.
+        on_wait: told each second what is done before the first connection.
 
     """
 
-    def __init__(self, plan: Plan, on_second: Callable[[Second, str], None], version: str) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        on_second: Callable[[Second, str], None],
+        version: str,
+        on_wait: Callable[[str], None] = lambda words: None,
+    ) -> None:
         self._plan = plan
         self._version = version
         self._on_second = on_second
+        self._on_wait = on_wait
+        self._preparing: asyncio.Task[None] | None = None
+        self._created = 0  # rooms
         self._processes: list[asyncio.subprocess.Process] = []
         self._words: list[IO[bytes]] = []  # what each says on its standard error
         self._phase = "connect"
         self._began_at = time.monotonic()
-        self._start = 0.0  # of the load, on the monotonic clock; 0 before
+        self._start = 0.0  # of the load, on the machine's monotonic clock; 0 before
         self._load_s = 0.0
         self._stopped = False
+        self._killed = False  # so that there will be no result
         self._all = _Sums()
         self._second = _Sums()
         self._live: dict[int, int] = {}
@@ -102,13 +137,16 @@ class Coordinator:
         self._per_s = PerS(0.0, 0.0)
         self._broken: str | None = None
         self._observed: Observed | None = None
-        self._before: Usage | None = None  # the server before the first connection
-        self._connected: Usage | None = None  # when all were connected
-        self._loaded: Usage | None = None  # when all was sent
+        self._before: Sight | None = None  # the server before the first connection
+        self._connected: Sight | None = None  # when all were connected
+        self._loaded: Sight | None = None  # when all was sent
 
     def stop(self) -> None:
         """End it now, and make the report of what there was; the second time, without waiting for anything."""
+        if self._preparing is not None:
+            self._preparing.cancel()
         if self._stopped:
+            self._killed = True
             for process in self._processes:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
@@ -122,16 +160,12 @@ class Coordinator:
         """Do it.
 
         Raises:
-            CannotRun: the server cannot be reached or refuses, or a process of the load test broke.
+            CannotRun: the server cannot be reached or refuses, or a process of the load test broke; or somebody ended
+                it before there was anything to tell.
 
         """
         began = int(time.time() * 1_000)
-        try:
-            target = await find(self._plan.url)
-            await self._try_out(target)
-        except Trouble as error:
-            raise CannotRun(f"{_without_query(self._plan.url)}: {error}") from None
-        self._observe(target)
+        await self._prepare()
         self._began_at = time.monotonic()
         async with asyncio.TaskGroup() as group:
             doing = [group.create_task(self._follow(number)) for number in range(self._plan.processes)]
@@ -148,11 +182,39 @@ class Coordinator:
                     with contextlib.suppress(ProcessLookupError):
                         process.kill()
         if self._broken is not None:
-            raise CannotRun(self._broken)
+            raise CannotRun(self._broken, by_hand=self._broken == _ENDED_BY_HAND)
         self._flush()
         return self._result(began)
 
     # Before it
+
+    async def _prepare(self) -> None:
+        waiting = asyncio.create_task(self._tell_waiting())
+        self._preparing = asyncio.create_task(self._find_and_try())
+        try:
+            await asyncio.wait({self._preparing})
+            self._preparing.result()
+        except Trouble as error:
+            raise CannotRun(f"{_without_query(self._plan.url)}: {error}") from None
+        except asyncio.CancelledError:
+            if not self._stopped:
+                raise
+            raise CannotRun(_ENDED_BY_HAND, by_hand=True) from None
+        finally:
+            self._preparing.cancel()
+            self._preparing = None
+            waiting.cancel()
+
+    async def _tell_waiting(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            made = f", {self._created:,} of {len(self._plan.rooms):,} rooms made" if self._created else ""
+            self._on_wait(f"trying out {_without_query(self._plan.url)}{made}")
+
+    async def _find_and_try(self) -> None:
+        target = await look_up(self._plan)
+        await self._try_out(target)
+        self._observe(target)
 
     async def _try_out(self, target: Target) -> None:
         """Connect once, and make the rooms: what is wrong with URL and tokens is said before anything is started."""
@@ -160,37 +222,41 @@ class Coordinator:
         async with Tokens(plan) as tokens:
             desk = Worker(plan, 0, target, tokens)
             if self._plan.creates_rooms and not self._plan.grants:
-                await self._create_rooms(Member(0, [], desk, None))
+                await self._create_rooms(desk)
             first = desk.members[0]
             await first.open()
             first.close()
 
-    async def _create_rooms(self, owner: Member) -> None:
-        await owner.open()
-        limit = asyncio.Semaphore(_CREATES)
+    async def _create_rooms(self, desk: Worker) -> None:
+        """Let who is the first in a room make it: he would be in it anyhow, and nobody has more than his."""
+        by_owner: dict[int, list[str]] = {}
+        for number, room in enumerate(self._plan.rooms):
+            by_owner.setdefault(self._plan.first_in(number), []).append(room)
 
-        async def create(room: str) -> None:
-            async with limit:
-                while True:
-                    try:
-                        await owner.ask("create", room=room, kind=RoomKind.PUBLIC)
-                    except Refused as error:
-                        if error.code != "rate_limited":
-                            raise
-                        await asyncio.sleep((error.retry_after_ms or 100) / 1_000)
-                    else:
-                        return
+        async def create(of_one: tuple[int, list[str]]) -> None:
+            owner = Member(of_one[0], [], desk, None)
+            await owner.open()
+            for room in of_one[1]:
+                await owner.insist("create", room=room, kind=RoomKind.PUBLIC)
+                self._created += 1
+            owner.close()
 
-        await asyncio.gather(*(create(room) for room in self._plan.rooms))
-        owner.close()
+        await each_of(create, by_owner.items(), at_once=_CREATES)
 
     def _observe(self, target: Target) -> None:
         pids = self._plan.pids
-        if pids is None and _is_here(target):
-            pids = listeners(target.address[1])
+        family, host, port = target.address_of(0)
+        if pids is None and _is_here(family, host):
+            pids = listeners(port)
         if pids:
-            self._observed = Observed(pids)
-            self._before = self._observed.look()
+            self._observed = Observed(pids, port if self._plan.pids is None else None)
+            self._before = self._look()
+
+    def _look(self) -> Sight | None:
+        if self._observed is None:
+            return None
+        usage = self._observed.look()
+        return Sight(usage, time.monotonic(), sum(self._live.values()), self._all.counts.delivered)
 
     # The course of it
 
@@ -199,8 +265,7 @@ class Coordinator:
         await self._until(lambda: len(self._ready) == processes)
         if self._broken is not None:
             return
-        if self._observed is not None:
-            self._connected = self._observed.look()
+        self._connected = self._look()
         if not self._stopped:
             if not sum(self._live.values()):
                 failed = self._all.counts.failed
@@ -209,7 +274,7 @@ class Coordinator:
                 return
             self._start = time.monotonic() + _HEAD_START_S
             self._phase = "load"
-            self._tell_all(Go(time.monotonic_ns() + int(_HEAD_START_S * 1e9)))
+            self._tell_all(Go(int(self._start * 1e9)))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_HEAD_START_S + self._plan.duration_s):
                     await self._until(lambda: self._stopped or len(self._sent) == processes)
@@ -217,10 +282,10 @@ class Coordinator:
         await self._until(lambda: len(self._sent) == processes)
         self._phase = "settle"
         if self._start:
-            took_s, counts = max(0.001, time.monotonic() - self._start), self._all.counts
+            answered = max((sent.answered_at for sent in self._sent.values()), default=0) / 1e9
+            took_s, counts = max(0.001, self._load_s, answered - self._start), self._all.counts
             self._per_s = PerS(round(counts.acked / took_s, 3), round(counts.delivered / took_s, 3))
-        if self._observed is not None:
-            self._loaded = self._observed.look()
+        self._loaded = self._look()
         heads: dict[str, int] = {}
         for sent in self._sent.values():
             for room, head in sent.heads.items():
@@ -260,10 +325,11 @@ class Coordinator:
                 async for said in process.stdout:
                     await self._hear(said)
             status = await process.wait()
-            if number not in self._ends and self._broken is None:
+            if number not in self._ends:
                 words.seek(0)
                 last = words.read().decode(errors="replace").strip().rpartition("\n")[2]
-                self._broken = f"a process of the load test ended with status {status}: {last or 'it said nothing'}"
+                why = f"a process of the load test ended with status {status}: {last or 'it said nothing'}"
+                self._broken = self._broken or (_ENDED_BY_HAND if self._killed else why)
                 await self._notify()
 
     async def _hear(self, said: bytes) -> None:
@@ -298,7 +364,7 @@ class Coordinator:
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(1)
+            await asyncio.sleep(until_second(_BEHIND_S))
             self._on_second(self._flush(), self._where())
 
     def _where(self) -> str:
@@ -330,12 +396,12 @@ class Coordinator:
             ack=percentiles(sums.ack),
             delivery=percentiles(sums.delivery),
             server_cpu=None,
-            server_rss=usage.rss_bytes if usage is not None else None,
+            server_rss=usage.rss_bytes if usage is not None and usage.processes else None,
             load_cpu=round(sums.cpu, 3),
         )
         if usage is not None:
             used = usage.cpu_s - self._server_cpu_s if self._seconds else 0.0
-            second.server_cpu = round(max(0.0, used) / apart, 3)
+            second.server_cpu = round(max(0.0, used) / apart, 3) if usage.processes else None
             self._server_cpu_s = usage.cpu_s
         self._seconds.append(second)
         return second
@@ -360,6 +426,7 @@ class Coordinator:
             per_s=self._per_s,
             ack=percentiles(self._all.ack),
             delivery=percentiles(self._all.delivery),
+            delivery_resumed=percentiles(self._all.resumed),
             resumed=sum(end.resumed for end in ends),
             history=percentiles(self._all.history),
             connect=percentiles(self._all.connect),
@@ -390,6 +457,7 @@ class Coordinator:
             disordered=sum(each.disordered for each in worst),
             unanswered=sum(end.unanswered for end in ends),
             unsent=sum(end.unsent for end in ends),
+            unread=sum(end.unread for end in ends),
             unseen=sum(end.unseen for end in ends),
             stored_twice=sum(end.stored_twice for end in ends),
             resets=sum(end.resets for end in ends),
@@ -400,21 +468,21 @@ class Coordinator:
     def _server(self) -> Server | None:
         if self._observed is None or self._before is None:
             return None
-        connected, loaded = self._connected or self._before, self._loaded or self._observed.look()
-        used = max(0.0, loaded.cpu_s - connected.cpu_s)
-        live = sum(self._live.values())
-        delivered = self._all.counts.delivered
-        grown = connected.rss_bytes - self._before.rss_bytes
+        connected = self._connected or self._before
+        loaded = self._loaded or connected
+        used = max(0.0, loaded.usage.cpu_s - connected.usage.cpu_s)
+        delivered = loaded.delivered - connected.delivered
+        grown = connected.usage.rss_bytes - self._before.usage.rss_bytes
         return Server(
             pids=self._observed.pids,
             name=self._observed.name,
-            processes=loaded.processes,
+            processes=loaded.usage.processes,
             cpu_s=round(used, 3),
-            cpu=round(used / max(self._load_s, 0.001), 3) if self._load_s else 0.0,
-            cpu_us_per_delivery=round(used * 1e6 / delivered, 3) if delivered else None,
-            rss_before_bytes=self._before.rss_bytes,
+            cpu=round(used / max(loaded.at - connected.at, 0.001), 3),
+            cpu_us_per_delivery=round(used * 1e6 / delivered, 3) if delivered > 0 else None,
+            rss_before_bytes=self._before.usage.rss_bytes,
             rss_bytes=max(each.server_rss or 0 for each in self._seconds),
-            rss_per_connection_bytes=round(grown / live, 1) if live else None,
+            rss_per_connection_bytes=round(max(0, grown) / connected.live, 1) if connected.live else None,
         )
 
     def _generator(self) -> Generator:
@@ -439,13 +507,15 @@ class _Sums:
 
     def __init__(self) -> None:
         self.counts = Counts()
-        self.ack, self.delivery, self.history, self.connect = Histogram(), Histogram(), Histogram(), Histogram()
+        self.ack, self.delivery, self.resumed = Histogram(), Histogram(), Histogram()
+        self.history, self.connect = Histogram(), Histogram()
         self.cpu = 0.0  # of the busiest process
 
     def add(self, tick: Tick) -> None:
         self.counts.add(tick.counts)
         self.ack.add(tick.ack)
         self.delivery.add(tick.delivery)
+        self.resumed.add(tick.resumed)
         self.history.add(tick.history)
         self.connect.add(tick.connect)
         self.cpu = max(self.cpu, tick.cpu or 0.0)
@@ -463,6 +533,7 @@ def _asked(plan: Plan) -> Asked:
         size_bytes=plan.size_bytes,
         duration_s=plan.duration_s,
         ramp=plan.ramp,
+        deflates=plan.deflates,
         history=plan.history,
         storm=plan.storm,
         slow=plan.slow,
@@ -475,11 +546,11 @@ def _without_query(url: str) -> str:
     return urlsplit(url)._replace(query="").geturl()
 
 
-def _is_here(target: Target) -> bool:
+def _is_here(family: int, host: str) -> bool:
     """Whether the address is one of this machine's: only then can one bind to it."""
-    with socket.socket(target.family, socket.SOCK_DGRAM) as probe:
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
-            probe.bind((target.address[0], 0))
+            probe.bind((host, 0))
         except OSError:
             return False
     return True

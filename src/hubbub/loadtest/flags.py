@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-LOAD, TROUBLE, ACCESS, SAYS = "The load", "What is hard on a server", "Who connects", "What is told"
+LOAD, TROUBLE, ACCESS = "The load", "What is hard on a server", "Who connects"
+MADE, SAYS = "How it is made", "What is told"
 
 
 class Flag(NamedTuple):
@@ -18,7 +19,7 @@ class Flag(NamedTuple):
 
 
 FLAGS = (
-    Flag("connections", "Connections, each with a user of its own.", "NUMBER", LOAD, "100"),
+    Flag("connections", "Connections, each with a user of its own as far as there are tokens.", "NUMBER", LOAD, "100"),
     Flag("rooms", "Rooms to make, with equally many listeners.", "NUMBER", LOAD, "1"),
     Flag("room", "Names of rooms that are there, instead of new ones; several with commas between.", "NAME", LOAD),
     Flag("rooms_each", "Rooms that a connection is in.", "NUMBER", LOAD, "1"),
@@ -29,6 +30,7 @@ FLAGS = (
         "senders", "Connections that send. By default all; some, where they must become members first.", "NUMBER", LOAD
     ),
     Flag("ramp", "Connections to open a second.", "NUMBER", LOAD, "500"),
+    Flag("no_deflate", "Do not offer permessage-deflate; browsers do, and so it does.", None, LOAD),
     Flag("history", "Pages of history to read a second.", "NUMBER", TROUBLE, "0"),
     Flag("storm", "Cut connections in the middle, all at once; they come back as fast as they can.", None, TROUBLE),
     Flag("storm_share", "How many of them, in percent.", "PERCENT", TROUBLE, "100"),
@@ -43,15 +45,15 @@ FLAGS = (
     Flag("token_header", "A header to send there.", "NAME: VALUE", ACCESS),
     Flag("tokens", "A file of tokens, one a line; connections take them in turn.", "FILE", ACCESS),
     Flag("ca", "Certificates to trust, in PEM form, beside the system's.", "FILE", ACCESS),
-    Flag("pid", "The server's processes on this machine. By default whoever listens on the port.", "PID", SAYS),
-    Flag("processes", "Processes that make the load. By default as few as can hold the connections.", "NUMBER", SAYS),
+    Flag("processes", "Processes that make the load. By default as few as can hold the connections.", "NUMBER", MADE),
     Flag(
         "source_addresses",
         "Addresses of 127.0.0.0/8 to connect from. By default one for each 20,000 connections.",
         "NUMBER",
-        SAYS,
+        MADE,
     ),
-    Flag("settle", "How long to wait for what is still to come, while nothing comes.", "TIME", SAYS, "10s"),
+    Flag("settle", "How long to wait for what is still to come, while nothing comes.", "TIME", MADE, "10s"),
+    Flag("pid", "The server's processes on this machine. By default whoever listens on the port.", "PID", SAYS),
     Flag("max_ack", "Fail when the 99th percentile of acknowledgements is above, in milliseconds.", "MS", SAYS),
     Flag("max_delivery", "Fail when the 99th percentile of deliveries is above, in milliseconds.", "MS", SAYS),
     Flag(

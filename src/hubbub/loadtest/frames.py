@@ -10,14 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
-from websockets.frames import Opcode
+from websockets.exceptions import PayloadTooBig, ProtocolError
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Frame, Opcode
 
 _MOST_PIECES = 512
 _LONGEST_PIECE = 32 * 1024
 _MOST_PAYLOADS = 8192
+_MOST_PAYLOAD_BYTES = 64 * 1024 * 1024
 _LONGEST_MESSAGE = 64 * 1024 * 1024
 
 _FIN = 0x80
+_COMPRESSED = 0x40
+"""RSV1 of a message's first frame (RFC 7692, section 6)."""
+
+_WINDOW_BITS = 15
+"""Enough for whatever the server compressed with."""
 
 
 class BadFrame(Exception):
@@ -112,14 +120,18 @@ class Reader:
     Args:
         bench: the name of this load test.
         on_mark: told of each message of this load test, once: its mark, room and `seq`.
+        inflates: whether the connections have agreed to permessage-deflate, without context takeover.
 
     """
 
-    def __init__(self, bench: str, on_mark: Callable[[Mark, str, int], None]) -> None:
+    def __init__(self, bench: str, on_mark: Callable[[Mark, str, int], None], *, inflates: bool = False) -> None:
         self._bench = bench
         self._on_mark = on_mark
+        self._inflates = inflates
         self._pieces: dict[bytes, tuple[list[Item], int]] = {}
-        self._payloads: dict[bytes, Run | Signal] = {}
+        self._plain: dict[bytes, Run | Signal] = {}
+        self._compressed: dict[bytes, Run | Signal] = {}
+        self._kept_bytes = 0  # of both
 
     def read(self, data: bytes) -> tuple[list[Item], int]:
         """What the bytes say, as far as frames in them are whole; and how many bytes that were.
@@ -143,6 +155,7 @@ class Reader:
         items: list[Item] = []
         position, end = 0, len(data)
         message: bytes | None = None  # what came of a message in several frames
+        compressed = False  # whether it is
         used, whole = 0, 0  # behind the last whole message: bytes, items
         while end - position >= 2:
             first, length = data[position], data[position + 1]
@@ -162,34 +175,42 @@ class Reader:
                 break
             position, payload = stop, data[start:stop]
             if first == _FIN | Opcode.TEXT and message is None:
-                items.append(self._text(payload))
-            elif first & 0x0F >= Opcode.CLOSE and first & 0xF0 == _FIN:
+                items.append(self._text(payload, self._plain))
+                used, whole = position, len(items)
+                continue
+            if message is None and first & _COMPRESSED and first & 0x0F == Opcode.TEXT and self._inflates:
+                first, compressed = first ^ _COMPRESSED, True
+            if first & 0x0F >= Opcode.CLOSE and first & 0xF0 == _FIN:
                 items.append(Control(first & 0x0F, payload))
             elif first & 0x7F in (Opcode.TEXT, Opcode.CONT) and (first & 0x0F == Opcode.CONT) == (message is not None):
                 message = (message or b"") + payload
                 if first & _FIN:
-                    items.append(self._text(message))
-                    message = None
+                    items.append(self._text(message, self._compressed if compressed else self._plain))
+                    message, compressed = None, False
             else:
                 raise BadFrame(f"the server sent a frame that begins with byte {first:#04x}")
             if message is None:
                 used, whole = position, len(items)
         return items[:whole], used  # control frames between the parts of a message are read again with the rest of it
 
-    def _text(self, payload: bytes) -> Item:
-        known = self._payloads.get(payload)
-        if known is not None:
-            return known
+    def _text(self, payload: bytes, known: dict[bytes, Run | Signal]) -> Item:
+        """What a message says; `known` is what such payloads said before."""
+        if (said := known.get(payload)) is not None:
+            return said
+        text = payload if known is self._plain else _inflated(payload)
         try:
-            head = _head.decode(payload)
+            head = _head.decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadFrame(f"the server sent a frame that is not the chat's: {error}") from error
         if head.type in ("ok", "error") or not head.type:
-            return Reply(head, payload)
+            return Reply(head, text)
         item = self._entry(head) if head.seq > 0 and head.id else _SIGNAL
-        if len(self._payloads) >= _MOST_PAYLOADS:
-            self._payloads.clear()
-        self._payloads[payload] = item
+        self._kept_bytes += len(payload)
+        if len(known) >= _MOST_PAYLOADS or self._kept_bytes > _MOST_PAYLOAD_BYTES:
+            self._plain.clear()
+            self._compressed.clear()
+            self._kept_bytes = len(payload)
+        known[payload] = item
         return item
 
     def _entry(self, head: Head) -> Run:
@@ -207,6 +228,15 @@ class Reader:
             return 0
         self._on_mark(mark, head.room, head.seq)
         return mark.due
+
+
+def _inflated(payload: bytes) -> bytes:
+    decoder = PerMessageDeflate(True, True, _WINDOW_BITS, _WINDOW_BITS)
+    try:
+        text = decoder.decode(Frame(Opcode.TEXT, payload, fin=True, rsv1=True), max_size=_LONGEST_MESSAGE).data
+    except (PayloadTooBig, ProtocolError) as error:
+        raise BadFrame(f"the server sent a compressed message that cannot be read: {error}") from error
+    return bytes(text)
 
 
 def _joined(items: list[Item]) -> list[Item]:

@@ -82,15 +82,23 @@ class Log:
         """Up to where there is no hole: what a client says when it resumes."""
         return min(self.missing) - 1 if self.missing else self.last
 
-    def resume(self, seqs: Sequence[int]) -> None:
-        """Count entries that came as an answer; it may well have some that came before."""
-        for seq in seqs:
-            if seq > self.last or seq in self.missing:
-                self.missing.discard(seq)
-                if seq > self.last:
-                    self._take(seq)
-                self.tally.delivered += 1
-                self.tally.resumed += 1
+    def resume(self, entries: Sequence[tuple[int, int]], after: int) -> Sequence[int]:
+        """Count entries that came as the answer to what follows `after`, each with when it was to be sent.
+
+        Returns when those that came for the first time were. What came live beyond a hole is in such an answer again
+        by right; what stands at or below `after`, or in it twice, is not.
+        """
+        fresh: list[int] = []
+        answered: set[int] = set()
+        for seq, due in entries:
+            if seq <= after or seq in answered:
+                self.tally.doubled += 1
+            elif (seq > self.last or seq in self.missing) and self._take(seq):
+                fresh.append(due)
+            answered.add(seq)
+        self.tally.delivered += len(fresh)
+        self.tally.resumed += len(fresh)
+        return fresh
 
     def _take(self, seq: int) -> bool:
         """Count one; False when it came before."""

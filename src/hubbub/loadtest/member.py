@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ssl import SSLContext
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -20,6 +20,8 @@ from hubbub.loadtest.telling import Counts
 from hubbub.loadtest.tokens import NoToken, Tokens
 from hubbub.loadtest.wire import NotConnected, Target, Wire
 from hubbub.protocol import encode
+
+FormT = TypeVar("FormT")
 
 PATIENCE_S = 30.0
 """How long a handshake or an answer that is needed to go on may take."""
@@ -34,6 +36,7 @@ class Desk(Protocol):
     process: int
     text: str
     reader: Reader
+    inflating: Reader
     target: Target
     tls: SSLContext | None
     tokens: Tokens
@@ -41,6 +44,7 @@ class Desk(Protocol):
     ack: Histogram
     delivery: Histogram
     slow_delivery: Histogram
+    resumed: Histogram
     history: Histogram
     connect: Histogram
     resets: int
@@ -56,6 +60,10 @@ class Desk(Protocol):
     def lost(self, member: Member, code: int, reason: str) -> None:
         """The member's connection has ended."""
         ...
+
+
+NOWHERE = -1
+"""The `seq` of an acknowledgement that has none."""
 
 
 class Refused(Exception):
@@ -92,9 +100,14 @@ class _Synced(msgspec.Struct):
 
 class _Page(msgspec.Struct):
     entries: list[Head]
-    changes: list[Head]
-    head: int
     has_more: bool
+
+
+def _understood(reply: Reply, form: type[FormT]) -> FormT:
+    try:
+        return msgspec.json.decode(reply.json, type=form)
+    except msgspec.DecodeError as error:
+        raise NotConnected(f"an answer is not the chat's: {error}") from None
 
 
 class Member:
@@ -113,13 +126,15 @@ class Member:
         is_live: whether it stands and is in step.
         cut_at: when the storm cut it, in monotonic nanoseconds; 0 when it did not, or it is back.
         pending: its messages that were sent and not answered: number, when due, and the room.
+        pages: its questions for history that were not answered: when due, and before which `seq`.
         logs: where it stands in each room.
+        has_come: whether it was connected and in step at any time.
 
     """
 
     __slots__ = (
         *("_asks", "_desk", "_epoch", "_grants", "_next", "_refs", "_sends", "_source", "_wire", "cut_at", "delivery"),
-        *("index", "is_live", "is_slow", "logs", "pending", "rooms"),
+        *("has_come", "index", "is_live", "is_slow", "logs", "pages", "pending", "resumed", "rooms"),
     )
 
     def __init__(
@@ -138,9 +153,12 @@ class Member:
         self.is_slow = is_slow
         self.is_live = False
         self.cut_at = 0
+        self.has_come = False
         self.pending: dict[int, tuple[int, str]] = {}
+        self.pages: dict[int, int] = {}
         self.logs: dict[str, Log] = {room: Log(desk.tally(room)) for room in rooms}
         self.delivery = desk.slow_delivery if is_slow else desk.delivery
+        self.resumed = desk.slow_delivery if is_slow else desk.resumed
         self._desk = desk
         self._source = source
         self._grants = grants
@@ -151,13 +169,11 @@ class Member:
         self._refs = 0
         self._next = index % len(rooms) if rooms else 0  # the room it sends to next
 
-    @property
-    def has_come(self) -> bool:
-        """Whether it was connected and in step at any time."""
-        return self._epoch is not None
-
-    async def open(self) -> None:
+    async def open(self, since: int | None = None) -> None:
         """Connect, and listen from where it stood.
+
+        Args:
+            since: when it was to, in monotonic nanoseconds; None for now.
 
         Raises:
             NotConnected: no connection came to be, or it ended meanwhile.
@@ -165,12 +181,13 @@ class Member:
             NoToken: there is no token for it.
 
         """
-        desk, begun = self._desk, time.monotonic_ns()
+        desk, begun = self._desk, since or time.monotonic_ns()
         token = await desk.tokens.of(self.index)
-        wire = Wire(self, desk.reader, desk.target, token)
+        wire = Wire(self, desk.reader, desk.inflating, desk.target, token)
         self._wire = wire
         try:
-            await wire.open(desk.target, desk.tls, self._source, PATIENCE_S, slow=self.is_slow)
+            address = desk.target.address_of(self.index)
+            await wire.open(address, desk.tls, self._source, PATIENCE_S, slow=self.is_slow)
             await self._listen()
         except BaseException:
             wire.abandon()
@@ -178,18 +195,21 @@ class Member:
             raise
         desk.connect.record((time.monotonic_ns() - begun) // 1_000)
         desk.counts.opened += 1
+        desk.counts.deflated += wire.deflates
         self.is_live = True
         for number, (due, room) in list(self.pending.items()):  # again: the same client_id is stored once
             self._write(number, due, room)
+        for due, before in list(self.pages.items()):
+            self._ask_page(due, before)
 
     async def _listen(self) -> None:
-        known = {room: log.known for room, log in self.logs.items()} if self._epoch is not None else {}
-        synced = msgspec.json.decode(
-            (await self.ask("sync", rooms=known, **({"epoch": self._epoch} if known else {}))).json, type=_Synced
+        known = {room: log.known for room, log in self.logs.items()} if self.has_come else {}
+        synced = _understood(
+            await self.insist("sync", rooms=known, **({"epoch": self._epoch} if known else {})), _Synced
         )
         self._epoch = synced.epoch
         heads = {state.room: state.head for state in synced.rooms}
-        self._resume(synced.entries)
+        self._resume(synced.entries, {room: seq for room, seq in known.items() if room not in synced.reset})
         for room, log in self.logs.items():
             if room in synced.reset:
                 self._desk.resets += 1
@@ -200,6 +220,7 @@ class Member:
                 await self._catch_up(room)
             elif room in synced.more:
                 await self._catch_up(room)
+        self.has_come = True
         now = time.monotonic_ns()
         for log in self.logs.values():
             for run in log.go_on():
@@ -209,31 +230,29 @@ class Member:
         """Begin to listen to a room that one is not in; returns its head."""
         if self._grants or not self._sends:
             try:
-                return (await self.ask("subscribe", room=room)).head.head
+                return (await self.insist("subscribe", room=room)).head.head
             except Refused as error:
                 if error.code not in ("forbidden", "not_a_member"):
                     raise
-        return (await self.ask("join", room=room)).head.head
+        return (await self.insist("join", room=room)).head.head
 
     async def _catch_up(self, room: str) -> None:
         log = self.logs[room]
         while True:
-            page = msgspec.json.decode(
-                (await self.ask("history", room=room, after=log.known, limit=PAGE)).json, type=_Page
-            )
-            before = log.known
-            self._resume([*page.entries, *page.changes], room)
-            if not page.has_more or log.known == before:
+            after = log.known
+            page = _understood(await self.insist("history", room=room, after=after, limit=PAGE), _Page)
+            self._resume(page.entries, {room: after})
+            if not page.has_more or log.known == after:
                 return
 
-    def _resume(self, entries: Sequence[Head], room: str | None = None) -> None:
-        by_room: dict[str, list[int]] = {}
+    def _resume(self, entries: Sequence[Head], after: Mapping[str, int]) -> None:
+        """Take what an answer has of the rooms that were asked about, each after a `seq`."""
+        by_room: dict[str, list[tuple[int, int]]] = {}
         for entry in entries:
-            self._desk.reader.note(entry)
-            by_room.setdefault(room or entry.room, []).append(entry.seq)
-        for name, seqs in by_room.items():
-            if name in self.logs:
-                self.logs[name].resume(sorted(seqs))
+            by_room.setdefault(entry.room, []).append((entry.seq, self._desk.reader.note(entry)))
+        now = time.monotonic_ns()
+        for room, seq in after.items():
+            self.resumed.record_since(now, self.logs[room].resume(by_room.get(room, ()), seq))
 
     async def ask(self, action: str, **fields: Any) -> Reply:  # Any: an action's fields
         """Ask, and wait for the answer.
@@ -258,9 +277,26 @@ class Member:
         finally:
             del self._asks[ref]
         if reply.head.type != "ok":
-            error = msgspec.json.decode(reply.json, type=_Error)
+            error = _understood(reply, _Error)
             raise Refused(action, str(reply.head.code), error.message, error.retry_after_ms)
         return reply
+
+    async def insist(self, action: str, **fields: Any) -> Reply:  # Any: an action's fields
+        """Ask, and again as long as it is too often, up to `PATIENCE_S`.
+
+        Raises:
+            NotConnected: it ended, or took too long.
+            Refused: it is another error, or still that.
+
+        """
+        begun = time.monotonic()
+        while True:
+            try:
+                return await self.ask(action, **fields)
+            except Refused as error:
+                if error.code != "rate_limited" or time.monotonic() - begun > PATIENCE_S:
+                    raise
+                await asyncio.sleep(min((error.retry_after_ms or 100) / 1_000, PATIENCE_S))
 
     def send(self, number: int, due: int) -> None:
         """Send the message of this number now, or when the connection is back."""
@@ -290,12 +326,14 @@ class Member:
             self._wire.send(frame)
 
     def read_page(self, due: int, before: int) -> None:
-        """Ask for a page of history of its first room."""
+        """Ask for a page of history of its first room now, or when the connection is back."""
+        self.pages[due] = 1 + before % (self.logs[self.rooms[0]].last + 1)
         if self.is_live:
-            ref = f"h{due}"
-            room = self.rooms[0]
-            before = 1 + before % (self.logs[room].last + 1)
-            self._say(encode({"action": "history", "ref": ref, "room": room, "before": before, "limit": 50}))
+            self._ask_page(due, self.pages[due])
+
+    def _ask_page(self, due: int, before: int) -> None:
+        fields = {"room": self.rooms[0], "before": before, "limit": 50}
+        self._say(encode({"action": "history", "ref": f"h{due}", **fields}))
 
     def ping(self) -> None:
         """Say something, so that nobody takes the connection for dead."""
@@ -359,11 +397,13 @@ class Member:
             if reply.head.type == "ok":
                 desk.counts.acked += 1
                 desk.ack.record((now - known[0]) // 1_000)
-                desk.acknowledged(int(ref[1:]), known[1], reply.head.seq)
+                desk.acknowledged(int(ref[1:]), known[1], reply.head.seq or NOWHERE)
             else:
                 code = str(reply.head.code)
                 desk.counts.refused[code] = desk.counts.refused.get(code, 0) + 1
         elif ref.startswith("h") and ref[1:].isdecimal():
+            if self.pages.pop(int(ref[1:]), None) is None:
+                return
             if reply.head.type == "ok":
                 desk.counts.pages += 1
                 desk.history.record((now - int(ref[1:])) // 1_000)

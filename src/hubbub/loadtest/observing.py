@@ -6,16 +6,25 @@ proxy: then `--pid` says who is meant.
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
+_WORD = re.compile(r"[\w./:+](?:[\w.:+-]|/(?!/))*")
+"""What may be shown of how a server was called: a name, a path, a module with its attribute."""
+
 _PROC = Path("/proc")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _LISTENING = "0A"
+_ENDED = "Z"
+"""The state of a process that has ended, and that nobody has taken note of yet."""
+
+_LONGEST_NAME = 60
 
 
 class Usage(msgspec.Struct):
@@ -38,27 +47,32 @@ class Observed:
 
     Args:
         pids: where to begin; their descendants count too.
+        port: where to look for others once all of them have ended; None for nowhere.
 
     Attributes:
+        pids: where it began, and those that took over.
         name: what the first is called.
 
     """
 
-    def __init__(self, pids: Sequence[int]) -> None:
-        self._roots = list(pids)
+    def __init__(self, pids: Sequence[int], port: int | None = None) -> None:
+        self.pids = list(pids)
+        self.name = name_of(pids[0]) if pids else ""
+        self._port = port
         self._cpu: dict[tuple[int, int], float] = {}  # by pid and when it started, also of those that have ended
-        self.name = _name(pids[0]) if pids else ""
-
-    @property
-    def pids(self) -> list[int]:
-        """Where it began."""
-        return list(self._roots)
 
     def look(self) -> Usage:
         """What they have used until now."""
+        usage = self._look()
+        if usage.processes or self._port is None:
+            return usage
+        self.pids += [pid for pid in listeners(self._port) if pid not in self.pids]  # it was started again
+        return self._look()
+
+    def _look(self) -> Usage:
         parents = _parents()
         rss, running = 0, 0
-        for pid in _descendants(self._roots, parents):
+        for pid in _descendants(self.pids, parents):
             try:
                 fields = _stat(pid)
                 pages = int((_PROC / str(pid) / "statm").read_text().split()[1])
@@ -66,7 +80,7 @@ class Observed:
                 continue  # it has just ended
             self._cpu[pid, int(fields[19])] = (int(fields[11]) + int(fields[12])) / _TICKS
             rss += pages * _PAGE
-            running += 1
+            running += fields[0] != _ENDED
         return Usage(sum(self._cpu.values()), rss, running)
 
 
@@ -88,8 +102,11 @@ def listeners(port: int) -> list[int]:
     return sorted(pid for pid in found if not any(above in found for above in _ancestors(pid, parents)))
 
 
-def _pids() -> Iterable[int]:
-    return (int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal())
+def _pids() -> list[int]:
+    try:
+        return [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal()]
+    except OSError:
+        return []  # a system without /proc
 
 
 def _open_sockets(pid: int) -> list[str]:
@@ -140,9 +157,18 @@ def _ancestors(pid: int, parents: dict[int, int]) -> list[int]:
     return found
 
 
-def _name(pid: int) -> str:
+def name_of(pid: int) -> str:
+    """How a process was called: its program and what follows it, up to the first flag.
+
+    What comes then may be anything, as passwords of databases are; and this goes into reports that are passed on.
+    """
     try:
         words = (_PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
         return ""
-    return " ".join([Path(words[0]).name, *words[1:]]).strip()[:120]
+    shown = [Path(words[0].split(" ")[0]).name.rstrip(":")]  # some rewrite it all into one
+    if shown[0].startswith("python"):
+        words = [word for number, word in enumerate(words) if number == 0 or not re.fullmatch(r"-[A-Za-z]", word)]
+    plain = itertools.takewhile(_WORD.fullmatch, words[1:])
+    shown += [Path(word).name if word.startswith("/") else word for word in plain]
+    return " ".join(shown)[:_LONGEST_NAME].strip()

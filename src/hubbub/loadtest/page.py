@@ -124,7 +124,9 @@ def _counts(result: Result) -> str:
     if result.asked.history:
         rows.append(("pages of history", f"{counts.pages:,}", ""))
     if result.storm is not None:
-        rows.append(("cut in the storm, and came back", f"{result.storm.cut:,}", f"{result.storm.back:,}"))
+        rows += [("cut in the storm", f"{result.storm.cut:,}", ""), ("of them back", f"{result.storm.back:,}", "")]
+    received = megabytes(counts.received_bytes) + (", compressed" if counts.deflated else "")
+    rows.append(("received", received, ""))
     table = _table(("", "in all", "a second"), rows)
     server = result.server
     if server is not None:
@@ -140,6 +142,7 @@ def _durations(result: Result) -> str:
     rows: list[tuple[str, Percentiles]] = [
         ("until acknowledged", result.ack),
         ("until delivered", result.delivery),
+        ("until resumed after a reconnect", result.delivery_resumed),
         ("page of history", result.history),
         ("connecting", result.connect),
     ]

@@ -6,7 +6,6 @@ What cannot be is refused here, in words that name the flag, what it expects and
 from __future__ import annotations
 
 import math
-import os
 import re
 import resource
 import secrets
@@ -48,6 +47,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         creates_rooms: whether the rooms are made; those that were named are not.
         rate, size_bytes, senders: messages a second in all, their text's size, and how many connections send.
         duration_s, ramp: how long it sends, and how many connections a second are opened before.
+        deflates: whether permessage-deflate is offered.
         history: pages of history a second.
         storm: the share of the connections that is cut in the middle, 0 to 1.
         slow: how many connections do not read.
@@ -73,6 +73,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     senders: int = 0
     duration_s: float = 30.0
     ramp: float = 500.0
+    deflates: bool = True
     history: float = 0.0
     storm: float = 0.0
     slow: int = 0
@@ -98,8 +99,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def rooms_of(self, member: int) -> list[str]:
         """The rooms of one connection; each room has as many listeners as any other, give or take one."""
-        apart = max(1, len(self.rooms) // self.rooms_each)
-        return [self.rooms[(member + each * apart) % len(self.rooms)] for each in range(self.rooms_each)]
+        first = member * self.rooms_each
+        return [self.rooms[(first + each) % len(self.rooms)] for each in range(self.rooms_each)]
+
+    def first_in(self, room: int) -> int:
+        """The connection that is the first in a room."""
+        return room // self.rooms_each
 
     def members_of(self, process: int) -> range:
         """The connections that a process holds."""
@@ -172,6 +177,12 @@ def plan(
     slow = whole.get("slow", 0)
     if each > len(rooms):
         raise PlanError(f"rooms-each: expected at most the number of rooms ({len(rooms):,}), got {each:,}")
+    if len(rooms) > connections * each:
+        name = "rooms" if created else "room"
+        raise PlanError(
+            f"{name}: expected at most {connections * each:,} rooms, so that each has a listener (connections times "
+            f"rooms-each), got {len(rooms):,}"
+        )
     if slow >= connections:
         raise PlanError(f"slow: expected fewer than the connections ({connections:,}), got {slow:,}")
     access = _access(words, secret)
@@ -193,6 +204,7 @@ def plan(
         senders=senders,
         duration_s=_duration("duration", words.get("duration", "30")),
         ramp=numbers.get("ramp", 500.0),
+        deflates="no_deflate" not in words,
         history=numbers.get("history", 0.0),
         storm=_storm(words, numbers),
         slow=slow,
@@ -376,8 +388,3 @@ def _sources(url: str, wanted: int | None, connections: int) -> list[str]:
         return []
     # From 127.1.0.1 on, so that nothing that stands on 127.0.0.1 is disturbed.
     return [f"127.{1 + each // 62_500}.{each // 250 % 250}.{1 + each % 250}" for each in range(number)]
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0))

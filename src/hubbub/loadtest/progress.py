@@ -23,17 +23,30 @@ class Progress:
         self._out = out
         self._lives = out.isatty()
         self._seconds = 0
+        self._waits = 0
 
     def __call__(self, second: Second, where: str) -> None:
         """Show it."""
         words = _words(second, where)
         if self._lives:
-            width = shutil.get_terminal_size().columns
-            self._out.write(f"\r{words[: width - 1]}\x1b[K")
+            self._line(words)
         elif self._seconds % _EVERY == 0:
             self._out.write(words + "\n")
         self._seconds += 1
         self._out.flush()
+
+    def wait(self, what: str) -> None:
+        """Show what is done before the first connection."""
+        if self._lives:
+            self._line(what)
+        elif self._waits % _EVERY == 0:
+            self._out.write(what + "\n")
+        self._waits += 1
+        self._out.flush()
+
+    def _line(self, words: str) -> None:
+        width = shutil.get_terminal_size().columns
+        self._out.write(f"\r{words[: width - 1]}\x1b[K")
 
     def end(self) -> None:
         """Leave the line empty for what follows."""
@@ -43,8 +56,9 @@ class Progress:
 
 
 def _words(second: Second, where: str) -> str:
-    words = [where, f"{second.live:,} connected"]
+    words = [where]
     if second.phase != "connect":
+        words.append(f"{second.live:,} connected")
         words.append(f"{second.sent:,} sent/s")
         words.append(f"{second.delivered:,} delivered/s")
         words += [
@@ -59,5 +73,5 @@ def _words(second: Second, where: str) -> str:
     ]
     if second.server_cpu is not None and second.server_rss is not None:
         words.append(f"server {second.server_cpu:.0%} {second.server_rss / 1e6:,.0f} MB")
-    words.append(f"load {second.load_cpu:.0%}")
+    words.append(f"bench {second.load_cpu:.0%}")
     return "  ".join(words)

@@ -50,6 +50,10 @@ def _counted(result: Result) -> Table:
         table.add_row("of them resumed", f"{result.resumed:,}", "")
     if result.asked.history:
         table.add_row("pages of history", f"{counts.pages:,}", "")
+    if result.storm is not None:
+        table.add_row("cut in the storm", f"{result.storm.cut:,}", "")
+        table.add_row("of them back", f"{result.storm.back:,}", "")
+    table.add_row("received", megabytes(counts.received_bytes) + (", compressed" if counts.deflated else ""), "")
     return table
 
 
@@ -58,6 +62,7 @@ def _durations(result: Result) -> Table:
     rows: list[tuple[str, Percentiles]] = [
         ("until acknowledged", result.ack),
         ("until delivered", result.delivery),
+        ("until resumed", result.delivery_resumed),
         ("page of history", result.history),
         ("connecting", result.connect),
     ]
@@ -93,17 +98,19 @@ def _wrong(result: Result) -> Text:
 
 def _server(server: Server) -> Text:
     words = f"server   {server.cpu:.0%} of a core, {megabytes(server.rss_bytes)}"
+    words += f" (pid {', '.join(map(str, server.pids))}, {server.name})"
+    parts = []
     if server.cpu_us_per_delivery is not None:
-        words += f"; {server.cpu_us_per_delivery:,.2f} µs of CPU for a delivery, all counted in"
-    if server.rss_per_connection_bytes is not None:
-        words += f"; {server.rss_per_connection_bytes / 1e3:,.1f} KB for a connection"
-    return Text(f"{words} (pid {', '.join(map(str, server.pids))}: {server.name})")
+        parts.append(f"{server.cpu_us_per_delivery:,.2f} µs of CPU for a delivery, all counted in")
+    if server.rss_per_connection_bytes:
+        parts.append(f"{server.rss_per_connection_bytes / 1e3:,.1f} KB for a connection")
+    return Text(words + ("\n         " + "; ".join(parts) if parts else ""))
 
 
 def _itself(result: Result) -> Text:
     used = ", ".join(f"{each:.0%}" for each in result.generator.cpu) or "0%"
     late = result.generator.lateness.p99
-    words = f"load     {used} of a core"
+    words = f"bench    {used} of a core"
     return Text(words if late is None else f"{words}; 99% of what it sent was at most {milliseconds(late)} ms late")
 
 

@@ -48,8 +48,8 @@ class Second(msgspec.Struct):
         sent, acked, delivered: in this second.
         refused, failed, closed: answers with errors, failed handshakes, closed connections in this second.
         ack, delivery: of what came in this second.
-        server_cpu: the share of one core that the server used; None where it cannot be seen.
-        server_rss: its resident memory, in bytes.
+        server_cpu: the share of one core that the server used; None where it cannot be seen, or is not running.
+        server_rss: its resident memory, in bytes; None as above.
         load_cpu: the share of a core that the busiest process of the load test used.
 
     """
@@ -79,6 +79,7 @@ class Asked(msgspec.Struct):
         connections, rooms, rooms_each, senders, rate, size_bytes, duration_s, ramp, history, storm, slow, processes: as
             the flags say; `storm` is the share of the connections that is cut.
         source_addresses: from how many addresses it connected.
+        deflates: whether permessage-deflate was offered.
 
     """
 
@@ -97,6 +98,7 @@ class Asked(msgspec.Struct):
     slow: int
     processes: int
     source_addresses: int
+    deflates: bool = True
 
 
 class Faults(msgspec.Struct):
@@ -108,6 +110,7 @@ class Faults(msgspec.Struct):
         disordered: entries that a connection got after one that follows them.
         unanswered: messages that were sent and got no answer.
         unsent: messages whose connection was not there.
+        unread: pages of history that were to be read and did not come.
         unseen: acknowledged messages that were not delivered to who sent them, or as another entry.
         stored_twice: messages that stand in the log twice.
         resets: logs that began anew.
@@ -121,6 +124,7 @@ class Faults(msgspec.Struct):
     disordered: int = 0
     unanswered: int = 0
     unsent: int = 0
+    unread: int = 0
     unseen: int = 0
     stored_twice: int = 0
     resets: int = 0
@@ -146,14 +150,15 @@ class Server(msgspec.Struct):
     """The server's processes while the load ran.
 
     Attributes:
-        pids, name: those that listened, and how the first was called.
+        pids, name: those that listened, and how the first was called, without its flags.
         processes: how many there were in the end, with their children.
         cpu_s: processor time.
-        cpu: as a share of one core.
+        cpu: as a share of one core, from when all were connected until all was sent and answered.
         cpu_us_per_delivery: processor time for each delivery, everything else counted in; None when there was none.
         rss_before_bytes: resident memory before the first connection.
         rss_bytes: the most that was seen.
-        rss_per_connection_bytes: how much more when all were connected, for each.
+        rss_per_connection_bytes: how much more it was when all were connected, for each; None without any. What the
+            server had kept of memory from before comes to nothing here: it is for a server that was just started.
 
     """
 
@@ -200,9 +205,11 @@ class Result(msgspec.Struct):
         counts: what was counted in all.
         per_s: messages acknowledged and entries delivered a second, until the last was answered.
         ack, delivery: durations from when a message was due to its answer, and to each of its listeners.
-        resumed: deliveries that came as answers after reconnects; they are in no duration.
+        resumed: deliveries that came as answers after reconnects.
+        delivery_resumed: durations of these, from when a message was due; they are not in `delivery`.
         history: durations of pages of history, from when each was due.
-        connect: durations of connecting: TCP, TLS, handshake, `sync`, entering rooms.
+        connect: durations from when a connection was due until it stood: TCP, TLS, handshake, `sync`, entering rooms,
+            and the attempts before that failed.
         faults: what must not be.
         storm: the reconnect storm; None without one.
         server: None where its processes cannot be seen.
@@ -225,6 +232,7 @@ class Result(msgspec.Struct):
     ack: Percentiles
     delivery: Percentiles
     resumed: int
+    delivery_resumed: Percentiles
     history: Percentiles
     connect: Percentiles
     faults: Faults
@@ -275,6 +283,7 @@ def judge(
         ("unseen", faults.unseen, f"{many(faults.unseen, 'acknowledged message')} not delivered, or as another entry"),
         ("unanswered", faults.unanswered, f"{many(faults.unanswered, 'message')} never answered"),
         ("unsent", faults.unsent, f"{many(faults.unsent, 'message')} not sent: no connection"),
+        ("unread", faults.unread, f"{many(faults.unread, 'page')} of history never came"),
         ("resets", faults.resets, f"{many(faults.resets, 'log')} began anew on the server"),
         ("absent", faults.not_connected, f"{many(faults.not_connected, 'connection')} not there in the end"),
         *(("refused", n, f"{many(n, 'message')} refused: {code}") for code, n in counts.refused.items()),
@@ -298,15 +307,19 @@ def _notes(result: Result) -> list[str]:
         notes.append(f"the load test measured itself more than the server: {result.generator.why}")
     if result.counts.refused.keys() & {"rate_limited"}:
         notes.append("rate_limited: a connection or user may send only so often (the settings rate and user_rate)")
+    if result.asked.deflates and 0 < result.counts.deflated < result.counts.opened:
+        notes.append(f"permessage-deflate was agreed with {result.counts.deflated:,} of {result.counts.opened:,}")
     closed = {code: n for code, n in result.counts.closed.items() if n}
     if closed:
         shown = ", ".join(f"{code}: {n:,}" for code, n in closed.items())
-        notes.append(f"connections ended and came back, by close code: {shown}")
+        notes.append(f"connections ended, by close code: {shown}")
     notes += [f"API Gateway said {n:,} times: {words}" for words, n in result.counts.gateway_errors.items()]
     slow = result.counts.slow_closed
     if result.asked.slow:
         shown = ", ".join(f"{code}: {n:,}" for code, n in slow.items()) or "none of them"
         notes.append(f"connections that did not read, closed by the server: {shown}")
+    if result.interrupted and result.faults.lost:
+        notes.append("what had not come when it was ended counts as lost")
     failed = sum(result.counts.failed.values())
     if failed:
         worst = max(result.counts.failed, key=lambda why: result.counts.failed[why])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 import msgspec
 
 # From the coordinator; the first line is the plan.
@@ -39,6 +42,10 @@ Buckets = dict[int, int]
 """What `Histogram.take` gives."""
 
 
+_MOST_KINDS = 50
+_OTHERS = "something else"
+
+
 class Counts(msgspec.Struct):
     """What was counted, by this process since its last report or by all since the beginning.
 
@@ -50,6 +57,7 @@ class Counts(msgspec.Struct):
         gateway_errors: API Gateway's words about messages that it did not hand over; it does not say which.
         signals, received_bytes: other frames; bytes of all.
         opened, failed: connections that came to be, and attempts that failed, by what was wrong.
+        deflated: of those that came to be, with whom permessage-deflate was agreed.
         closed: connections that the server closed or lost, by close code; those cut in a storm are not among them.
         slow_closed: those of connections that do not read.
 
@@ -65,9 +73,16 @@ class Counts(msgspec.Struct):
     signals: int = 0
     received_bytes: int = 0
     opened: int = 0
+    deflated: int = 0
     failed: dict[str, int] = {}
     closed: dict[str, int] = {}
     slow_closed: dict[str, int] = {}
+
+    def fail(self, why: str) -> None:
+        """Count an attempt to connect that failed; beyond some kinds all are one, since words may differ each time."""
+        if why not in self.failed and len(self.failed) >= _MOST_KINDS:
+            why = _OTHERS
+        self.failed[why] = self.failed.get(why, 0) + 1
 
     def add(self, other: Counts) -> None:
         """Count what another has."""
@@ -87,8 +102,9 @@ class Tick(msgspec.Struct, tag="tick"):
         process, at: whose, and when, on the machine's monotonic clock in nanoseconds.
         live: connections that stand and are in step, just now.
         counts: what was counted.
-        ack, delivery, history, connect, lateness, loop: durations: of answers and deliveries, from when the message was
-            to be sent; of connecting; how late messages were sent; how late the event loop was.
+        ack, delivery, resumed, history, connect, lateness, loop: durations: of answers, live deliveries, those that
+            came by resuming, and pages, from when each was due; of connecting; how late messages were sent; how late
+            the event loop was.
         cpu: the share of a core that the process used; None where the time was too short to say.
         waits: what is waited for at the end.
 
@@ -100,6 +116,7 @@ class Tick(msgspec.Struct, tag="tick"):
     counts: Counts
     ack: Buckets
     delivery: Buckets
+    resumed: Buckets
     history: Buckets
     connect: Buckets
     lateness: Buckets
@@ -115,10 +132,18 @@ class Ready(msgspec.Struct, tag="ready"):
 
 
 class Sent(msgspec.Struct, tag="sent"):
-    """All is sent and answered, or will not be: where rooms end as far as this process knows."""
+    """All is sent and answered, or will not be: where rooms end as far as this process knows, and when it was answered.
+
+    Attributes:
+        process: whose.
+        heads: the last known `seq` of each room.
+        answered_at: when the last answer came, on the machine's monotonic clock in nanoseconds; 0 for never.
+
+    """
 
     process: int
     heads: dict[str, int]
+    answered_at: int
 
 
 class RoomEnd(msgspec.Struct):
@@ -145,6 +170,7 @@ class End(msgspec.Struct, tag="end"):
         resumed: deliveries that came as an answer, after a reconnect.
         unanswered: messages that were sent and got no answer.
         unsent: messages that were to be sent and found no connection.
+        unread: pages of history that were to be read and did not come.
         unseen: acknowledged messages that their sender did not get to see, or saw at another place in the log.
         stored_twice: messages that stand in the log twice.
         resets: rooms that the server said begin anew.
@@ -159,6 +185,7 @@ class End(msgspec.Struct, tag="end"):
     resumed: int = 0
     unanswered: int = 0
     unsent: int = 0
+    unread: int = 0
     unseen: int = 0
     stored_twice: int = 0
     resets: int = 0
@@ -184,6 +211,19 @@ _encode = msgspec.json.Encoder().encode
 read_begin = msgspec.json.Decoder(Begin).decode
 read_order = _orders.decode
 read_report = _reports.decode
+
+
+_EARLY_S = 0.05
+"""How early one may wake up: then it is the next second that is waited for."""
+
+
+def until_second(behind_s: float = 0.0) -> float:
+    """How long until the machine's monotonic clock is at a whole second, or so much behind one.
+
+    All processes tell what happened in the same seconds: one's second would else have two of another's now and then.
+    """
+    now = time.monotonic() - behind_s
+    return math.floor(now + _EARLY_S) + 1 - now
 
 
 def line(said: Order | Report) -> bytes:

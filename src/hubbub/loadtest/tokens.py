@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +12,7 @@ import msgspec
 
 from hubbub.auth import issue
 from hubbub.loadtest.plan import Plan
+from hubbub.loadtest.wire import trust
 
 _FETCHES = 32
 """Tokens that a process fetches at a time."""
@@ -34,6 +34,7 @@ class Tokens:
 
     Raises:
         NoToken: the file has none.
+        NotConnected: the certificates to trust cannot be read.
 
     """
 
@@ -47,9 +48,7 @@ class Tokens:
         if self._plan.token_url is not None:
             name, _, value = (self._plan.token_header or "").partition(":")
             headers = {name: value.strip()} if name else {}
-            tls = ssl.create_default_context()
-            if self._plan.ca is not None:
-                tls.load_verify_locations(self._plan.ca)
+            tls = trust(self._plan.ca)
             self._http = httpx.AsyncClient(headers=headers, verify=tls, timeout=30, follow_redirects=True)
         return self
 
@@ -86,20 +85,22 @@ class Tokens:
         return f"bench-{self._plan.bench}-{member}"
 
     async def _fetch(self, http: httpx.AsyncClient, member: int) -> str:
-        url = (self._plan.token_url or "").replace("{user}", self.user(member))
+        template = self._plan.token_url or ""
+        shown = template.partition("?")[0]  # a query may have what is secret, and this goes into the report
         async with self._fetches:
             try:
-                answer = await http.get(url)
-            except httpx.HTTPError as error:
-                raise NoToken(f"token-url: no answer from {url}: {error or type(error).__name__}") from None
+                answer = await http.get(template.replace("{user}", self.user(member)))
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                raise NoToken(f"token-url: no answer from {shown}: {str(error) or type(error).__name__}") from None
         if answer.status_code != 200:
-            raise NoToken(f"token-url: expected status 200 from {url}, got {answer.status_code}")
+            raise NoToken(f"token-url: expected status 200 from {shown}, got {answer.status_code}")
         try:
             return msgspec.json.decode(answer.content, type=_Answer).token
         except (msgspec.DecodeError, UnicodeDecodeError):
             text = answer.text.strip()
+        kind = answer.headers.get("Content-Type", "something without a content type")
         if text.count(".") != 2 or not text.isascii() or " " in text:
-            raise NoToken(f'token-url: expected a token, alone or as {{"token": "…"}}, from {url}, got {text[:60]!r}')
+            raise NoToken(f'token-url: expected a token, alone or as {{"token": "…"}}, from {shown}, got {kind}')
         return text
 
 

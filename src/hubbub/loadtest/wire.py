@@ -13,12 +13,16 @@ import os
 import re
 import socket
 import ssl
+import sys
 from collections.abc import Sequence
 from typing import Protocol, cast
 from urllib.parse import urlsplit
 
 import msgspec
+from websockets.exceptions import InvalidHeader, NegotiationError
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.frames import Close, Frame, Opcode
+from websockets.headers import build_extension, parse_extension
 from websockets.utils import accept_key
 
 from hubbub.loadtest.frames import BadFrame, Control, Item, Reader
@@ -31,6 +35,16 @@ _SLOW_BUFFER = 4096
 """Bytes that the kernel receives for a connection that does not read: the server is to notice soon."""
 
 _LONGEST_HEAD = 64 * 1024
+_MOST_ADDRESSES = 64
+_LISTENS_WITHIN_S = 3.0
+
+Address = tuple[int, str, int]
+"""A family of addresses, one of them, and a port."""
+
+_DEFLATE = ClientPerMessageDeflateFactory(
+    server_no_context_takeover=True, client_no_context_takeover=True, client_max_window_bits=None
+)
+_OFFER = build_extension([(_DEFLATE.name, list(_DEFLATE.get_request_params()))])
 
 
 class NotConnected(Exception):
@@ -66,7 +80,8 @@ class Target(msgspec.Struct, frozen=True):
     Attributes:
         host, path, secure: the parts of the URL; the path with its query.
         header: the value of `Host`.
-        family, address: what the host's name means.
+        deflates: whether permessage-deflate is offered there.
+        addresses: what the host's name means, and somebody listens at.
 
     """
 
@@ -74,17 +89,23 @@ class Target(msgspec.Struct, frozen=True):
     path: str
     secure: bool
     header: str
-    family: int
-    address: tuple[str, int]
+    deflates: bool
+    addresses: list[Address]
 
-    @property
-    def is_loopback(self) -> bool:
-        """Whether it is this machine by one of 127.0.0.0/8."""
-        return self.family == socket.AF_INET and self.address[0].startswith("127.")
+    def address_of(self, member: int) -> Address:
+        """Where a connection goes: to all addresses in turn."""
+        return self.addresses[member % len(self.addresses)]
 
 
-async def find(url: str) -> Target:
+async def find(url: str, *, deflates: bool = True, v4: bool = False) -> Target:
     """Where a URL leads.
+
+    A name may have several addresses, as `localhost` has one of IPv6, and nobody listen at some of them.
+
+    Args:
+        url: of the WebSocket.
+        deflates: whether to offer permessage-deflate.
+        v4: whether only addresses of IPv4 are of use.
 
     Raises:
         NotConnected: its host is not known.
@@ -93,42 +114,79 @@ async def find(url: str) -> Target:
     parts = urlsplit(url)
     secure = parts.scheme == "wss"
     host, port = parts.hostname or "", parts.port or (443 if secure else 80)
+    family = socket.AF_INET if v4 else socket.AF_UNSPEC
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family)
     except OSError as error:
         raise NotConnected(f"the host {host!r} is not known: {error.strerror or error}") from None
-    family, _, _, _, address = found[0]
+    addresses = list(dict.fromkeys((int(family), str(where[0]), int(where[1])) for family, _, _, _, where in found))
+    if len(addresses) > 1:
+        answers = await asyncio.gather(*map(_listens, addresses[:_MOST_ADDRESSES]))
+        heard = [each for each, answered in zip(addresses, answers, strict=False) if answered] or addresses
+        addresses = [each for each in heard if each[0] == heard[0][0]]
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Target(host, path, secure, parts.netloc.rpartition("@")[2], family, (str(address[0]), int(address[1])))
+    return Target(host, path, secure, parts.netloc.rpartition("@")[2], deflates, addresses)
+
+
+async def _listens(address: Address) -> bool:
+    plain = socket.socket(address[0], socket.SOCK_STREAM)
+    plain.setblocking(False)
+    with plain, contextlib.suppress(OSError):
+        async with asyncio.timeout(_LISTENS_WITHIN_S):
+            await asyncio.get_running_loop().sock_connect(plain, address[1:])
+            return True
+    return False
+
+
+def trust(ca: str | None) -> ssl.SSLContext:
+    """Whom to trust over TLS: whom the system does, and a file of certificates.
+
+    Raises:
+        NotConnected: the certificates cannot be read.
+
+    """
+    found = ssl.create_default_context()
+    if ca is not None:
+        try:
+            found.load_verify_locations(ca)
+        except (OSError, ssl.SSLError) as error:
+            raise NotConnected(f"ca: expected certificates in PEM form in {ca}: {error}") from None
+    return found
 
 
 class Wire(asyncio.Protocol):
     """A connection, from the handshake to its end.
 
     Attributes:
-        received: bytes that came after the handshake.
+        deflates: whether permessage-deflate was agreed to.
 
     """
 
-    def __init__(self, owner: Owner, reader: Reader, target: Target, token: str) -> None:
-        self.received = 0
+    def __init__(self, owner: Owner, reader: Reader, inflating: Reader, target: Target, token: str) -> None:
+        self.deflates = False
         self._owner: Owner | None = owner
+        self._target = target
         self._reader = reader
+        self._inflating = inflating  # is the reader where compression is agreed to
         self._key = base64.b64encode(os.urandom(16)).decode()
-        self._request = (
-            f"GET {target.path} HTTP/1.1\r\nHost: {target.header}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {self._key}\r\nSec-WebSocket-Version: 13\r\n"
-            f"Sec-WebSocket-Protocol: {SUBPROTOCOL}, {TOKEN_SUBPROTOCOL_PREFIX}{token}\r\n\r\n"
-        ).encode()
+        self._request = _head(target, self._key, token)
         self._transport: asyncio.Transport | None = None
         self._opened: asyncio.Future[None] | None = None  # while the handshake is under way
         self._rest = b""
+        self._size = 0  # bytes that came since the owner was last told
         self._end: tuple[int, str] | None = None  # what the server's close frame said, or what was wrong with its bytes
 
     async def open(
-        self, target: Target, tls: ssl.SSLContext | None, source: str | None, within_s: float, *, slow: bool
+        self, address: Address, tls: ssl.SSLContext | None, source: str | None, within_s: float, *, slow: bool
     ) -> None:
         """Connect and shake hands.
+
+        Args:
+            address: where to.
+            tls: how to trust the server; None where there is no TLS.
+            source: the address to come from; None for any.
+            within_s: how long it may take.
+            slow: whether it is going not to read.
 
         Raises:
             NotConnected: the server is not there, does not answer in time, or refuses.
@@ -136,12 +194,12 @@ class Wire(asyncio.Protocol):
         """
         loop = asyncio.get_running_loop()
         self._opened = opened = loop.create_future()
-        plain = _socket(target, source, slow=slow)
+        plain = _socket(address[0], source, slow=slow)
         try:
             async with asyncio.timeout(within_s):
-                await loop.sock_connect(plain, target.address)
+                await loop.sock_connect(plain, address[1:])
                 await loop.create_connection(
-                    lambda: self, sock=plain, ssl=tls, server_hostname=target.host if tls else None
+                    lambda: self, sock=plain, ssl=tls, server_hostname=self._target.host if tls else None
                 )
                 await opened
         except TimeoutError:
@@ -149,7 +207,7 @@ class Wire(asyncio.Protocol):
             raise NotConnected(f"no answer within {within_s:g} s") from None
         except ssl.SSLError as error:
             self._drop(plain)
-            raise NotConnected(f"TLS: {getattr(error, 'verify_message', '') or error.reason or error}") from None
+            raise NotConnected(f"TLS: {_NO_TLS.get(error.reason) or _words(error)}") from None
         except OSError as error:
             self._drop(plain)
             raise NotConnected(os.strerror(error.errno) if error.errno else str(error)) from None
@@ -211,7 +269,6 @@ class Wire(asyncio.Protocol):
             self._rest += data
             self._shake(self._opened)
             return
-        self.received += len(data)
         self._read(self._rest + data if self._rest else data, len(data))
 
     def _read(self, data: bytes, size: int) -> None:
@@ -222,7 +279,9 @@ class Wire(asyncio.Protocol):
             self.cut()
             return
         self._rest = data[used:]
+        self._size += size
         if items and self._owner is not None:
+            size, self._size = self._size, 0
             self._owner.got(items, size)
 
     def answer(self, control: Control) -> None:
@@ -248,12 +307,26 @@ class Wire(asyncio.Protocol):
         if self._owner is not None:
             self._owner.ended(*(self._end or (1006, "")))
 
+    def _agree(self, extensions: str) -> str:
+        """Take the extensions that the server has chosen; returns what is wrong with them."""
+        if not extensions:
+            return ""
+        try:
+            for name, parameters in parse_extension(extensions):
+                if name != _DEFLATE.name or not self._target.deflates or self.deflates:
+                    return f"the server chose the extension {name}, which was not offered"
+                _DEFLATE.process_response_params(parameters, [])
+                self.deflates, self._reader = True, self._inflating
+        except (InvalidHeader, NegotiationError) as error:
+            return f"the server's permessage-deflate is not as it was offered: {error}; --no-deflate does without"
+        return ""
+
     def _shake(self, opened: asyncio.Future[None]) -> None:
         head, found, rest = self._rest.partition(b"\r\n\r\n")
         if opened.done() or (not found and len(head) <= _LONGEST_HEAD):
             return
         lines = head.decode("latin-1").split("\r\n")
-        status = re.match(r"HTTP/1\.1 (\d{3})", lines[0])
+        status = re.match(r"HTTP/1\.[01] (\d{3})", lines[0])
         headers = {
             name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
         }
@@ -266,6 +339,12 @@ class Wire(asyncio.Protocol):
             opened.set_exception(_refusal(int(status[1]), headers, rest))
         elif headers.get("sec-websocket-accept") != accept_key(self._key):
             opened.set_exception(NotConnected("what answers there is no WebSocket server: its handshake is wrong"))
+        elif headers.get("sec-websocket-protocol") != SUBPROTOCOL:
+            opened.set_exception(
+                NotConnected(f"what answers there is not the chat: it did not choose the subprotocol {SUBPROTOCOL}")
+            )
+        elif wrong := self._agree(headers.get("sec-websocket-extensions", "")):
+            opened.set_exception(NotConnected(wrong))
         else:
             opened.set_result(None)
             self._opened, self._rest = None, b""
@@ -273,15 +352,31 @@ class Wire(asyncio.Protocol):
                 self._read(rest, len(rest))
 
 
-def _socket(target: Target, source: str | None, *, slow: bool) -> socket.socket:
-    plain = socket.socket(target.family, socket.SOCK_STREAM)
+def _head(target: Target, key: str, token: str) -> bytes:
+    """The request of a handshake."""
+    lines = [
+        f"GET {target.path} HTTP/1.1",
+        f"Host: {target.header}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Key: {key}",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Protocol: {SUBPROTOCOL}, {TOKEN_SUBPROTOCOL_PREFIX}{token}",
+    ]
+    if target.deflates:
+        lines.append(f"Sec-WebSocket-Extensions: {_OFFER}")
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def _socket(family: int, source: str | None, *, slow: bool) -> socket.socket:
+    plain = socket.socket(family, socket.SOCK_STREAM)
     try:
         plain.setblocking(False)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if slow:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SLOW_BUFFER)
         if source is not None:
-            with contextlib.suppress(OSError):  # an older kernel
+            if sys.platform == "linux":
                 plain.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
             plain.bind((source, 0))
     except OSError as error:
@@ -290,16 +385,30 @@ def _socket(target: Target, source: str | None, *, slow: bool) -> socket.socket:
     return plain
 
 
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+
+_NO_TLS = {
+    reason: f"what answers there does not speak it ({reason}); ws:// is without"
+    for reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
+}
+
+
+def _words(error: ssl.SSLError) -> str:
+    return str(getattr(error, "verify_message", "") or error.reason or error)
+
+
 class _Words(msgspec.Struct):
     message: str
 
 
 def _refusal(status: int, headers: dict[str, str], body: bytes) -> NotConnected:
     words = f"the server refused the handshake with status {status}"
-    try:
-        words += f": {msgspec.json.decode(body, type=_Words).message}"
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        if status == 404:
-            words += ": nothing is at this path (a server of Hubbub has its WebSocket at /ws, API Gateway at the stage)"
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        words += f": {msgspec.json.decode(body, type=_Words).message}".rstrip(".")
+    if status in _REDIRECTS and "location" in headers:
+        words += f": what was at this path is at {headers['location'].partition('?')[0][:200]}"
+    if status == 404:
+        words += "; a server of Hubbub has its WebSocket at /ws, API Gateway at the stage"
     after = headers.get("retry-after", "")
     return NotConnected(words, status, float(after) if re.fullmatch(r"\d{1,6}", after) else 0.0)

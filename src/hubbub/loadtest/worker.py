@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-import ssl
 import sys
 import time
 from array import array
@@ -25,6 +24,7 @@ from hubbub.loadtest.histogram import Histogram
 from hubbub.loadtest.logs import Tally
 from hubbub.loadtest.member import Member, Refused, Trouble
 from hubbub.loadtest.plan import Plan, raise_open_files
+from hubbub.loadtest.prose import prose
 from hubbub.loadtest.telling import (
     Broken,
     Counts,
@@ -41,9 +41,10 @@ from hubbub.loadtest.telling import (
     line,
     read_begin,
     read_order,
+    until_second,
 )
 from hubbub.loadtest.tokens import NoToken, Tokens
-from hubbub.loadtest.wire import NotConnected, Target, find
+from hubbub.loadtest.wire import NotConnected, Target, find, trust
 
 T = TypeVar("T")
 
@@ -56,28 +57,23 @@ TRIES = 5
 _PINGED_EVERY_S = 240
 """Below the ten minutes after which API Gateway and others give up a silent connection."""
 
+_LEFT_ALONE_S = 30.0
+"""How long at the most a server is left alone because it said so."""
+
 _LOOP_STEP_S = 0.05
 _STOPPED_SETTLE_S = 2.0
 _SETTLES = 6
 """What is still coming is waited for up to so many times the time in which nothing came."""
 
 
-def context(plan: Plan) -> ssl.SSLContext | None:
-    """How to trust a server over TLS; None where there is none.
+async def look_up(plan: Plan) -> Target:
+    """Where the plan's URL leads.
 
     Raises:
-        NotConnected: the certificates cannot be read.
+        NotConnected: its host is not known.
 
     """
-    if not plan.url.startswith("wss:"):
-        return None
-    found = ssl.create_default_context()
-    if plan.ca is not None:
-        try:
-            found.load_verify_locations(plan.ca)
-        except (OSError, ssl.SSLError) as error:
-            raise NotConnected(f"ca: expected certificates in PEM form in {plan.ca}: {error}") from None
-    return found
+    return await find(plan.url, deflates=plan.deflates, v4=bool(plan.sources))
 
 
 class Worker:
@@ -97,11 +93,13 @@ class Worker:
         self.target = target
         self.tokens = tokens
         self.bench = plan.bench
-        self.text = ("the quick brown fox jumps over the lazy dog " * (plan.size_bytes // 44 + 1))[: plan.size_bytes]
+        self.text = prose(plan.size_bytes)
         self.reader = Reader(plan.bench, self._seen_at)
-        self.tls = context(plan)
+        self.inflating = Reader(plan.bench, self._seen_at, inflates=True)
+        self.tls = trust(plan.ca) if target.secure else None
         self.counts = Counts()
         self.ack, self.delivery, self.slow_delivery = Histogram(), Histogram(), Histogram()
+        self.resumed = Histogram()
         self.history, self.connect, self.lateness, self.loop_lag = Histogram(), Histogram(), Histogram(), Histogram()
         self.resets = 0
         self._tallies: dict[str, Tally] = {}
@@ -114,7 +112,7 @@ class Worker:
         self._opening = asyncio.Semaphore(OPENING)
         self._tasks: set[asyncio.Task[None]] = set()
         self._delivered = 0  # as last reported
-        self._unsent = 0
+        self._answered_at = 0
         self._waits = 0
         self._slow_reading = False  # those that do not read, read
         self._stopping = asyncio.Event()
@@ -141,6 +139,7 @@ class Worker:
 
     def acknowledged(self, number: int, room: str, seq: int) -> None:
         """A message of this process has this place in its room's log."""
+        self._answered_at = time.monotonic_ns()
         self._acked[number] = seq
         self._heads_known[room] = max(self._heads_known.get(room, 0), seq)
 
@@ -178,6 +177,7 @@ class Worker:
         """Do all of it, and tell how it goes."""
         self._start(self._report(tell))
         self._start(self._watch_loop())
+        self._start(self._ping())
         ramp = asyncio.create_task(self._ramp())
         await self._or_stop(ramp)
         if not ramp.done():
@@ -190,11 +190,10 @@ class Worker:
         tell(Ready(self.process))
         start = await self._or_stop(self._go)
         if start is not None:
-            self._start(self._ping())
             await self._load(start)
         await self._answers()
         tell(self._tick())
-        tell(Sent(self.process, self._ends()))
+        tell(Sent(self.process, self._ends(), self._answered_at))
         await self._settle(await self._heads)
         end = self._end()
         tell(self._tick())
@@ -214,58 +213,58 @@ class Worker:
 
     async def _ramp(self) -> None:
         """Connect all, so many a second."""
-        pace = self.plan.ramp / self.plan.processes
-        begun = time.monotonic()
+        apart = 1e9 * self.plan.processes / self.plan.ramp
+        begun = time.monotonic_ns()
         async with asyncio.TaskGroup() as group:
             for number, member in enumerate(self.members):
-                ahead = begun + number / pace - time.monotonic()
+                due = begun + int(number * apart)
+                ahead = due - time.monotonic_ns()
                 if ahead > 0:
-                    await asyncio.sleep(ahead)
-                await self._opening.acquire()
+                    await asyncio.sleep(ahead / 1e9)
                 if self._stopping.is_set():
-                    self._opening.release()
                     return
-                group.create_task(self._open_first(member))
+                group.create_task(self._open_first(member, due))
 
-    async def _open_first(self, member: Member) -> None:
-        try:
-            for number in range(TRIES):
-                if await self._try(member) or self._stopping.is_set():
-                    return
-                await asyncio.sleep(random.uniform(0, 0.25 * 2**number))  # noqa: S311  no secret
-        finally:
-            self._opening.release()
+    async def _open_first(self, member: Member, due: int) -> None:
+        for number in range(TRIES):
+            left_alone_s = await self._try(member, due)
+            if left_alone_s is None or self._stopping.is_set():
+                return
+            await asyncio.sleep(left_alone_s + random.uniform(0, 0.25 * 2**number))  # noqa: S311  no secret
 
     async def _come_back(self, member: Member) -> None:
         wait_s = 0.0 if member.cut_at else random.uniform(0, 0.25)  # noqa: S311
-        tried = 0
+        since, tried = 0, 0
         while not (self._stopping.is_set() and self._heads.done()):
             await asyncio.sleep(wait_s)
-            async with self._opening:
-                if await self._try(member):
-                    break
+            since = since or time.monotonic_ns()
+            left_alone_s = await self._try(member, since)
+            if left_alone_s is None:
+                self._has_come_back(member)
+                return
             tried += 1
-            wait_s = random.uniform(0.05, min(20.0, 0.25 * 2**tried))  # noqa: S311
+            wait_s = left_alone_s + random.uniform(0.05, min(20.0, 0.25 * 2**tried))  # noqa: S311
+
+    def _has_come_back(self, member: Member) -> None:
         if member.cut_at:
             self._storm_back.record((time.monotonic_ns() - member.cut_at) // 1_000)
-            self._back += member.is_live
+            self._back += 1
             member.cut_at = 0
         if member.is_slow and not self._slow_reading:
             member.stop_reading()
 
-    async def _try(self, member: Member) -> bool:
+    async def _try(self, member: Member, due: int) -> float | None:
+        """Open it, in its turn; None when it stands, else for how many seconds the server wants to be left alone."""
         try:
-            await member.open()
+            async with self._opening:
+                await member.open(due)
         except Trouble as error:
-            why = str(error)
-            self.counts.failed[why] = self.counts.failed.get(why, 0) + 1
-            after = error.retry_after_s if isinstance(error, NotConnected) else 0.0
+            self.counts.fail(str(error))
+            after_s = error.retry_after_s if isinstance(error, NotConnected) else 0.0
             if isinstance(error, Refused) and error.retry_after_ms:
-                after = error.retry_after_ms / 1_000
-            if after:
-                await asyncio.sleep(min(after, 30.0))
-            return False
-        return True
+                after_s = error.retry_after_ms / 1_000
+            return min(after_s, _LEFT_ALONE_S)
+        return None
 
     async def _load(self, start: int) -> None:
         """Send, read history and cut connections, from `start` on for the plan's time."""
@@ -346,7 +345,7 @@ class Worker:
 
     async def _answers(self) -> None:
         """Wait until all is answered."""
-        await self._while_coming(lambda: sum(len(member.pending) for member in self.members))
+        await self._while_coming(lambda: sum(len(member.pending) + len(member.pages) for member in self.members))
 
     def _ends(self) -> dict[str, int]:
         heads = self._heads_known
@@ -375,11 +374,13 @@ class Worker:
 
     async def _while_coming(self, left: Any) -> None:  # Any: a callable without arguments that counts
         """Return when nothing is left, or nothing has come for the plan's time."""
-        settle_s = min(self.plan.settle_s, _STOPPED_SETTLE_S) if self._stopping.is_set() else self.plan.settle_s
         begun = since = time.monotonic()
         self._waits = last = left()
-        while self._waits and time.monotonic() - since < settle_s and time.monotonic() - begun < settle_s * _SETTLES:
-            await asyncio.sleep(0.05)
+        while self._waits:
+            settle_s = min(self.plan.settle_s, _STOPPED_SETTLE_S) if self._stopping.is_set() else self.plan.settle_s
+            if time.monotonic() - since >= settle_s or time.monotonic() - begun >= settle_s * _SETTLES:
+                break
+            await asyncio.sleep(_LOOP_STEP_S)
             self._waits = left()
             if self._waits < last:
                 last, since = self._waits, time.monotonic()
@@ -400,6 +401,7 @@ class Worker:
             resumed=sum(each.resumed for each in self._tallies.values()),
             unanswered=sum(member.is_live for member in pending),
             unsent=sum(not member.is_live for member in pending),
+            unread=sum(len(member.pages) for member in self.members),
             unseen=sum(1 for acked, seen in zip(self._acked, self._seen, strict=True) if acked and acked != seen),
             stored_twice=self._stored_twice,
             resets=self.resets,
@@ -420,6 +422,7 @@ class Worker:
             counts=counts,
             ack=self.ack.take(),
             delivery=self.delivery.take(),
+            resumed=self.resumed.take(),
             history=self.history.take(),
             connect=self.connect.take(),
             lateness=self.lateness.take(),
@@ -431,7 +434,7 @@ class Worker:
     async def _report(self, tell: Telling) -> None:
         used, at = time.process_time(), time.monotonic()
         while True:
-            await asyncio.sleep(1)
+            await asyncio.sleep(until_second())
             tick = self._tick()
             now_used, now = time.process_time(), time.monotonic()
             tick.cpu = (now_used - used) / (now - at)
@@ -450,7 +453,7 @@ class Worker:
             await asyncio.sleep(1)
             second = (second + 1) % _PINGED_EVERY_S
             for member in self.members[second::_PINGED_EVERY_S]:
-                if member.is_live and not member.is_slow:
+                if not (member.is_slow and self._go.done()):
                     member.ping()
 
 
@@ -476,7 +479,7 @@ async def _serve() -> None:
     raise_open_files()
     try:
         async with Tokens(plan) as tokens:
-            worker = Worker(plan, begin.process, await find(plan.url), tokens)
+            worker = Worker(plan, begin.process, await look_up(plan), tokens)
             running = asyncio.create_task(worker.run(tell))
             listening = asyncio.create_task(_listen(lines, worker))
             await asyncio.wait({running, listening}, return_when=asyncio.FIRST_COMPLETED)

@@ -6,6 +6,10 @@ import asyncio
 import enum
 import random
 from collections import Counter
+from collections.abc import Coroutine
+from typing import Any
+
+from cuttable import CHUNK, Cuttable
 
 
 class Way(enum.Enum):
@@ -16,56 +20,27 @@ class Way(enum.Enum):
 
 
 BOTH = frozenset(Way)
-CHUNK = 1 << 16
 
 
-class Link:
+class Link(Cuttable):
     """A TCP proxy to one port of this machine.
 
     Args:
         port: where it leads.
 
-    Attributes:
-        accepted: how many connections there have been.
-
     """
 
     def __init__(self, port: int) -> None:
-        self._to = port
-        self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        super().__init__(port)
         self._is_cut = False
         self._open = {way: asyncio.Event() for way in Way}
         self._delay_s = 0.0
-        self.accepted = 0
         self.heal()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} to {self._to}>"
-
-    async def __aenter__(self) -> Link:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        self._break_all()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    @property
-    def port(self) -> int:
-        """Where to connect to be led there."""
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
 
     def cut(self) -> None:
         """Break what stands, and refuse what comes."""
         self._is_cut = True
-        self._break_all()
+        super().cut()
 
     def silence(self, ways: frozenset[Way] = BOTH) -> None:
         """Let nothing pass in these directions, while everything seems to stand: what is on its way comes later."""
@@ -83,26 +58,21 @@ class Link:
         for gate in self._open.values():
             gate.set()
 
-    def _break_all(self) -> None:
-        for writer in list(self._writers):
-            writer.transport.abort()
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._is_cut:
+            raise ConnectionRefusedError
+        return await super()._connect()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
-        try:
-            if self._is_cut:
-                raise ConnectionRefusedError
-            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._to)
-        except OSError:  # nobody is there just now
-            writer.transport.abort()
-            return
-        self._writers |= {writer, inner_writer}
-        for way, source, sink in ((Way.THERE, reader, inner_writer), (Way.BACK, inner_reader, writer)):
-            task = asyncio.create_task(self._pump(way, source, sink))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def _pumps(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        inner_reader: asyncio.StreamReader,
+        inner_writer: asyncio.StreamWriter,
+    ) -> tuple[Coroutine[Any, Any, None], Coroutine[Any, Any, None]]:
+        return self._carry(Way.THERE, reader, inner_writer), self._carry(Way.BACK, inner_reader, writer)
 
-    async def _pump(self, way: Way, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _carry(self, way: Way, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         sieve = self._sieve(way)
         try:
             while data := await source.read(CHUNK):
@@ -115,7 +85,6 @@ class Link:
         except OSError:
             pass
         finally:
-            self._writers.discard(sink)
             sink.close()
 
     def _sieve(self, way: Way) -> Sieve:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 import uvloop
 
 from endpoint import Endpoint
 from hubbub.aws.http import HttpClient
+from loops import LoopFactory, new_event_loop
 
 
-def pytest_asyncio_loop_factories(
-    config: pytest.Config, item: pytest.Item
-) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, LoopFactory]:
     """The loops that a test runs on, one after the other."""
-    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    factories: dict[str, LoopFactory] = {"asyncio": new_event_loop}
     if item.path.name in ("test_aws_http.py", "test_aws_proxy.py"):
-        loops["uvloop"] = uvloop.new_event_loop
-    return loops
+        factories["uvloop"] = uvloop.new_event_loop
+    return factories
 
 
 @pytest.fixture

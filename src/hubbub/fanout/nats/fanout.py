@@ -33,6 +33,9 @@ COVERED_WITHIN_S = 1.0
 KNOWN_WITHIN_S = 1.0
 """How long who asks for presence waits for the first word of the other nodes."""
 
+FOLLOWED_WITHIN_S = 0.2
+"""How long who is let into a room that is new here waits for the same; a node that died must not make him wait long."""
+
 LOOK_AFTER_S = 1.0
 """When a room is looked at that was just subscribed to: what is told at another server may not come until it knows."""
 
@@ -217,12 +220,13 @@ class NatsFanout(Fanout, Directory, Hearer):
 
     async def online(self, room: RoomId, limit: int) -> tuple[list[UserId], int]:
         """Who is online in the room, at all nodes; see the port."""
-        await self._know(room)
+        await self._know(room, KNOWN_WITHIN_S)
+        self._presence.given(room)
         return self._presence.online(room, limit)
 
     async def is_online(self, room: RoomId, user: UserId) -> bool:
         """Whether the user is, at any node; see the port."""
-        await self._know(room)
+        await self._know(room, KNOWN_WITHIN_S)
         return self._presence.is_online(room, user)
 
     async def audience(self, room: RoomId) -> list[tuple[ConnectionId, Principal]]:
@@ -365,6 +369,8 @@ class NatsFanout(Fanout, Directory, Hearer):
         await self._local.follow(user, room, after)
         if is_first:
             self._heads.soon([room], LOOK_AFTER_S / 10)  # what was told meanwhile, nobody here kept
+            if wait:  # who comes after the answer is told: all nodes' servers know by then that we listen
+                await self._know(room, FOLLOWED_WITHIN_S)
 
     def _room_begun(self, room: RoomId) -> None:
         self._heads.add(room)
@@ -383,14 +389,14 @@ class NatsFanout(Fanout, Directory, Hearer):
         for watcher in self._watchers:
             watcher(room, user, online)
 
-    async def _know(self, room: RoomId) -> None:
+    async def _know(self, room: RoomId, within_s: float) -> None:
         """Have heard from all nodes who is in the room, if they can be heard."""
         if self._presence.is_settled(room) or not self._exchange.is_up:
             return
         if room not in self._exchange.rooms.subjects:  # nobody here listens: hear of it for a while
             self._exchange.interest.want(self._exchange.rooms, room)
             self._exchange.interest.release(self._exchange.rooms, room)
-        await self._reports.known(room, KNOWN_WITHIN_S)
+        await self._reports.known(room, within_s)
 
     def _look_after(self, room: RoomId) -> None:
         """Let the room's head be announced some time after this, as at the node where something was written."""

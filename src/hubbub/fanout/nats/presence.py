@@ -1,7 +1,9 @@
 """Who is in a room, over all nodes: each node tells its changes, numbered, and holds a replica of what others told.
 
 Only rooms that a node hears of are replicated there. A change that does not follow the last one, or a digest that says
-otherwise, lets the node ask for the room anew. Pure: messages and time come in, what is to be told goes out by calls.
+otherwise, lets the node ask for the room anew. Who was there before is learned silently; who came after that is told,
+also when his coming was heard while answers were awaited. Pure: messages and time come in, what is to be told goes out
+by calls.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ MAX_USERS_TOLD_BYTES = 64 * 1024
 MAX_PARTS_USERS = 1_000_000
 """Users of one room at one node that are taken in; further ones are no room's real life."""
 
+OURS = ""
+"""This node, where nodes are named; no node's id is empty."""
+
 
 class _Share:
     """Whom one other node has in a room."""
@@ -37,14 +42,16 @@ class _Share:
 class _Room:
     """A room as all nodes together have it."""
 
-    __slots__ = ("asked", "mine", "online", "settled", "shares", "untold")
+    __slots__ = ("asked", "came", "mine", "online", "settled", "shares", "tells", "told")
 
     def __init__(self) -> None:
         self.mine: set[UserId] = set()  # users of this node
         self.online: dict[UserId, int] = {}  # at how many nodes each user is
         self.shares: dict[str, _Share] = {}  # whom other nodes have
-        self.settled = False  # whether all nodes have said whom they have; comings and goings are not told before
-        self.untold: set[UserId] = set()  # our own users who came before that
+        self.settled = False  # whether all nodes have said whom they have
+        self.tells = False  # whether comings and goings are told: since then, or since somebody got a list without it
+        self.told: set[UserId] = set()  # until then: our own users who were told to be online before it was held
+        self.came: dict[UserId, set[str]] = {}  # until then: who was heard to come, and at which nodes
         self.asked: set[str] = set()  # nodes whose answer is awaited
 
 
@@ -54,6 +61,7 @@ class _Own:
 
     users: set[UserId] = field(default_factory=set)
     last: int = 0
+    given: bool = False  # whether somebody was told that these are all
 
 
 def room_group(room: RoomId) -> int:
@@ -112,12 +120,14 @@ class Presence:
         known = self._rooms.get(room)
         if known is None:
             self._notify(room, user, online)  # nobody told us yet of others
-        elif online:
+            return
+        self._note(known, OURS, user, online)
+        if online:
             known.mine.add(user)
-            self._come(room, known, user, is_ours=True)
+            self._come(room, known, user)
         else:
             known.mine.discard(user)
-            self._go(room, known, user, is_ours=True)
+            self._go(room, known, user)
 
     def share(self, room: RoomId, count: int, most_bytes: int = MAX_USERS_TOLD_BYTES) -> Iterable[wire.Told]:
         """Whom this node has in the room, for somebody who asked, in parts of about that length; none for nobody."""
@@ -142,6 +152,9 @@ class Presence:
                 if own := self._own.get(room):
                     known.mine = set(own.users)
                     known.online = dict.fromkeys(own.users, 1)
+                    known.told = set(own.users)
+                    if own.given:
+                        self._tell_on(room, known)
             for node in nodes:
                 known.asked.add(node)
                 self._ask(node, room)
@@ -151,6 +164,14 @@ class Presence:
         """Forget what others told of it."""
         if self._rooms.pop(room, None) is not None:
             del self._groups[room_group(room)][room]
+
+    def given(self, room: RoomId) -> None:
+        """Somebody is told who is online, as far as it is known: what is learned later is news to him, and is told."""
+        known = self._rooms.get(room)
+        if known is not None:
+            self._tell_on(room, known)
+        elif own := self._own.get(room):
+            own.given = True
 
     def is_settled(self, room: RoomId) -> bool:
         """Whether it is held, and all have said whom they have."""
@@ -181,6 +202,7 @@ class Presence:
         known = self._rooms.get(room)
         if known is None:
             return
+        self._note(known, node, change.user, change.online)  # also when the node's answer has overtaken it
         share = known.shares.get(node)
         if share is None:
             share = known.shares[node] = _Share()
@@ -286,25 +308,27 @@ class Presence:
         for user in gone:
             self._go(room, known, user)
 
-    def _come(self, room: RoomId, known: _Room, user: UserId, *, is_ours: bool = False) -> None:
-        nodes = known.online.get(user, 0) + 1
-        known.online[user] = nodes
-        if nodes > 1:
+    def _note(self, known: _Room, node: str, user: UserId, online: bool) -> None:
+        """Remember who comes while answers are awaited: with them alone he could not be told from who was there."""
+        if known.tells:
             return
-        if known.settled:
-            self._notify(room, user, True)
-        elif is_ours:
-            known.untold.add(user)
+        nodes = known.came.setdefault(user, set())
+        (nodes.add if online else nodes.discard)(node)
+        if not nodes:
+            del known.came[user]
 
-    def _go(self, room: RoomId, known: _Room, user: UserId, *, is_ours: bool = False) -> None:
+    def _come(self, room: RoomId, known: _Room, user: UserId) -> None:
+        known.online[user] = known.online.get(user, 0) + 1
+        if known.online[user] == 1 and known.tells:
+            self._notify(room, user, True)
+
+    def _go(self, room: RoomId, known: _Room, user: UserId) -> None:
         nodes = known.online.get(user, 0) - 1
         if nodes > 0:
             known.online[user] = nodes
             return
         known.online.pop(user, None)
-        was_told = user not in known.untold
-        known.untold.discard(user)
-        if known.settled or (is_ours and was_told):
+        if known.tells:
             self._notify(room, user, False)
 
     def _settle(self, room: RoomId, known: _Room) -> None:
@@ -312,8 +336,24 @@ class Presence:
         if known.settled or known.asked:
             return
         known.settled = True
-        untold, known.untold = known.untold, set()
-        for user in untold:
-            if known.online.get(user) == 1 and user in known.mine:
-                self._notify(room, user, True)
+        self._tell_on(room, known)
         self._settled(room)
+
+    def _tell_on(self, room: RoomId, known: _Room) -> None:
+        """Tell who came and went so far, and whatever is learned from now on."""
+        if known.tells:
+            return
+        known.tells = True
+        told, known.told = known.told, set()
+        came, known.came = known.came, {}
+        for user in told - known.online.keys():
+            self._notify(room, user, False)
+        for user, nodes in came.items():
+            if user in known.online and user not in told and _nodes_with(known, user) <= nodes:
+                self._notify(room, user, True)
+
+
+def _nodes_with(known: _Room, user: UserId) -> set[str]:
+    """At which nodes the user is."""
+    nodes = {node for node, share in known.shares.items() if user in share.users}
+    return nodes | {OURS} if user in known.mine else nodes

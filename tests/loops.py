@@ -1,0 +1,38 @@
+"""Event loops that forget nobody: what asyncio has accepted for a server that was closed meanwhile is closed as well.
+
+asyncio before Python 3.12 leaves that socket open (gh-109564), for the collector to find in the middle of another test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from asyncio import base_events
+from collections.abc import Callable
+from typing import Any
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """asyncio's, with the end of a server that later versions have."""
+
+    async def _accept_connection2(
+        self,
+        protocol_factory: Any,
+        conn: socket.socket,
+        extra: Any,
+        sslcontext: Any = None,
+        server: base_events.Server | None = None,
+        *bounds: float,
+    ) -> None:
+        if server is not None and not server.sockets:
+            conn.close()
+            return
+        await super()._accept_connection2(protocol_factory, conn, extra, sslcontext, server, *bounds)  # type: ignore[misc]
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """A loop of asyncio's for a test."""
+    return Loop() if sys.version_info < (3, 12) else asyncio.new_event_loop()
