@@ -16,6 +16,7 @@ from hubbub.gateway.http import RequestHead
 
 if TYPE_CHECKING:
     from hubbub.gateway.server import Gateway
+    from hubbub.gateway.sockets import Upgrade
 
 _HEAD = re.compile(r"GET (/[!$%&'()*+,./0-9:;=?@A-Z_a-z~-]*) HTTP/1\.1\r\n((?:[A-Za-z0-9-]+:[\t -~]*\r\n)+)\r\n")
 _FIELD = re.compile(r"([A-Za-z0-9-]+):[\t ]*([\t -~]*)\r\n")
@@ -62,7 +63,7 @@ class Door(asyncio.Protocol):
         gateway.unwatch(self)
         request, size = found
         peername = transport.get_extra_info("peername")
-        upgrade = given["config"].ws_protocol_class(
+        upgrade: Upgrade = given["config"].ws_protocol_class(
             config=given["config"], server_state=given["server_state"], app_state=given["app_state"]
         )
         transport.set_protocol(upgrade)
@@ -72,6 +73,7 @@ class Door(asyncio.Protocol):
             peer=peername[0] if isinstance(peername, tuple) else "127.0.0.1",
             is_secure=transport.get_extra_info("sslcontext") is not None,
             early=data[size:],
+            congested=False,
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
