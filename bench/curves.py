@@ -346,9 +346,7 @@ def judge(operation: str, points: Sequence[tuple[int, float]], why: str) -> Grow
 async def measure(name: str, sizes: Sequence[int] | None) -> tuple[list[dict[str, float]], list[Growth]]:
     """A curve's rows, and the verdicts; the table is printed on the way."""
     curve = CURVES[name]
-    chosen = [size for size in curve.sizes if sizes is None or size in sizes]
-    if not chosen:
-        raise ValueError(f"{name}: expected some of the sizes {', '.join(map(str, curve.sizes))}; got {sizes}")
+    chosen = sizes_of(name, sizes)
     print(f"\n{name}: {curve.about}; processor time in us")
     print(f"{'':>12}" + "".join(f"  {operation:>{_width(operation)}}" for operation in curve.why))
     rows: list[dict[str, float]] = []
@@ -364,6 +362,21 @@ async def measure(name: str, sizes: Sequence[int] | None) -> tuple[list[dict[str
         mark = "" if growth.is_fine else "   <-- should not"
         print(f"  {growth.operation}: {growth.grows}{slope}{f': {growth.why}' if growth.why else ''}{mark}")
     return rows, verdicts
+
+
+def sizes_of(name: str, wanted: Sequence[int] | None) -> list[int]:
+    """At which of its sizes a curve is measured.
+
+    Raises:
+        ValueError: at none of them.
+
+    """
+    sizes = CURVES[name].sizes
+    chosen = [size for size in sizes if wanted is None or size in wanted]
+    if not chosen:
+        got = ", ".join(map(str, wanted or ()))
+        raise ValueError(f"{name}: expected some of the sizes {', '.join(map(str, sizes))}; got {got}")
+    return chosen
 
 
 def _width(operation: str) -> int:
@@ -398,14 +411,30 @@ def curve_names(text: str) -> list[str]:
     return chosen
 
 
+def numbers(text: str) -> list[int]:
+    """Sizes, separated by commas.
+
+    Raises:
+        argparse.ArgumentTypeError: something else is among them.
+
+    """
+    try:
+        return [int(each) for each in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers separated by commas, got {text!r}") from None
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", type=curve_names, default=list(CURVES), metavar="A,B", help=", ".join(CURVES))
-    parser.add_argument(
-        "--sizes", type=lambda text: [int(each) for each in text.split(",")], help="of those measured otherwise"
-    )
+    parser.add_argument("--sizes", type=numbers, metavar="N,M", help="only these of those measured otherwise")
     saving.add_argument(parser)
     chosen = parser.parse_args()
+    try:
+        for name in chosen.only:
+            sizes_of(name, chosen.sizes)
+    except ValueError as error:
+        parser.error(str(error))
     figures = main(chosen.only, chosen.sizes)
     if chosen.save:
         saving.save("curves", figures)

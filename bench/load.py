@@ -51,12 +51,21 @@ class Server:
 
     def cpu_s(self) -> float:
         """Processor time used so far by all its threads, in seconds."""
-        threads = Path(f"/proc/{self.process.pid}/task").iterdir()
-        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+        return processor_s(self.process.pid)
 
     def rss(self) -> int:
         """Resident memory in bytes."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE
+
+
+def processor_s(pid: int) -> float:
+    """Processor time of a process in seconds, of all its threads, also of those that ended, to the nanosecond.
+
+    Raises:
+        OSError: there is no such process.
+
+    """
+    return time.clock_gettime(~pid << 3 | 2)  # what clock_getcpuclockid(3) has for it; Python has only that of threads
 
 
 def free_port() -> int:

@@ -17,7 +17,6 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,57 +24,12 @@ import uvloop
 
 from bench import saving
 from bench.load import ROOM
-from hubbub.apigateway import DEFAULT, Event, Identity, RequestContext, Response, new_id
-from hubbub.auth import JwtVerifier
-from hubbub.chat import Chat, ChatLimits
-from hubbub.clock import SystemClock
-from hubbub.fanout import open_fanout
-from hubbub.gateway import Hub
-from hubbub.gateway.connection import Life
-from hubbub.gateway.hub import Peer
-from hubbub.gateway.integrations import InProcess
-from hubbub.model import ConnectionId, Member, Principal, Role, RoomId, RoomKind, UserId
-from hubbub.store import open_store
+from bench.pretend import Node, Pretended, pretended_node
+from hubbub.apigateway import Event, Response
+from hubbub.chat import Chat
 
-SENDER = Principal(user=UserId("sender"), expires_at=2**33)
 BODY = msgspec.json.encode({"action": "send", "ref": "r", "room": ROOM, "text": "x" * 200}).decode()
 NAMES = {"MainThread": "event loop", "hubbub-write": "writer"}
-
-
-class _Socket:
-    """A listener's socket that takes everything at once."""
-
-    def waiting(self) -> int:
-        return 0
-
-    def write(self, data: bytes) -> None:
-        pass
-
-    def send_close(self, code: int, reason: str) -> None:
-        pass
-
-    def drop(self, abort: bool) -> None:
-        pass
-
-
-def _event(connection: str) -> Event:
-    request_id = new_id()
-    context = RequestContext(
-        route_key="$default",
-        event_type="MESSAGE",
-        extended_request_id=request_id,
-        request_time="19/Feb/2024:07:11:42 +0000",
-        stage="local",
-        connected_at=0,
-        request_time_epoch=0,
-        identity=Identity("127.0.0.1"),
-        request_id=request_id,
-        domain_name="localhost",
-        connection_id=connection,
-        api_id="bench",
-        message_id=new_id(),
-    )
-    return Event(request_context=context, body=BODY, is_base64_encoded=False)
 
 
 def _cpu_us() -> Counter[str]:
@@ -98,33 +52,27 @@ WAYS: dict[str, type[Chat]] = {"short": Chat, "long": _Chat}
 
 
 class _Sender:
-    """Gives the gateway's side of the chat messages and counts the answers."""
+    """Gives a node messages of one connection and counts the answers."""
 
-    def __init__(self, chat: Chat, connection: ConnectionId) -> None:
-        self._route = chat.api().routes[DEFAULT]
-        self._connection = connection
-        self._calls = InProcess(29.0, self._failed)
+    def __init__(self, node: Node, one: Pretended) -> None:
+        self._node = node
+        self._one = one
         self._done: asyncio.Future[None]
         self._left = self._more = 0
 
-    def _failed(self) -> None:
-        raise RuntimeError("a function failed")
-
     def _send(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if not self._calls.shorten(self._route, self._connection, BODY, self._answered, self._ended, now):
-            self._calls.start(self._route, _event(self._connection), self._answered, self._ended)
+        self._node.give(self._one, BODY, self._answered, self._ended)
 
     def _answered(self, body: bytes) -> None:
-        if b'"type":"ok"' not in body:
-            raise RuntimeError(f"not acknowledged: {body!r}")
+        if b'"type":"ok"' not in body and not self._done.done():
+            self._done.set_exception(RuntimeError(f"not acknowledged: {body!r}"))
 
     def _ended(self) -> None:
         if self._more:
             self._more -= 1
             self._send()
         self._left -= 1
-        if not self._left:
+        if not self._left and not self._done.done():
             self._done.set_result(None)
 
     async def send(self, messages: int, in_flight: int) -> None:
@@ -140,30 +88,8 @@ async def measure(
     url: str, chat: Chat, in_flight: int, messages: int, profile: cProfile.Profile | None = None
 ) -> tuple[Counter[str], float]:
     """CPU time by thread, and the time that passed, of all `messages`, in microseconds."""
-    clock, hub = SystemClock(), Hub()
-    connection = ConnectionId(new_id())
-
-    async def nothing(room: RoomId, after: int) -> list[tuple[int, bytes]]:
-        return []
-
-    async def heads(rooms: Sequence[RoomId]) -> dict[RoomId, int]:
-        return {}
-
-    async with (
-        open_store(url) as store,
-        open_fanout("local", sink=hub, read=nothing, heads=heads, clock=clock) as fanout,
-    ):
-        verifier = JwtVerifier(secrets=["a secret that is not used in this bench"])
-        limits = ChatLimits(rate=0, user_rate=0)
-        chat.bind(store=store, fanout=fanout, directory=fanout, tokens=verifier, clock=clock, limits=limits)
-        members = [Member(user=SENDER.user, role=Role.MEMBER)]
-        room = await store.create_room(RoomId(ROOM), RoomKind.PUBLIC, name="", by=SENDER.user, at=0, members=members)
-        await fanout.connect(connection, SENDER)
-        socket = _Socket()
-        hub.add(Peer(connection, Life(hub.now()), socket, socket.write))
-        async with await fanout.listen(connection, [room.id]) as listening:
-            await listening.start({room.id: room.head})
-        sender = _Sender(chat, connection)
+    async with pretended_node(url, chat) as node:
+        sender = _Sender(node, await node.listener("sender", [ROOM]))
         await sender.send(max(messages // 10, in_flight), in_flight)
         if profile is not None:
             profile.enable()

@@ -1,7 +1,7 @@
 """Plots for the documents, as SVG: points on a logarithmic scale, and lines over a logarithmic one.
 
 Values differ by factors and not by amounts, so every scale is logarithmic; and a bar would have to begin somewhere, so
-there are points. The same figures give the same bytes.
+there are points, with a line as long as the rounds differed. The same figures give the same bytes.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Point(NamedTuple):
         value: where the point is; above zero.
         says: what is written beside it.
         is_ours: whether it is Hubbub's.
+        rounds: what the rounds had, of which the value is the median.
 
     """
 
@@ -36,6 +37,7 @@ class Point(NamedTuple):
     value: float
     says: str
     is_ours: bool = False
+    rounds: Sequence[float] = ()
 
 
 def points(title: str, rows: Sequence[Point], *, width: int = 860) -> str:
@@ -45,7 +47,7 @@ def points(title: str, rows: Sequence[Point], *, width: int = 860) -> str:
         ValueError: there is none, or one that has no place on a logarithmic scale.
 
     """
-    values = _checked([row.value for row in rows])
+    values = _checked([value for row in rows for value in (row.value, *row.rounds)])
     left, right, top = NAMES + 10, width - 90, 46
     low, high = _ends(values)
     height = top + ROW * len(rows) + 34
@@ -59,9 +61,13 @@ def points(title: str, rows: Sequence[Point], *, width: int = 860) -> str:
         y = top + ROW * number + ROW / 2
         colour = OURS if row.is_ours else OTHERS
         parts.append(_text(NAMES, y + 4, row.name, anchor="end", weight="600" if row.is_ours else "400"))
-        parts.append(f"<line x1='{left}' y1='{y:.1f}' x2='{place(row.value):.1f}' y2='{y:.1f}' stroke='{colour}'/>")
+        parts.append(f"<line x1='{left}' y1='{y:.1f}' x2='{right}' y2='{y:.1f}' stroke='{FAINT}'/>")
+        first, last = (place(end((row.value, *row.rounds))) for end in (min, max))
+        parts.append(
+            f"<line x1='{first:.1f}' y1='{y:.1f}' x2='{last:.1f}' y2='{y:.1f}' stroke='{colour}' stroke-width='3'/>"
+        )
         parts.append(f"<circle cx='{place(row.value):.1f}' cy='{y:.1f}' r='5' fill='{colour}'/>")
-        parts.append(_text(place(row.value) + 10, y + 4, row.says))
+        parts.append(_text(max(place(row.value) + 10, last + 5), y + 4, row.says))
     return _page(width, height, title, parts)
 
 
@@ -81,7 +87,9 @@ def lines(
 
     """
     pairs = [pair for each in series.values() for pair in each]
-    left, right, top, bottom = 70, width - 34, 70, height - 50
+    above = 18 * math.ceil(len(series) / 3)  # what names of lines need
+    height += above
+    left, right, top, bottom = 70, width - 34, 66 + above, height - 50
     x_ends = _ends(_checked([x for x, _ in pairs]))
     y_ends = _ends(_checked([y for _, y in pairs]))
     x_of, y_of = _scale(*x_ends, left, right), _scale(*y_ends, bottom, top)
@@ -98,7 +106,7 @@ def lines(
         parts.append(f"<polyline points='{path}' fill='none' stroke='{colour}' stroke-width='2'/>")
         parts += [f"<circle cx='{x_of(x):.1f}' cy='{y_of(y):.1f}' r='3' fill='{colour}'/>" for x, y in line]
         x = left + 10 + number % 3 * 250
-        y = top + 16 + number // 3 * 18
+        y = 66 + number // 3 * 18
         parts.append(f"<rect x='{x}' y='{y - 9}' width='10' height='10' fill='{colour}'/>")
         parts.append(_text(x + 16, y, name))
     return _page(width, height, title, parts)

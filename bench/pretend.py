@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from hubbub.apigateway import Event, Identity, RequestContext, new_id
+from hubbub.apigateway import DEFAULT, Event, Identity, RequestContext, new_id
 from hubbub.auth import JwtVerifier
 from hubbub.chat import Chat, ChatLimits
 from hubbub.clock import SystemClock
@@ -25,6 +25,7 @@ from hubbub.fanout import open_fanout
 from hubbub.gateway import Hub
 from hubbub.gateway.connection import Life
 from hubbub.gateway.hub import Peer
+from hubbub.gateway.integrations import InProcess
 from hubbub.model import ConnectionId, Principal, Role, RoomId, RoomKind, UserId
 from hubbub.ports import Store
 from hubbub.store import open_store
@@ -32,6 +33,9 @@ from hubbub.stream import read_after
 
 AT_ONCE = 500
 """How many questions are under way at a time while a node is filled."""
+
+TIMEOUT_S = 29.0
+"""How long a function may take; the gateway's own default."""
 
 
 class Socket:
@@ -68,27 +72,32 @@ class Socket:
 class Pretended:
     """One connection: its user and the socket."""
 
-    __slots__ = ("context", "id", "principal", "socket")
+    __slots__ = ("id", "principal", "socket")
 
     def __init__(self, principal: Principal) -> None:
         self.id = ConnectionId(new_id())
         self.principal = principal
         self.socket = Socket()
-        self.context = RequestContext(
-            route_key="$default",
+
+    def event(self, body: str) -> Event:
+        """A message of this connection, as a gateway gives it to a function."""
+        request_id = new_id()
+        context = RequestContext(
+            route_key=DEFAULT,
             event_type="MESSAGE",
-            extended_request_id=self.id,
+            extended_request_id=request_id,
             request_time="19/Feb/2024:07:11:42 +0000",
             stage="local",
             connected_at=0,
             request_time_epoch=0,
             identity=Identity("127.0.0.1"),
-            request_id=self.id,
+            request_id=request_id,
             domain_name="localhost",
             connection_id=self.id,
             api_id="bench",
-            message_id=self.id,
+            message_id=new_id(),
         )
+        return Event(request_context=context, body=body, is_base64_encoded=False)
 
 
 class Node:
@@ -104,6 +113,8 @@ class Node:
         self.store = store
         self.fanout = fanout
         self.hub = hub
+        self._route = chat.api().routes[DEFAULT]
+        self._calls = InProcess(TIMEOUT_S, _nothing)
 
     async def connect(self, user: str, rooms: Sequence[str] = ()) -> Pretended:
         """A connection whose token makes its user a member of the rooms; it does not listen yet."""
@@ -114,6 +125,19 @@ class Node:
         self.hub.add(Peer(one.id, Life(self.hub.now()), one.socket, one.socket.write))
         return one
 
+    def give(self, one: Pretended, body: str, answer: Callable[[bytes], None], done: Callable[[], None]) -> None:
+        """Give the chat a frame of this connection, by the way that the gateway would choose.
+
+        Args:
+            one: whose frame it is.
+            body: its text.
+            answer: called with the answer, if there is one.
+            done: called when all is done, after that.
+
+        """
+        if not self._calls.shorten(self._route, one.id, body, answer, done, self.hub.now()):
+            self._calls.start(self._route, one.event(body), answer, done)
+
     async def ask(self, one: Pretended, **fields: object) -> dict[str, Any]:
         """What the chat answers a frame of this connection.
 
@@ -122,8 +146,9 @@ class Node:
 
         """
         body = msgspec.json.encode({**fields, "ref": "ask"}).decode()
-        answer = await self.chat.handle(Event(request_context=one.context, body=body, is_base64_encoded=False))
-        reply: dict[str, Any] = msgspec.json.decode(answer.body or "{}")
+        answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.give(one, body, answered.set_result, _nothing)
+        reply: dict[str, Any] = msgspec.json.decode(await answered)
         if reply.get("type") != "ok":
             raise RuntimeError(f"{fields} was answered by {reply}")
         return reply
@@ -165,11 +190,22 @@ class Node:
             )
 
 
+def _nothing() -> None:
+    pass
+
+
 @contextlib.asynccontextmanager
-async def pretended_node(url: str | None = None, **limits: float) -> AsyncIterator[Node]:
-    """A node on a SQLite file of its own, or on the store at `url`; nobody is held back for being quick."""
+async def pretended_node(url: str | None = None, chat: Chat | None = None, **limits: float) -> AsyncIterator[Node]:
+    """A node on a SQLite file of its own, or on the store at `url`; nobody is held back for being quick.
+
+    Args:
+        url: of the store.
+        chat: which is not bound yet; None for one like all.
+        limits: those of `ChatLimits` that are to be others.
+
+    """
     with tempfile.TemporaryDirectory(prefix="hubbub-bench-") as folder:
-        chat, clock, hub = Chat(), SystemClock(), Hub()
+        chat, clock, hub = chat or Chat(), SystemClock(), Hub()
         async with open_store(url or f"sqlite:///{folder}/bench.db") as store:
             read = partial(read_after, store)
             async with open_fanout("local", sink=hub, read=read, clock=clock) as fanout:

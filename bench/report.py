@@ -1,5 +1,7 @@
 """Makes docs/benchmarks.md and its plots of what benches saved and of prose: `python -m bench.report [--check]`.
 
+And, once the peers were measured, the table in README.md between `<!-- measured -->` and `<!-- /measured -->`.
+
 The page is the snippets of `bench/prose` in the order of their names. In one of them a line `<!-- figures: NAME -->`
 stands for what `bench/results/NAME.json` has, with command, day and machine; what stands between
 `<!-- unless: NAME -->` and `<!-- /unless -->` is left out once there is such a file. What no snippet names comes last.
@@ -18,18 +20,21 @@ from typing import Any
 import msgspec
 
 from bench import plots
-from bench.peers.__main__ import Figures, Measured
-from bench.peers.measure import Delivery
+from bench.peers.figures import Figures, Measured
+from bench.peers.measure import Delivery, Losses
 from bench.saving import RESULTS, Result, saved
 
 ROOT = Path(__file__).parent.parent
 PROSE = Path(__file__).parent / "prose"
 PAGE = ROOT / "docs" / "benchmarks.md"
+README = ROOT / "README.md"
 PLOTS = "benchmarks"
 """The folder of the plots, beside the page."""
 
 _FIGURES = re.compile(r"^<!-- figures: ([\w-]+) -->$", re.MULTILINE)
 _UNLESS = re.compile(r"^<!-- unless: ([\w-]+) -->\n(.*?)^<!-- /unless -->\n", re.MULTILINE | re.DOTALL)
+
+_MEASURED = re.compile(r"(?<=^<!-- measured -->\n).*?(?=^<!-- /measured -->$)", re.MULTILINE | re.DOTALL)
 
 UNITS = {
     "us": "µs",
@@ -46,18 +51,36 @@ UNITS = {
 BASES = ("bare", "picows")
 """What ratios are to: the first of these that was measured."""
 
+SHOWN = (
+    "bare",
+    "hubbub",
+    "ws",
+    "socketio-node",
+    "centrifugo",
+    "nats",
+    "python-socketio",
+    "channels-pubsub-uvicorn",
+    "channels-core-uvicorn",
+    "channels-core-daphne",
+)
+"""The peers that README.md names; the page has all of them."""
+
+ABOUT_COSTS = """\
+Of the server with all that it has started, and of its Redis where it has one, whose share of it the last column has"""
 
 ABOUT_RATES = """\
 Where the clients' own core is in use to nearly 100 %, they bound the rate and the server could do more: see what it
-does for a second of its core. Lost are the deliveries that never came, of all settings and rounds."""
+does for a second of its core, Redis included. Lost are the deliveries that never came, of all settings and rounds."""
 
 ABOUT_CONNECTIONS = """\
-Resident memory of the server for each connection that listens and does nothing, and processor time of making one.
-Hubbub verifies a token at each handshake, the others admit everybody."""
+Resident memory of the server for each connection that listens and does nothing, and processor time, Redis included, of
+making one and of letting it listen; there is none of that where who connects listens. Hubbub verifies a token at each
+handshake and reads from its store what the user missed, the others admit everybody and look for nothing."""
 
 ABOUT_LOSSES = """\
-All members of a room speak at once, {messages} messages in all, and all listen: the share of the deliveries that never
-came. *Told* counts the errors and closed connections by which anybody could know."""
+{messages} messages at once from the members of a room, each from another one where there are as many, and all listen:
+the share of the deliveries that never came. *Told* counts the errors and closed connections by which anybody could
+know."""
 
 
 class Plots(dict[str, str]):
@@ -255,7 +278,11 @@ def peers(result: Result, drawn: Plots) -> str:
     """Hubbub and its peers: what a delivery costs, what a connection costs, what is lost, and what was compared."""
     figures = msgspec.convert(result.figures, Figures)
     base = next((peer for name in BASES for peer in figures.peers if peer.name == name), None)
-    parts = [f"Medians of {figures.rounds} rounds; ratios are those within a round."]
+    parts = [
+        f"Medians of {figures.rounds} rounds; ratios are those within a round. Lines in plots reach over all rounds."
+        if figures.rounds > 1
+        else "One round."
+    ]
     if any(peer.deliveries for peer in figures.peers):
         parts += _costs(figures, base, drawn)
     if any(peer.idle for peer in figures.peers):
@@ -268,55 +295,52 @@ def peers(result: Result, drawn: Plots) -> str:
 
 def _costs(figures: Figures, base: Measured | None, drawn: Plots) -> list[str]:
     settings = [(each, many) for each in figures.sizes.listeners for many in figures.sizes.in_flight]
+    most = figures.sizes.listeners[-1], figures.sizes.in_flight[0]
     rows = []
     for peer in figures.peers:
         row = [peer.title]
         for listeners, in_flight in settings:
-            cost = _median(peer, listeners, in_flight, lambda each: each.cpu_us)
+            cost = _median(peer, listeners, in_flight, lambda each: each.all_us)
             ratio = _ratio(peer, base, listeners, in_flight)
             row.append("" if cost is None else f"{cost:.2f}" if ratio is None else f"**{ratio:.2f}** ({cost:.2f})")
-        redis = [each.redis_us for times in peer.deliveries for each in times if each.redis_us]
-        row.append(number(statistics.median(redis)) if redis else "")
-        rows.append(row)
-    head = ["server", *(f"{listeners:,} listeners, {many} in flight" for listeners, many in settings), "Redis, µs"]
+        redis = _median(peer, *most, lambda each: each.redis_us / each.all_us if each.all_us else 0.0)
+        rows.append([*row, f"{redis:.0%}" if redis else ""])
+    head = ["server", *(f"{listeners:,} listeners, {many} in flight" for listeners, many in settings), "Redis' share"]
     to = (
-        f"as a ratio to {base.title} in the same round"
+        f"as a ratio to {base.title} in the same round, and in µs in brackets"
         if base is not None
-        else "no base was measured, so without ratios"
+        else "in µs; no base was measured, so without ratios"
     )
-    parts = [
-        f"### Processor time of a delivery\n\nThe server's, {to}, and in µs in brackets.",
-        table(head, rows),
-    ]
-    listeners, in_flight = settings[-1]
-    for each, many in ((figures.sizes.listeners[-1], 1), settings[-1]):
-        if (each, many) not in settings:
-            continue
-        measured = [(peer, _median(peer, each, many, lambda found: found.cpu_us)) for peer in figures.peers]
-        drawable = sorted(((cost, peer) for peer, cost in measured if cost), key=lambda pair: pair[0])
-        name = f"peers-delivery-{each}-{many}"
+    parts = [f"### Processor time of a delivery\n\n{ABOUT_COSTS}: {to}.", table(head, rows)]
+    for each, many in dict.fromkeys((most, settings[-1])):
         says = f"Processor time of a delivery, µs: {each:,} listeners, {many} in flight"
-        if drawable:
-            rows_of_plot = [
-                plots.Point(_plain(peer), cost, number(cost), peer.name == "hubbub") for cost, peer in drawable
-            ]
-            parts.append(drawn.add(name, plots.points(says, rows_of_plot), says))
-    rates = []
+        measured = [(peer, [found.all_us for found in _of(peer, each, many)]) for peer in figures.peers]
+        parts += _plot(f"peers-delivery-{each}-{many}", says, measured, drawn)
+    return [*parts, *_rates(figures, *settings[-1])]
+
+
+def _plot(name: str, says: str, measured: Sequence[tuple[Measured, list[float]]], drawn: Plots) -> list[str]:
+    """A plot of what the rounds had, the least first; none of what has no place on its scale."""
+    rows = []
+    for peer, rounds in measured:
+        if rounds and min(rounds) > 0:
+            median = statistics.median(rounds)
+            rows.append(plots.Point(_plain(peer), median, number(median), peer.name == "hubbub", rounds))
+    rows.sort(key=lambda row: row.value)
+    return [drawn.add(name, plots.points(says, rows), says)] if rows else []
+
+
+def _rates(figures: Figures, listeners: int, in_flight: int) -> list[str]:
+    rows = []
     for peer in figures.peers:
         rate = _median(peer, listeners, in_flight, lambda each: each.per_s)
         if rate is None:
             continue
-        cost = _median(peer, listeners, in_flight, lambda each: each.cpu_us) or 0.0
+        cost = _median(peer, listeners, in_flight, lambda each: each.all_us) or 0.0
         busy = _median(peer, listeners, in_flight, lambda each: each.clients_busy) or 0.0
         lost = sum(each.lost for times in peer.deliveries for each in times)
-        rates.append(
-            [
-                peer.title,
-                number(rate / 1e3),
-                number(1e3 / cost) if cost else "",
-                f"{busy:.0%}",
-                f"{lost:,}" if lost else "0",
-            ]
+        rows.append(
+            [peer.title, number(rate / 1e3), number(1e3 / cost) if cost else "", f"{busy:.0%}", f"{lost:,}"],
         )
     heads = [
         "server",
@@ -326,59 +350,69 @@ def _costs(figures: Figures, base: Measured | None, drawn: Plots) -> list[str]:
         "lost",
     ]
     says = f"{listeners:,} listeners, {in_flight} messages in flight. {ABOUT_RATES}"
-    parts.append(f"### Rate of deliveries\n\n{says}")
-    parts.append(table(heads, rates))
-    return parts
+    return [f"### Rate of deliveries\n\n{says}", table(heads, rows)]
 
 
 def _connections(figures: Figures, drawn: Plots) -> list[str]:
     rows = []
-    drawable = []
     for peer in figures.peers:
         if not peer.idle:
             continue
         kb = statistics.median(each.kb for each in peer.idle)
         redis = statistics.median(each.redis_kb for each in peer.idle)
         cpu = statistics.median(each.connect_cpu_us for each in peer.idle)
+        listens = statistics.median(each.listen_cpu_us for each in peer.idle)
         count = peer.idle[0].connections
         rows.append(
-            [peer.title, f"{count:,}", number(kb), number(redis) if redis else "", number(1e6 / cpu), number(cpu)]
+            [
+                peer.title,
+                f"{count:,}",
+                number(kb),
+                number(redis) if redis else "",
+                number(1e6 / cpu),
+                number(cpu),
+                number(listens) if listens >= 1.0 else "",
+            ]
         )
-        if kb > 0:
-            drawable.append(plots.Point(_plain(peer), kb, number(kb), peer.name == "hubbub"))
-    heads = ["server", "connections", "KB each", "Redis, KB each", "connects for a second of CPU", "µs each"]
+    heads = [
+        "server",
+        "connections",
+        "KB each",
+        "Redis, KB each",
+        "connects for a second of CPU",
+        "µs to connect",
+        "µs to listen",
+    ]
     parts = [
         f"### Connections\n\n{ABOUT_CONNECTIONS}",
         table(heads, rows),
     ]
-    if drawable:
-        says = "Resident memory of an idle connection, KB"
-        drawable.sort(key=lambda row: row.value)
-        parts.append(drawn.add("peers-memory", plots.points(says, drawable), says))
-    return parts
+    says = "Resident memory of an idle connection, KB"
+    measured = [(peer, [each.kb for each in peer.idle]) for peer in figures.peers]
+    return [*parts, *_plot("peers-memory", says, measured, drawn)]
 
 
 def _lost(figures: Figures) -> list[str]:
+    asked = [(peer, [each for times in peer.losses for each in times]) for peer in figures.peers]
+    asked = [(peer, found) for peer, found in asked if found]
+    if not asked:
+        return []
     rows = []
-    for peer in figures.peers:
-        row = [peer.title]
-        told = 0
-        for members in figures.sizes.speakers:
-            found = [each for times in peer.losses for each in times if each.members == members]
-            told += sum(each.told for each in found)
-            if not found:
-                row.append("")
-                continue
-            lost, expected = sum(each.lost for each in found), sum(each.expected for each in found)
-            row.append(f"**{lost / expected:.1%}**" if lost else "0")
-        doubled = sum(each.doubled for times in peer.losses for each in times)
-        rows.append([*row, f"{doubled:,}" if doubled else "0", f"{told:,}" if told else "0"])
-    messages = next(each.messages for peer in figures.peers for times in peer.losses for each in times)
+    for peer, found in asked:
+        row = [peer.title, *(_share_lost(found, members) for members in figures.sizes.speakers)]
+        doubled, told = sum(each.doubled for each in found), sum(each.told for each in found)
+        rows.append([*row, f"{doubled:,}", f"{told:,}"])
     heads = ["server", *(f"{members:,} members" for members in figures.sizes.speakers), "doubled", "told"]
-    return [
-        f"### Lost messages\n\n{ABOUT_LOSSES.format(messages=messages)}",
-        table(heads, rows),
-    ]
+    return [f"### Lost messages\n\n{ABOUT_LOSSES.format(messages=asked[0][1][0].messages)}", table(heads, rows)]
+
+
+def _share_lost(found: Sequence[Losses], members: int) -> str:
+    """The share of deliveries that were lost in rooms of so many; any loss is told from none."""
+    ours = [each for each in found if each.members == members]
+    lost, expected = sum(each.lost for each in ours), sum(each.expected for each in ours)
+    if not lost:
+        return "0" if ours else ""
+    return f"**{lost / expected:.1%}**" if lost / expected >= 0.001 else f"**{lost:,} of {expected:,}**"
 
 
 def _compared(figures: Figures) -> list[str]:
@@ -411,11 +445,60 @@ def _ratio(peer: Measured, base: Measured | None, listeners: int, in_flight: int
     if base is None:
         return None
     pairs = list(zip(_of(peer, listeners, in_flight), _of(base, listeners, in_flight), strict=False))
-    return statistics.median(ours.cpu_us / theirs.cpu_us for ours, theirs in pairs if theirs.cpu_us) if pairs else None
+    return statistics.median(ours.all_us / theirs.all_us for ours, theirs in pairs if theirs.all_us) if pairs else None
 
 
 def _plain(peer: Measured) -> str:
     return re.sub(r"[*`]", "", peer.title)
+
+
+def readme(text: str, found: Mapping[str, Result]) -> str:
+    """README.md with the figures of a run of peers; as it was while there is none.
+
+    Args:
+        text: of README.md.
+        found: what was saved, by name.
+
+    Raises:
+        ValueError: it has no place for them.
+
+    """
+    if _MEASURED.search(text) is None:
+        raise ValueError("expected lines `<!-- measured -->` and `<!-- /measured -->` in README.md")
+    if "peers" not in found:
+        return text
+    return _MEASURED.sub(lambda _: _in_short(found["peers"]), text)
+
+
+def _in_short(result: Result) -> str:
+    """A run of peers as one table: the largest room, the fewest and the most messages in flight."""
+    figures = msgspec.convert(result.figures, Figures)
+    by_name = {peer.name: peer for peer in figures.peers}
+    base = next((by_name[name] for name in BASES if name in by_name), None)
+    listeners, few, many = figures.sizes.listeners[-1], figures.sizes.in_flight[0], figures.sizes.in_flight[-1]
+    rows = []
+    for peer in (by_name[name] for name in SHOWN if name in by_name):
+        cost = _median(peer, listeners, few, lambda each: each.all_us)
+        ratio = _ratio(peer, base, listeners, few)
+        rate = _median(peer, listeners, many, lambda each: each.per_s)
+        lost = [each for times in peer.losses for each in times]
+        rows.append(
+            [
+                peer.title,
+                "" if cost is None else f"{cost:.1f} µs" if ratio is None else f"{ratio:.2f}",
+                "" if rate is None else number(rate / 1e3),
+                number(statistics.median(each.kb for each in peer.idle)) if peer.idle else "",
+                _share_lost(lost, figures.sizes.speakers[0]) if lost and figures.sizes.speakers else "",
+            ]
+        )
+    heads = [
+        "server",
+        f"processor time of a delivery, {listeners:,} listeners" + (f", to {_plain(base)}" if base is not None else ""),
+        f"thousand deliveries a second, {many} messages in flight",
+        "KB of an idle connection",
+        f"lost when {figures.sizes.speakers[0]:,} speak at once" if figures.sizes.speakers else "lost",
+    ]
+    return f"One room, 200-byte texts, a core for each server; {place(result)}\n\n{table(heads, rows)}\n"
 
 
 RENDERERS: dict[str, Callable[[Result, Plots], str]] = {"curves": curves, "peers": peers}
@@ -439,7 +522,7 @@ def main(arguments: Sequence[str]) -> int:
         path.write_text(text, encoding="utf-8")
     for path in left_over:
         path.unlink()
-    print(f"{PAGE.relative_to(ROOT)} and {len(made) - 1} plots, of {len(saved())} saved results")
+    print(f"{PAGE.relative_to(ROOT)} with {len(made) - 2} plots, and README.md, of {len(saved())} saved results")
     return 0
 
 
@@ -447,7 +530,9 @@ def made_here() -> dict[Path, str]:
     """The documents of this repository."""
     from bench.__main__ import BENCHES
 
-    return documents(about={name: bench.about for name, bench in BENCHES.items()})
+    found = saved() if RESULTS.is_dir() else {}
+    made = documents(about={name: bench.about for name, bench in BENCHES.items()})
+    return {**made, README: readme(README.read_text(encoding="utf-8"), found)}
 
 
 if __name__ == "__main__":

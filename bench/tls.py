@@ -31,6 +31,9 @@ Make = Callable[[], AbstractAsyncContextManager[Server]]
 
 TEXT = "x" * 200
 
+PAGE = 100
+"""How many messages of twice that length a page of history has, where one is read."""
+
 RECORD = len(TEXT) + 160
 """About what such a message has as a frame."""
 
@@ -128,16 +131,37 @@ async def bytes_out(server: Server) -> float:
     return float(found[1])
 
 
-async def memory(server: Server, count: int) -> float:
-    """Resident memory of an idle connection, in KB, beyond what so many others have warmed up."""
+async def memory(server: Server, count: int, *, reads: bool = False) -> float:
+    """Resident memory of an idle connection, in KB, beyond what so many others have warmed up.
+
+    Args:
+        server: where.
+        count: of how many.
+        reads: whether each has got a page of history before.
+
+    """
     async with AsyncExitStack() as stack:
         for _ in range(2):
             before = server.rss()
             for client in await connect_many(server, ["watcher"] * count):
                 assert client.transport is not None
                 stack.callback(client.transport.disconnect)
+                if reads:
+                    await client.ask(action="history", room=ROOM, limit=PAGE)
             await asyncio.sleep(2)
         return (server.rss() - before) / count / 1024
+
+
+async def memories(made: Make, count: int) -> dict[str, float]:
+    """Of connections that have got nothing yet, and of those that have got a page of history."""
+    async with made() as server:
+        fresh = await memory(server, count)
+    async with made() as server:
+        publisher = await connect(server, "publisher")
+        await publisher.ask(action="history", room=ROOM)
+        for _ in range(PAGE):
+            await publisher.ask(action="send", room=ROOM, text=2 * TEXT)
+        return {"fresh": fresh, "after_a_page": await memory(server, count, reads=True)}
 
 
 async def handshake_us(certificate: Certificate, count: int) -> float:
@@ -174,15 +198,16 @@ async def main(rounds: int, quick: bool) -> dict[str, object]:
                 figures = {"plain_us": plain_us, "tls_us": tls_us, "ratio": ratio}
                 rows.append({"listeners": listening, "in_flight": in_flight, **figures})
         count = 200 if quick else 2_000
-        async with hubbub_server() as server:
-            plain_kb = await memory(server, count)
-        async with tls_server(curve) as server:
-            tls_kb = await memory(server, count)
-        print(f"resident memory of an idle connection: {plain_kb:.1f} KB plain, {tls_kb:.1f} KB with TLS")
+        memory_kb = {
+            "plain": await memories(hubbub_server, count),
+            "tls": await memories(partial(tls_server, curve), count),
+        }
+        for way, kb in memory_kb.items():
+            print(f"resident memory of an idle connection, {way}: {kb['fresh']:.1f} KB,", end=" ")
+            print(f"{kb['after_a_page']:.1f} KB after a page of {PAGE} messages of history")
         count = 100 if quick else 1_000
         handshakes = {"P-256": await handshake_us(curve, count), "RSA-2048": await handshake_us(rsa, count)}
         print("CPU of a connection with a TLS handshake:", ", ".join(f"{v:.0f} us {k}" for k, v in handshakes.items()))
-    memory_kb = {"plain": plain_kb, "tls": tls_kb}
     return {"record_us": record_us, "rows": rows, "memory_kb": memory_kb, "handshake_us": handshakes}
 
 

@@ -1,23 +1,30 @@
 """Measure Hubbub beside its peers, in turns: `python -m bench.peers`, or `make bench-peers`.
 
 In each round every peer is measured once, the bare broadcaster first, so that what the machine does meanwhile hits all
-of them; what is saved is the median of the rounds, and ratios are those within a round.
+of them; what is shown is the median of the rounds, and ratios are those within a round. All peers are installed before
+the first round. A run that is interrupted, by whatever it may be, goes on with `--resume` after the last peer that was
+measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 import uvloop
 
 from bench import saving
-from bench.peers.catalogue import PEERS, Peer
+from bench.peers import install, recording
+from bench.peers.catalogue import PEERS, Peer, Place
+from bench.peers.figures import UNFINISHED, Figures, Left, Measured, Run, kept
 from bench.peers.install import Unavailable
 from bench.peers.measure import (
     LOST_MESSAGES,
@@ -38,51 +45,22 @@ SMOKE_LISTENERS = 10
 SMOKE_MESSAGES = 20
 
 
-class Measured(msgspec.Struct):
-    """What was found of one peer, a list for the rounds.
+class Turn(NamedTuple):
+    """What was measured of one peer in one round; `losses` is None where they were not looked for."""
 
-    Attributes:
-        name, title, keeps, versions: of the peer.
-        deliveries, idle, losses: what was measured of it.
-
-    """
-
-    name: str
-    title: str
-    keeps: str
-    versions: dict[str, str]
-    deliveries: list[list[Delivery]] = []
-    idle: list[Idle] = []
-    losses: list[list[Losses]] = []
+    deliveries: list[Delivery] | None
+    idle: Idle | None
+    losses: list[Losses] | None
 
 
-class Left(msgspec.Struct):
-    """A peer that was not measured, and why."""
+def main(arguments: Sequence[str], unfinished: Path = UNFINISHED) -> int:
+    """Do what is asked for; returns the exit status: 1 when a peer failed, or one that was named cannot be had.
 
-    name: str
-    title: str
-    why: str
-
-
-class Figures(msgspec.Struct):
-    """What a run found.
-
-    Attributes:
-        rounds: how many there were.
-        sizes: how much was measured in each.
-        peers: those that ran in all of them.
-        left: the others.
+    Args:
+        arguments: of the command line.
+        unfinished: where a run is kept that is not over.
 
     """
-
-    rounds: int
-    sizes: Sizes
-    peers: list[Measured]
-    left: list[Left]
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Do what is asked for; returns the exit status: 1 when a peer that was asked for did not run."""
     chosen = options(arguments)
     asked = [PEERS[name] for name in chosen.only]
     if chosen.list:
@@ -90,14 +68,50 @@ def main(arguments: Sequence[str]) -> int:
             said = ", ".join(f"{name} {version}" for name, version in peer.versions().items())
             print(f"{peer.name:<24}{peer.title:<52}{said}")
         return 0
-    let_connect(max(chosen.sizes.idle, *chosen.sizes.listeners, *chosen.sizes.speakers, 0))
-    if chosen.smoke:
-        return 1 if uvloop.run(_smoke(asked)) else 0
-    figures = uvloop.run(_measure(asked, chosen.rounds, chosen.sizes, chosen.measures))
-    print(summary(figures))
-    if chosen.save:
-        saving.save("peers", figures)
-    return 1 if figures.left else 0
+    try:
+        run = _resumed(unfinished) if chosen.resume else _begun(chosen, unfinished)
+        sizes = run.figures.sizes
+        let_connect(max(sizes.idle, *sizes.listeners, *sizes.speakers, 0))
+    except (OSError, ValueError) as error:
+        print(f"bench.peers: {error}", file=sys.stderr)
+        return 2
+    try:
+        if chosen.smoke:
+            return 1 if uvloop.run(_smoke(asked)) else 0
+        if chosen.record:
+            return 1 if uvloop.run(_record(asked)) else 0
+        uvloop.run(_measure(run, unfinished))
+    except KeyboardInterrupt:
+        if run.over:
+            print(f"\ninterrupted after {run.over} of {len(run.turns())} turns; --resume goes on", file=sys.stderr)
+        return 130
+    print(summary(run.figures))
+    if run.is_saved:
+        saving.save("peers", run.figures, ran=run.command)
+    unfinished.unlink(missing_ok=True)
+    return 1 if run.failed() else 0
+
+
+def _begun(chosen: argparse.Namespace, unfinished: Path) -> Run:
+    """A run that begins."""
+    figures = Figures(chosen.rounds, chosen.sizes, [], [])
+    run = Run(saving.command(), chosen.only, chosen.only != list(PEERS), list(chosen.measures), chosen.save, figures)
+    if unfinished.exists() and not (chosen.smoke or chosen.record):
+        print("a run that was interrupted is forgotten with the first turn of this one: --resume would go on with it")
+    return run
+
+
+def _resumed(unfinished: Path) -> Run:
+    """The run that was interrupted.
+
+    Raises:
+        ValueError: there is none, or none of this version.
+
+    """
+    run = kept(unfinished)
+    if run is None or not set(run.asked) <= PEERS.keys():
+        raise ValueError("expected a run that was interrupted, and there is none to resume")
+    return run
 
 
 def options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -114,9 +128,15 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--speakers", type=_sizes, metavar="N,M", help="rooms of how many in which all speak")
     parser.add_argument("--quick", action="store_true", help="small sizes: to see that it works")
     parser.add_argument("--smoke", action="store_true", help="only start each, and see that it delivers")
+    parser.add_argument("--record", action="store_true", help="only record what each sends, for the dialects' tests")
     parser.add_argument("--list", action="store_true", help="only say which there are")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run that was interrupted, by the options that it had"
+    )
     saving.add_argument(parser)
     chosen = parser.parse_args(arguments)
+    if chosen.resume and len(arguments) > 1:
+        parser.error("--resume goes on with the options of the run that was interrupted; expected no others")
     sizes = QUICK if chosen.quick else Sizes()
     given = {name: getattr(chosen, name) for name in ("listeners", "seconds", "idle", "speakers")}
     chosen.sizes = msgspec.structs.replace(sizes, **{name: value for name, value in given.items() if value is not None})
@@ -125,50 +145,123 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
 
 async def _smoke(peers: Sequence[Peer]) -> list[Left]:
     """Start each peer, and let ten members hear twenty messages; returns those that did not."""
+
+    async def one(peer: Peer) -> str:
+        found = await losses(peer, SMOKE_LISTENERS, SMOKE_MESSAGES)
+        if found.lost or found.doubled:
+            raise RuntimeError(f"of {found.expected} deliveries {found.lost} were lost, {found.doubled} doubled")
+        return f"all {found.expected} deliveries"
+
+    return await _each(peers, one)
+
+
+async def _record(peers: Sequence[Peer]) -> list[Left]:
+    """Record what each peer sends; returns those of which nothing is recorded."""
+
+    async def one(peer: Peer) -> str:
+        found = await recording.record(peer)
+        recording.keep(peer.name, found)
+        return f"{sum(map(len, found.chunks)):,} bytes recorded"
+
+    return await _each(peers, one)
+
+
+async def _each(peers: Sequence[Peer], do: Callable[[Peer], Awaitable[str]]) -> list[Left]:
+    """Do something with each peer, and say what came of it; returns those with which it failed."""
     left = []
     for peer in peers:
         began = time.monotonic()
         try:
-            found = await losses(peer, SMOKE_LISTENERS, SMOKE_MESSAGES)
-            if found.lost or found.doubled:
-                raise RuntimeError(f"of {found.expected} deliveries {found.lost} were lost, {found.doubled} doubled")
+            said = await do(peer)
         except Exception as error:  # whatever a peer does is said, and the next one tried
             left.append(Left(peer.name, peer.title, _why(error)))
             print(f"{peer.name:<24}no: {_why(error)}", flush=True)
         else:
-            took = time.monotonic() - began
-            print(f"{peer.name:<24}all {found.expected} deliveries ({took:.1f} s with its start)", flush=True)
+            print(f"{peer.name:<24}{said} ({time.monotonic() - began:.1f} s with its start)", flush=True)
     return left
 
 
-async def _measure(peers: Sequence[Peer], rounds: int, sizes: Sizes, measures: Sequence[str]) -> Figures:
-    found = {peer.name: Measured(peer.name, peer.title, peer.keeps, peer.versions()) for peer in peers}
-    left: dict[str, Left] = {}
-    for number in range(rounds):
-        for peer in peers:
-            if peer.name in left:
-                continue
-            print(f"round {number + 1} of {rounds}: {peer.name}", flush=True)
+async def _measure(run: Run, unfinished: Path) -> None:
+    """Measure what is left of a run, which is kept after each turn."""
+    for peer in _installed(run):
+        if run.measured(peer.name) is None:
+            run.figures.peers.append(Measured(peer.name, peer.title, peer.keeps, peer.found()))
+    turns = run.turns()
+    for number, name in turns[run.over :]:
+        peer, found = PEERS[name], run.measured(name)
+        if found is not None:
+            print(f"round {number} of {run.figures.rounds}: {name}", flush=True)
+            began = time.monotonic()
             try:
-                await _measure_once(peer, found[peer.name], sizes, measures)
-                print(f"  so far: {so_far(found[peer.name])}", flush=True)
+                turn = await _tried_twice(peer, run.figures.sizes, run.measures)
             except Exception as error:  # one peer's trouble is said, and is not that of the others
-                left[peer.name] = Left(peer.name, peer.title, _why(error))
-                print(f"  {_why(error)}", flush=True)
-    measured = [each for each in found.values() if each.name not in left]
-    return Figures(rounds, sizes, measured, list(left.values()))
+                run.leave(Left(name, peer.title, f"in round {number}: {_why(error)}"))
+                print(f"  {_why(error)}", *getattr(error, "__notes__", ()), sep="\n", flush=True)
+            else:
+                _add(turn, found)
+                print(f"  so far: {so_far(found)}", flush=True)
+            run.took_s[name] = time.monotonic() - began
+        run.over += 1
+        run.keep(unfinished)
+        if found is not None:
+            told = f"{run.over} of {len(turns)} turns are over, this one took {run.took_s[name]:.0f} s"
+            print(f"  {told}; {_minutes(run.remaining_s())} to go", flush=True)
 
 
-async def _measure_once(peer: Peer, into: Measured, sizes: Sizes, measures: Sequence[str]) -> None:
+def _installed(run: Run) -> list[Peer]:
+    """The peers of a run that can be had; the others are left, with the reason."""
+    peers = []
+    for name in run.asked:
+        peer = PEERS[name]
+        if any(left.name == name for left in run.figures.left):
+            continue
+        try:
+            with tempfile.TemporaryDirectory(prefix="hubbub-peers-") as scratch:
+                if peer.needs_redis:
+                    install.redis()
+                peer.start(Place(1, Path(scratch), 1))
+        except Unavailable as error:
+            print(f"{name:<24}not here: {error}", flush=True)
+            run.leave(Left(name, peer.title, str(error), is_missing=True))
+        else:
+            peers.append(peer)
+    return peers
+
+
+async def _tried_twice(peer: Peer, sizes: Sizes, measures: Sequence[str]) -> Turn:
+    """A peer's turn; one that fails is tried once more, for a moment's trouble would cost all that was found of it."""
+    try:
+        return await _measure_once(peer, sizes, measures)
+    except Exception as error:
+        print(f"  {_why(error)}; once more", flush=True)
+        return await _measure_once(peer, sizes, measures)
+
+
+async def _measure_once(peer: Peer, sizes: Sizes, measures: Sequence[str]) -> Turn:
+    delivered = resting = lost = None
     if "delivery" in measures:
-        into.deliveries.append([])
+        delivered = []
         for listeners in sizes.listeners:
             if listeners <= peer.most:
-                into.deliveries[-1] += await deliveries(peer, listeners, sizes.in_flight, sizes.seconds)
+                delivered += await deliveries(peer, listeners, sizes.in_flight, sizes.seconds)
     if "idle" in measures:
-        into.idle.append(await idle(peer, min(sizes.idle, peer.most)))
+        resting = await idle(peer, min(sizes.idle, peer.most))
     if "losses" in measures and peer.most_said >= LOST_MESSAGES:
-        into.losses.append([await losses(peer, members) for members in sizes.speakers if members <= peer.most])
+        lost = [await losses(peer, members) for members in sizes.speakers if members <= peer.most]
+    return Turn(delivered, resting, lost)
+
+
+def _add(turn: Turn, found: Measured) -> None:
+    if turn.deliveries is not None:
+        found.deliveries.append(turn.deliveries)
+    if turn.idle is not None:
+        found.idle.append(turn.idle)
+    if turn.losses is not None:
+        found.losses.append(turn.losses)
+
+
+def _minutes(seconds: float) -> str:
+    return f"about {math.ceil(seconds / 60)} min"
 
 
 def summary(figures: Figures) -> str:
@@ -182,7 +275,7 @@ def so_far(peer: Measured) -> str:
     """The medians of a peer's rounds until now."""
     parts = []
     for place, first in enumerate(peer.deliveries[0] if peer.deliveries else ()):
-        cost = statistics.median(each[place].cpu_us for each in peer.deliveries)
+        cost = statistics.median(each[place].all_us for each in peer.deliveries)
         parts.append(f"{first.listeners}x{first.in_flight}: {cost:.2f} us")
     if peer.idle:
         parts.append(f"{statistics.median(each.kb for each in peer.idle):.1f} KB")
@@ -197,7 +290,9 @@ def _why(error: BaseException) -> str:
     """What went wrong, of a group of errors the first."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return str(error) if isinstance(error, Unavailable | RuntimeError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, Unavailable | RuntimeError):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _some_of(names: Sequence[str] | dict[str, Any]) -> Callable[[str], list[str]]:
@@ -206,7 +301,7 @@ def _some_of(names: Sequence[str] | dict[str, Any]) -> Callable[[str], list[str]
         for each in found:
             if each not in names:
                 raise argparse.ArgumentTypeError(f"expected some of {', '.join(names)}; got {each!r}")
-        return found
+        return list(dict.fromkeys(found))
 
     return some
 

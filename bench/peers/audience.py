@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
+import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from bench.peers.dialects import MARK, MARKED, Dialect, Refused, Step, text
 
@@ -21,6 +23,12 @@ READY_WITHIN_S = 30.0
 
 SOURCES = 4
 """From how many of this machine's addresses they come."""
+
+UNCOUNTED = 9_999_999
+"""The number of texts that are said before anything is counted."""
+
+LOOK_S = 0.1
+"""How often one who waits looks whether anything came; `Audience.last_at` is exact to that where something is lost."""
 
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING = 0x0, 0x1, 0x2, 0x8, 0x9
 
@@ -75,7 +83,7 @@ class Member(asyncio.Protocol):
         """
         ready = self.begin(self._audience.dialect.opening())
         source = (f"127.0.2.{1 + self.number % SOURCES}", 0)
-        async with asyncio.timeout(READY_WITHIN_S):
+        async with _in_time("connect"):
             await asyncio.get_running_loop().create_connection(lambda: self, host, port, local_addr=source)
             self.send_raw(self._request(host, port))
             await ready
@@ -88,7 +96,7 @@ class Member(asyncio.Protocol):
             TimeoutError: there was no answer in time.
 
         """
-        async with asyncio.timeout(READY_WITHIN_S):
+        async with _in_time("listen"):
             await self.begin(self._audience.dialect.joining())
 
     def begin(self, steps: Sequence[Step]) -> asyncio.Future[None]:
@@ -216,22 +224,20 @@ class Member(asyncio.Protocol):
             kept = 9 if self.seen is not None else len(MARK) - 1
             self._tail = payload[-kept:]
         if self.seen is not None:
-            numbers = MARKED.findall(payload)
-            for number in numbers:
-                place = int(number)
-                if place < len(self.seen):
-                    self.seen[place] = min(self.seen[place] + 1, 255)
+            numbers = [place for number in MARKED.findall(payload) if (place := int(number)) < len(self.seen)]
+            for place in numbers:
+                self.seen[place] = min(self.seen[place] + 1, 255)
             count = len(numbers)
         else:
             count = payload.count(MARK)
         if count:
             self.count += count
             audience.got(count)
-        else:
+        if not count or audience.dialect.shares_frames:
             self._other(payload)
 
     def _other(self, payload: bytes) -> None:
-        """Something that is no delivery."""
+        """Something that is no delivery, or has something else beside one."""
         dialect = self._audience.dialect
         if self._steps and self._steps[0].until is not None and self._steps[0].until(payload):
             self._steps.popleft()
@@ -274,6 +280,15 @@ class Member(asyncio.Protocol):
             self._waiter.set_exception(error)
 
 
+@contextlib.asynccontextmanager
+async def _in_time(what: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(READY_WITHIN_S):
+            yield
+    except TimeoutError as error:
+        raise TimeoutError(f"a client that would {what} had no answer within {READY_WITHIN_S:g} s") from error
+
+
 class Audience:
     """All the clients of one server.
 
@@ -283,8 +298,10 @@ class Audience:
         at_once: how many connect at a time.
 
     Attributes:
+        kind: what they are.
         members: they.
-        received: texts that all of them got.
+        received: texts that all of them got; while they are tracked, those of the numbers that are.
+        last_at: when the last of those came that `until` waited for, on the monotonic clock.
         acks: messages that were acknowledged.
         refusals: errors that the server sent.
         lost_connections: connections that the server ended.
@@ -292,10 +309,13 @@ class Audience:
 
     """
 
+    kind: type[Member] = Member
+
     def __init__(self, dialect: Dialect, port: int, *, at_once: int = 32, host: str = "127.0.0.1") -> None:
         self.dialect = dialect
         self.members: list[Member] = []
         self.received = 0
+        self.last_at = 0.0
         self.acks = 0
         self.refusals: list[str] = []
         self.lost_connections = 0
@@ -320,7 +340,7 @@ class Audience:
             async with gate:
                 await member.open(self._host, self._port)
 
-        new = [Member(self, len(self.members) + number) for number in range(count)]
+        new = [self.kind(self, len(self.members) + number) for number in range(count)]
         self.members += new
         async with asyncio.TaskGroup() as group:
             for member in new:
@@ -344,16 +364,27 @@ class Audience:
             for member in members:
                 group.create_task(one(member))
 
-    async def hear(self, speaker: Member, listeners: Sequence[Member], *, within_s: float = 30.0) -> None:
-        """Say things until every listener has got one, then until nothing is under way any more.
+    async def hear(
+        self, speaker: Member, listeners: Sequence[Member], hearing: int, stragglers_s: float, *, within_s: float = 30.0
+    ) -> None:
+        """Say things until every listener has got one, and then wait for the rest of what was said.
+
+        Args:
+            speaker: who says them.
+            listeners: who must hear.
+            hearing: how many get what is said.
+            stragglers_s: what is missing when nothing has come for so long does not come any more.
+            within_s: how long it may take until all have heard something.
 
         Raises:
             TimeoutError: some get nothing.
 
         """
+        begin, said = self.received, 0
         deadline = time.monotonic() + within_s
         while True:
-            speaker.say(0)
+            speaker.say(UNCOUNTED)
+            said += 1
             for _ in range(100):
                 await asyncio.sleep(0.02)
                 if all(each.count for each in listeners):
@@ -363,30 +394,28 @@ class Audience:
             if time.monotonic() > deadline:
                 deaf = sum(not each.count for each in listeners)
                 raise TimeoutError(f"{deaf} of {len(listeners)} listeners got nothing within {within_s} s")
-        await self.quiet(0.3)
+        await self.until(begin + said * hearing, stragglers_s)
 
-    async def quiet(self, for_s: float) -> float:
-        """Return when nothing has come for that long; when the last came, on the monotonic clock."""
-        before = self.received
-        last = time.monotonic()
-        while time.monotonic() - last < for_s:
-            await asyncio.sleep(0.02)
-            if self.received != before:
-                before = self.received
-                last = time.monotonic()
-        return last
+    async def quiet(self, for_s: float) -> None:
+        """Return when nothing has come for that long."""
+        await self.until(sys.maxsize, for_s)
 
     async def until(self, received: int, within_s: float) -> bool:
         """Wait until so much was received in all, or nothing came for `within_s`; whether it was."""
         self._wanted = received
         reached = self._reached = asyncio.Event()
+        before, self.last_at = self.received, time.monotonic()
         while self.received < received:
-            before = self.received
             try:
-                await asyncio.wait_for(reached.wait(), within_s)
+                await asyncio.wait_for(reached.wait(), min(within_s, LOOK_S))
             except TimeoutError:
-                if self.received == before:
+                now = time.monotonic()
+                if self.received != before:
+                    before, self.last_at = self.received, now
+                elif now - self.last_at >= within_s:
                     break
+        else:
+            self.last_at = time.monotonic()
         self._reached = None
         return self.received >= received
 

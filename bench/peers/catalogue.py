@@ -1,7 +1,8 @@
 """Which peers there are, how each is started, and what each keeps of a message.
 
-Each is set up as its own documentation says, without compression, and without anything that would hold a client back
-for being quick. Versions are those that `bench.peers.install` installs.
+Each is set up as its own documentation says, as one process, without compression, and without anything that would hold
+a client back for being quick; programs in Python run on uvloop, but for daphne and socketify, which have loops of their
+own. Versions are those that `bench.peers.install` installs.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 
 import msgspec
@@ -104,6 +106,17 @@ class Peer:
         if self.name == "centrifugo":
             return {"centrifugo": install.CENTRIFUGO[1].removeprefix("v")}
         return install.pinned(self.environment, self.packages) if self.environment else {}
+
+    def found(self) -> dict[str, str]:
+        """What is measured, by name: beside what is installed of it what this machine has, and Hubbub's own version."""
+        found = self.versions()
+        if self.dialect is Hubbub:
+            found["hubbub"] = metadata.version("hubbub")
+        if self.environment == "node":
+            found["Node.js"] = install.version_of("node")
+        if self.needs_redis:
+            found["Redis"] = install.version_of("redis-server")
+        return found
 
 
 def _bare(*options: str) -> Callable[[Place], Start]:
@@ -237,11 +250,11 @@ PEERS = {
         Peer("bare-joined", "bare C, frames of a tick joined", NOTHING, _bare("joined"), Dialect),
         Peer("hubbub", "**Hubbub**, SQLite with fsync", ALL, _hubbub(), Hubbub),
         Peer("hubbub-pure", "Hubbub without its accelerator", ALL, _hubbub(accelerator="0"), Hubbub),
-        Peer("picows", "picows", NOTHING, _script("picows"), Dialect, "picows", ("picows",)),
+        Peer("picows", "picows", NOTHING, _script("picows"), Dialect, "picows", ("picows", "uvloop")),
         Peer(
             "socketify", "socketify (uWebSockets)", NOTHING, _script("socketify"), Dialect, "socketify", ("socketify",)
         ),
-        Peer("aiohttp", "aiohttp", NOTHING, _script("aiohttp"), Dialect, "aiohttp", ("aiohttp",)),
+        Peer("aiohttp", "aiohttp", NOTHING, _script("aiohttp"), Dialect, "aiohttp", ("aiohttp", "uvloop")),
         Peer(
             "websockets",
             "`websockets`, `broadcast`",
@@ -249,7 +262,7 @@ PEERS = {
             _script("websockets"),
             Dialect,
             "websockets",
-            ("websockets",),
+            ("websockets", "uvloop"),
         ),
         Peer(
             "starlette",
@@ -285,28 +298,21 @@ PEERS = {
         Peer("centrifugo", "Centrifugo (Go)", "the last 1,000 for ten minutes, in memory", _centrifugo, Centrifuge),
         *(
             Peer(
-                f"channels-{kind}-uvicorn",
-                f"Django Channels, Redis {'core' if kind == 'core' else 'pub/sub'} layer, uvicorn",
+                f"channels-{kind}-{server}",
+                f"Django Channels, Redis {'core' if kind == 'core' else 'pub/sub'} layer, {server}",
                 "up to 100 for a minute, in Redis, until read once" if kind == "core" else NOTHING,
-                _uvicorn("channels", "channels_chat.asgi:application", _layer(kind)),
+                start,
                 Json,
                 "channels",
-                ("channels", "channels-redis", "django", "uvicorn"),
+                ("channels", "channels-redis", "django", server),
                 needs_redis=True,
                 lost_after_s=30.0,
             )
             for kind in ("pubsub", "core")
-        ),
-        Peer(
-            "channels-core-daphne",
-            "Django Channels, Redis core layer, daphne",
-            "up to 100 for a minute, in Redis, until read once",
-            _daphne("core"),
-            Json,
-            "channels",
-            ("channels", "channels-redis", "django", "daphne"),
-            needs_redis=True,
-            lost_after_s=30.0,
+            for server, start in (
+                ("uvicorn", _uvicorn("channels", "channels_chat.asgi:application", _layer(kind))),
+                ("daphne", _daphne(kind)),
+            )
         ),
         Peer(
             "serverless-offline",

@@ -64,6 +64,7 @@ class Dialect:
         path: of the WebSocket.
         opcode: of the frames that are sent.
         is_stream: whether a message may begin in one frame and end in another.
+        shares_frames: whether a frame may have something else beside deliveries, a ping for one.
         acknowledges: whether the sender is told of each message that it was taken.
 
     """
@@ -71,6 +72,7 @@ class Dialect:
     path = "/"
     opcode = TEXT_FRAME
     is_stream = False
+    shares_frames = False
     acknowledges = False
 
     def headers(self, user: int) -> dict[str, str]:
@@ -178,6 +180,7 @@ class Nats(Dialect):
 
     opcode = BINARY_FRAME
     is_stream = True
+    shares_frames = True
 
     def opening(self) -> Sequence[Step]:
         hello = {"verbose": False, "pedantic": False, "lang": "python", "version": "1", "protocol": 1, "echo": True}
@@ -195,13 +198,14 @@ class Nats(Dialect):
     def answer(self, payload: bytes) -> bytes | None:
         if b"-ERR" in payload:
             raise Refused(payload.decode())
-        return b"PONG\r\n" if payload.endswith(b"PING\r\n") else None
+        return b"PONG\r\n" if b"PING\r\n" in payload else None
 
 
 class Centrifuge(Dialect):
     """Centrifugo's JSON protocol; a frame has one or several objects, a line each."""
 
     path = "/connection/websocket"
+    shares_frames = True
 
     def opening(self) -> Sequence[Step]:
         return (Step(b'{"id":1,"connect":{}}', _replies_to(1)),)

@@ -44,6 +44,7 @@ def python(name: str) -> Path:
     programs = folder / "bin"
     if _is_fresh(folder, pins):
         return programs
+    _say(f"{name}: installing {pins.name}")
     shutil.rmtree(folder, ignore_errors=True)
     _run([sys.executable, "-m", "venv", str(folder)])
     _run([str(programs / "pip"), "install", "-q", "--disable-pip-version-check", "--require-hashes", "-r", str(pins)])
@@ -63,6 +64,7 @@ def node() -> Path:
     pins = HERE / "node" / "package-lock.json"
     folder = BUILD / "node"
     if not _is_fresh(folder, pins):
+        _say(f"node: installing {pins.name}")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for name in ("package.json", "package-lock.json", ".npmrc"):
@@ -86,7 +88,8 @@ def centrifugo() -> Path:
     program = BUILD / f"centrifugo-{version}" / "centrifugo"
     if not program.exists():
         if shutil.which("go") is None:
-            raise Unavailable("there is no Go here, of which Centrifugo is built")
+            raise Unavailable("there is no Go here, of which Centrifugo is built: https://go.dev/dl")
+        _say(f"centrifugo: building {module} {version}, some minutes")
         environment = {**os.environ, "GOBIN": str(program.parent), "CGO_ENABLED": "0"}
         _run(["go", "install", f"{module}@{version}"], environment=environment)
     return program
@@ -100,6 +103,7 @@ def redis() -> str:
 
     """
     if shutil.which("redis-server") is None:
+        _say("redis: installing Debian's redis-server")
         _run([str(ROOT / "scripts" / "setup"), "system", "redis-server"])
     found = shutil.which("redis-server")
     if found is None:
@@ -117,6 +121,22 @@ def pinned(name: str, packages: Sequence[str]) -> dict[str, str]:
     return {package: versions[package] for package in packages}
 
 
+def version_of(program: str) -> str:
+    """What a program of this machine says that its version is; empty when it says none.
+
+    Raises:
+        Unavailable: it is not here.
+
+    """
+    said = _run([program, "--version"])
+    found = re.search(r"\bv?=?(\d+(?:\.\d+)+)", said)
+    return found[1] if found else ""
+
+
+def _say(what: str) -> None:
+    print(what, flush=True)
+
+
 def _is_fresh(folder: Path, pins: Path) -> bool:
     stamp = folder / ".pins"
     return stamp.exists() and stamp.read_text() == _digest(pins)
@@ -130,7 +150,7 @@ def _digest(pins: Path) -> str:
     return hashlib.sha256(pins.read_bytes()).hexdigest()
 
 
-def _run(command: Sequence[str], *, cwd: Path = ROOT, environment: dict[str, str] | None = None) -> None:
+def _run(command: Sequence[str], *, cwd: Path = ROOT, environment: dict[str, str] | None = None) -> str:
     try:
         done = subprocess.run(
             command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=WITHIN_S
@@ -139,3 +159,4 @@ def _run(command: Sequence[str], *, cwd: Path = ROOT, environment: dict[str, str
         raise Unavailable(f"{command[0]}: {error}") from error
     if done.returncode:
         raise Unavailable(f"{' '.join(command[:3])} failed: {(done.stderr or done.stdout).strip()[-600:]}")
+    return done.stdout

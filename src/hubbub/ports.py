@@ -243,7 +243,10 @@ class ReadyStore(Protocol):
 
 @runtime_checkable
 class ReadyFanout(Protocol):
-    """What a fan-out and directory offer beside their ports when all connections are here: each as the port's call."""
+    """What a fan-out and directory offer beside their ports when all connections are here: each as the port's call.
+
+    There is nobody to ask, so none of them is ever `Unavailable`.
+    """
 
     def principal_ready(self, connection: ConnectionId) -> Principal | None:
         """As `Directory.principal`."""

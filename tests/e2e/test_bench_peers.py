@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import dataclasses
 import shutil
+import signal
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 from bench import native, report, saving
 from bench.peers import __main__ as command
-from bench.peers import catalogue, install
+from bench.peers import catalogue, install, measure
+
+from documents import ROOT
+from live import until
 
 TINY = ("--rounds", "2", "--listeners", "4", "--seconds", "0.1", "--idle", "10", "--speakers", "6")
 
@@ -27,7 +36,7 @@ def test_peers_are_measured_in_turns_and_become_a_page(
 ) -> None:
     """Each is started, delivers, loses nothing and is saved; the report makes tables and plots of it."""
     monkeypatch.setattr(saving, "save", partial(saving.save, folder=tmp_path))
-    assert command.main(["--only", ",".join([*names, "hubbub"]), "--save", *TINY]) == 0
+    assert command.main(["--only", ",".join([*names, "hubbub"]), "--save", *TINY], tmp_path / "unfinished") == 0
     said = capsys.readouterr().out
     assert "round 2 of 2: websockets" in said
     result = saving.saved(tmp_path)["peers"]
@@ -61,12 +70,79 @@ def test_a_peer_that_loses_messages_is_found_out(
     assert "of 200 deliveries 20 were lost, 0 doubled" in capsys.readouterr().out
 
 
+DYING = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from bench.peers import install
+from bench.peers.catalogue import PEERS
+from bench.peers.measure import served
+
+async def main():
+    async with served(PEERS["websockets"]) as running:
+        print(running.server.pid, flush=True)
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        await asyncio.sleep(60)
+
+install.python = lambda name: Path(sys.executable).parent
+install.BUILD = Path(sys.argv[2])
+asyncio.run(main())
+"""
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; one that nobody waits for stays a zombie."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    return True
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+async def test_no_server_outlives_the_bench(name: str, tmp_path: Path) -> None:
+    """However that ends: or it would take processor time from whatever is measured next."""
+    bench = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", DYING, name, str(tmp_path), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    said, errors = await bench.communicate()
+    assert bench.returncode == -getattr(signal, name), errors
+    await until(lambda: is_gone(int(said)), "the server ends")
+
+
+async def test_data_is_on_the_disk_of_the_checkout(names: list[str]) -> None:
+    """And not in a temporary folder, which may be in memory, where fsync costs nothing."""
+    places: list[catalogue.Place] = []
+    peer = catalogue.PEERS["websockets"]
+
+    def start(place: catalogue.Place) -> catalogue.Start:
+        places.append(place)
+        return peer.start(place)
+
+    async with measure.served(dataclasses.replace(peer, start=start)):
+        assert places[0].folder.parent == install.BUILD
+        assert places[0].folder.is_dir()
+    assert not places[0].folder.exists()
+
+
+async def test_a_server_that_fails_meanwhile_says_its_last_words() -> None:
+    """They are with the error, whatever it is."""
+    program = str(catalogue.APPS / "websockets_chat.py")
+    loud = f"print('it is too hot', flush=True); import runpy; runpy.run_path({program!r}, run_name='__main__')"
+    peer = dataclasses.replace(
+        catalogue.PEERS["websockets"],
+        start=lambda place: catalogue.Start([sys.executable, "-c", loud, str(place.port)]),
+    )
+    with pytest.raises(TimeoutError) as failed:
+        async with measure.served(peer):
+            raise TimeoutError("nobody answers")
+    assert failed.value.__notes__ == ["it is too hot"]
+
+
 def test_a_peer_that_cannot_run_is_named_and_the_others_run(
     names: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What is missing is said in its place, and the exit status tells."""
     monkeypatch.setattr(native.shutil, "which", lambda name: None)
-    assert command.main(["--only", "bare,websockets", "--measures", "losses", *TINY]) == 1
+    assert command.main(["--only", "bare,websockets", "--measures", "losses", *TINY], tmp_path / "unfinished") == 1
     said = capsys.readouterr().out
+    assert "bare                    not here: expected a C compiler for broadcaster.c, got none" in said
     assert "bare                    not measured: expected a C compiler for broadcaster.c, got none" in said
     assert "websockets              6 speak: 0.0% lost" in said

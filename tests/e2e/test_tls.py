@@ -16,17 +16,20 @@ from typing import Any
 
 import httpx
 import pytest
+import uvloop
 from websockets.asyncio.client import connect
 
 from endpoint import Endpoint
 from hubbub import app as app_module
 from hubbub import client
+from hubbub.apigateway import CONNECT, DEFAULT, Api, Event, Response, Route
 from hubbub.app import HandlerNode, Node
 from hubbub.config import Settings, SettingsError, load
+from hubbub.gateway import Gateway, GatewayLimits, Hub
 from hubbub.gateway import http as http_module
 from hubbub.gateway.door import Door
 from hubbub.gateway.http import RequestHead
-from hubbub.listening import CannotStart
+from hubbub.listening import CannotStart, Server, bind
 from hubbub.listening.tls import TlsTransport
 from live import BOUND_S, SECRET, ServerProcess, Wire, token, until
 from tlslab import Issuer, replace
@@ -216,8 +219,7 @@ async def test_failed_handshakes_leave_nothing_behind(node: Node) -> None:
         gone.transport.abort()
 
     def kept() -> int:
-        kinds = (Door, RequestHead, TlsTransport, ssl.SSLObject)
-        return sum(isinstance(each, kinds) for each in gc.get_objects())
+        return sum(type(each) in (Door, RequestHead, TlsTransport, ssl.SSLObject) for each in gc.get_objects())
 
     await fail()
     gc.collect()
@@ -262,42 +264,119 @@ async def test_who_does_not_read_is_closed(issuer: Issuer) -> None:
         assert sorted(set(heard)) == list(range(heard[0], sent["seq"] + 1))
 
 
-async def test_the_end_of_a_node_waits_for_nobody_who_was_told_to_go(
-    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Neither for who speaks plain HTTP, nor for who was refused over TLS and says no goodbye."""
-    for module in (app_module, http_module):
-        monkeypatch.setattr(module, "LINGER_S", 10 * BOUND_S)
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = issuer.client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
-    async with Node(settings_of(issuer)) as node:
-        plain_reader, plain = await asyncio.open_connection("127.0.0.1", node.port)
-        plain.write(b"GET / HTTP/1.1\r\n")
-        assert b"400 Bad Request" in await asyncio.wait_for(plain_reader.read(), BOUND_S)
-        reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+class Silent:
+    """A client over TLS that says no goodbye, whatever it hears."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, context: ssl.SSLContext) -> None:
+        self._reader, self._writer = reader, writer
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+
+    async def _hear(self) -> None:
+        self._writer.write(self._outgoing.read())
+        self._incoming.write(await asyncio.wait_for(self._reader.read(65_536), BOUND_S))
+
+    async def shake(self) -> None:
+        """Do the handshake."""
         while True:
             try:
-                tls.do_handshake()
-                break
+                self._tls.do_handshake()
+                return
             except ssl.SSLWantReadError:
-                writer.write(outgoing.read())
-                incoming.write(await asyncio.wait_for(reader.read(65_536), BOUND_S))
-        tls.write(b"this is no HTTP\r\n\r\n")
-        writer.write(outgoing.read())
-        answer = b""
-        while b"400 Bad Request" not in answer:
-            incoming.write(await asyncio.wait_for(reader.read(65_536), BOUND_S))
-            with contextlib.suppress(ssl.SSLWantReadError):
-                answer += tls.read(65_536)
-    with contextlib.suppress(ConnectionError):
-        await asyncio.wait_for(reader.read(), BOUND_S)
-    writer.close()
+                await self._hear()
+
+    async def ask(self, words: bytes, answer: bytes) -> None:
+        """Say something, and wait for an answer with these words in it."""
+        self._tls.write(words)
+        heard = b""
+        while answer not in heard:
+            try:
+                heard += self._tls.read(65_536)
+            except ssl.SSLWantReadError:
+                await self._hear()
+
+    async def is_cut(self) -> None:
+        """Return when the connection is no more."""
+        with contextlib.suppress(ConnectionError):
+            await asyncio.wait_for(self._reader.read(), BOUND_S)
+        self._writer.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (b"this is no HTTP\r\n\r\n", b"400 Bad Request"),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b'{"status":"ok"}'),
+    ],
+    ids=["refused", "pooled"],
+)
+async def test_the_end_of_a_node_waits_for_no_goodbye(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch, words: bytes, answer: bytes
+) -> None:
+    """Neither of who was refused, nor of a client that keeps its connection for later."""
+    for module in (app_module, http_module):
+        monkeypatch.setattr(module, "LINGER_S", 10 * BOUND_S)
+    monkeypatch.setattr(app_module, "HTTP_SHUTDOWN_S", 1)
+    async with Node(settings_of(issuer)) as node:
+        client = Silent(*await asyncio.open_connection("127.0.0.1", node.port), issuer.client_context())
+        await client.shake()
+        await client.ask(words, answer)
+    await client.is_cut()
+
+
+async def test_the_end_of_a_node_waits_for_nobody_who_was_told_what_is_spoken(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has heard that it is TLS and does not go is cut off."""
+    monkeypatch.setattr(app_module, "LINGER_S", 10 * BOUND_S)
+    async with Node(settings_of(issuer)) as node:
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+        writer.write(b"GET / HTTP/1.1\r\n")
+        assert b"400 Bad Request" in await asyncio.wait_for(reader.read(), BOUND_S)
 
     def is_cut() -> bool:
-        plain.write(b"x")
-        return plain.transport.is_closing()
+        writer.write(b"x")
+        return writer.transport.is_closing()
 
     await until(is_cut, "cut")
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_gateway_in_a_server_with_tls_of_its_own_bounds_what_waits(issuer: Issuer, run: Any) -> None:
+    """That TLS says nothing of 64 KB below it, which are counted as if all were there."""
+
+    async def story() -> None:
+        async def keep(event: Event) -> Response:
+            return Response()
+
+        hub = Hub()
+        api = Api(routes={CONNECT: Route(keep), DEFAULT: Route(keep)})
+        gateway = Gateway(api, hub=hub, limits=GatewayLimits(outbox_bytes=256 * 1024))
+        sockets = bind("127.0.0.1", 0)
+        config = gateway.config(None, ssl_certfile=str(issuer.cert), ssl_keyfile=str(issuer.key))
+        server = Server(config)
+        serving = asyncio.create_task(server.serve(sockets=sockets))
+        await asyncio.wait_for(server.accepting.wait(), BOUND_S)
+        url = f"wss://127.0.0.1:{sockets[0].getsockname()[1]}/ws"
+        async with connect(url, ssl=issuer.client_context(), proxy=None, max_queue=1, close_timeout=0.1) as client:
+            await until(lambda: len(hub) == 1, "there")
+            (peer,) = hub.peers()
+            hub.send(peer.id, b"hello")
+            assert await asyncio.wait_for(client.recv(), BOUND_S) == "hello"
+            client.transport.pause_reading()
+            while not peer.congested:
+                hub.send(peer.id, b"x" * 10_000)
+                await asyncio.sleep(0)
+            while not hub.stats.slow_closed:
+                assert 64 * 1024 < peer.wire.waiting() <= 256 * 1024
+                hub.send(peer.id, b"x" * 10_000)
+                await asyncio.sleep(0)
+            client.transport.abort()
+        await gateway.drain(0.0)
+        server.should_exit = True
+        await asyncio.wait_for(serving, BOUND_S)
+
+    run(story())
 
 
 @asynccontextmanager

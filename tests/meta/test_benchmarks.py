@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 
 from bench import report, saving
 from bench.__main__ import BENCHES
@@ -47,6 +48,15 @@ def test_the_peers_that_were_measured_are_those_that_there_are() -> None:
     if result is not None:
         assert {peer["name"] for peer in result.figures["peers"]} <= PEERS.keys()
     assert {"hubbub", "bare", "channels-core-daphne", "channels-pubsub-uvicorn"} <= PEERS.keys()
+
+
+def test_the_command_for_the_peers_saves_what_it_found() -> None:
+    """`make bench-peers` measures all of them and makes the page of that, also where no package can be installed."""
+    says = subprocess.run(["make", "-n", "bench-peers"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    lines = [line for line in says.splitlines() if "bench" in line or "system" in line]
+    assert "scripts/setup system gcc nodejs npm redis-server ||" in lines[-2]
+    assert "python -m bench.peers --save;" in lines[-1]
+    assert "python -m bench.report" in lines[-1]
 
 
 def test_every_bench_says_what_it_measures() -> None:

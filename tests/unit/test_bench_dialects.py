@@ -1,13 +1,16 @@
-"""What the clients of `make bench-peers` make of the bytes that each peer sends: recorded ones, cut anywhere."""
+"""What the clients of `make bench-peers` make of the bytes that each peer sends: of recorded ones, and of odd ones."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import msgspec
 import pytest
-from bench.peers.audience import Audience, Member
+from bench.peers import audience as audience_module
+from bench.peers import recording
+from bench.peers.audience import UNCOUNTED, Audience, Member
 from bench.peers.catalogue import PEERS, Peer
 from bench.peers.dialects import (
     MARK,
@@ -288,6 +291,80 @@ def test_a_connection_that_the_peer_ends_is_counted() -> None:
     other.connection_lost(None)
     assert (audience.closed_with, audience.lost_connections) == ({4408: 1}, 1)
     assert other._audience.lost_connections == 0
+
+
+@pytest.mark.parametrize(
+    ("dialect", "ping", "pong"), [(Nats(), b"PING\r\n", b"PONG\r\n"), (Centrifuge(), b"\n{}", b"{}")]
+)
+def test_a_ping_beside_a_delivery_is_answered(dialect: Dialect, ping: bytes, pong: bytes) -> None:
+    """Where a peer puts several things into a frame, what is no delivery is seen too."""
+    wrapped = DELIVERIES["nats" if isinstance(dialect, Nats) else "centrifugo"][1]
+    for is_tracked in (False, True):
+        audience, member, wire = member_of(dialect)
+        if is_tracked:
+            audience.track(5)
+        wire.written = b""
+        member.data_received(frame(wrapped(text(1)) + ping, dialect.opcode))
+        assert said(wire.written) == [pong]
+        assert member.count == audience.received == 1
+
+
+def test_what_was_said_before_the_count_began_is_not_counted() -> None:
+    """A straggler of the warm-up is neither a double nor takes the place of a delivery that is missing."""
+    audience, member, _ = member_of(Dialect())
+    audience.track(2)
+    for number in (UNCOUNTED, 1, UNCOUNTED):
+        member.data_received(frame(text(number).encode()))
+    assert member.seen is not None
+    assert (list(member.seen), audience.received) == ([0, 1], 1)
+
+
+async def test_waiting_tells_when_the_last_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what is not whole, the silence by which that is known does not count as time that it took."""
+    monkeypatch.setattr(audience_module, "LOOK_S", 0.01)
+    audience, member, _ = member_of(Dialect())
+    waiting = asyncio.create_task(audience.until(3, 1.0))
+    await asyncio.sleep(0)
+    member.data_received(frame(text(0).encode()) * 2)
+    came = time.monotonic()
+    assert not await waiting
+    gave_up = time.monotonic()
+    assert audience.last_at - came < gave_up - audience.last_at
+    assert gave_up - audience.last_at >= 1.0
+
+
+RECORDED = recording.kept()
+
+
+def test_every_peer_is_recorded() -> None:
+    """`python -m bench.peers --record --only NAME` does it for one that is new."""
+    assert RECORDED.keys() == PEERS.keys()
+
+
+@pytest.mark.parametrize("name", RECORDED)
+@pytest.mark.parametrize("size", [1, 5, 1_000_000])
+async def test_what_peers_really_send_is_understood(name: str, size: int) -> None:
+    """A client that gets the recorded bytes, cut anywhere, connects, listens, and counts each message once."""
+    recorded, dialect = RECORDED[name], PEERS[name].dialect()
+    audience = Audience(dialect, 1)
+    member = Member(audience, 0)
+    audience.members.append(member)
+    audience.track(recording.MESSAGES)
+    member.connection_made(Wire())
+    opening = member.begin(dialect.opening())
+    listening: asyncio.Future[None] | None = None
+    for chunk in recorded.chunks:
+        data = chunk.encode("latin-1")
+        for at in range(0, len(data), size):
+            member.data_received(data[at : at + size])
+            if opening.done() and listening is None:
+                listening = member.begin(dialect.joining())
+    assert listening is not None
+    assert listening.done()
+    assert member.seen is not None
+    assert list(member.seen) == [1] * recording.MESSAGES
+    assert member.acks == (recorded.said if dialect.acknowledges else 0)
+    assert (audience.refusals, audience.closed_with) == ([], {})
 
 
 @pytest.mark.parametrize("peer", PEERS.values(), ids=PEERS)

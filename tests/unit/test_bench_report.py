@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from bench import plots, report
-from bench.peers.__main__ import Figures, Left, Measured, summary
+from bench import plots, report, saving
+from bench.peers.__main__ import summary
+from bench.peers.figures import Figures, Left, Measured
 from bench.peers.measure import Delivery, Idle, Losses, Sizes
 from bench.saving import Result
 
@@ -38,7 +39,7 @@ FIGURES = Figures(
             "nothing",
             {},
             [[delivery(100, 1, cost), delivery(1_000, 1, 4.0)] for cost in (4.0, 5.0, 8.0)],
-            [Idle(2_000, 0.1, 0.0, 20_000.0, 30.0)] * 3,
+            [Idle(2_000, 0.1, 0.0, 20_000.0, 30.0, 10.0)] * 3,
             [[loss(100, 0)]] * 3,
         ),
         Measured(
@@ -47,7 +48,7 @@ FIGURES = Figures(
             "all of it",
             {},
             [[delivery(100, 1, cost), delivery(1_000, 1, 4.4)] for cost in (6.0, 5.0, 16.0)],
-            [Idle(2_000, 4.5, 0.0, 5_000.0, 150.0)] * 3,
+            [Idle(2_000, 4.5, 0.0, 5_000.0, 150.0, 120.0)] * 3,
             [[loss(100, 0)]] * 3,
         ),
         Measured(
@@ -55,8 +56,8 @@ FIGURES = Figures(
             "Django Channels",
             "up to 100",
             {"channels": "4.3.2", "django": "5.2.19"},
-            [[delivery(100, 1, 150.0, redis_us=30.0), delivery(1_000, 1, 250.0, lost=7)]] * 3,
-            [Idle(2_000, 33.7, 2.5, 1_000.0, 900.0)] * 3,
+            [[delivery(100, 1, 150.0, redis_us=30.0), delivery(1_000, 1, 250.0, redis_us=50.0, lost=7)]] * 3,
+            [Idle(2_000, 33.7, 2.5, 1_000.0, 900.0, 0.0)] * 3,
             [[loss(100, 22_055, told=0)], [loss(100, 20_050)], [loss(100, 24_060)]],
         ),
     ],
@@ -194,7 +195,69 @@ def test_peers_are_compared_within_rounds(folders: tuple[Path, Path]) -> None:
     page = made(folders)
     assert cells(page, "**Hubbub**")[1:3] == ["**1.50** (6.00)", "**1.10** (4.40)"]
     assert cells(page, "bare C")[1:3] == ["**1.00** (5.00)", "**1.00** (4.00)"]
-    assert cells(page, "Django Channels")[3] == "30.0"
+
+
+def test_redis_is_counted_with_the_server_that_needs_it(folders: tuple[Path, Path]) -> None:
+    """In ratios, costs, plots and what a core does in a second; its share is told beside."""
+    (folders[0] / "a.md").write_text("<!-- figures: peers -->\n")
+    save(folders[1], "peers", FIGURES)
+    page = Path("docs/page.md")
+    documents = report.documents(*folders, page)
+    assert cells(documents[page], "Django Channels")[1:] == ["**36.00** (180.00)", "**75.00** (300.00)", "17%"]
+    assert cells(documents[page], "**Hubbub**")[3] == ""
+    assert cells(documents[page].partition("### Rate")[2], "Django Channels")[2] == "3.33"
+    assert ">300<" in documents[Path("docs/benchmarks/peers-delivery-1000-1.svg")]
+
+
+def test_to_connect_and_to_listen_are_told_apart(folders: tuple[Path, Path]) -> None:
+    """Where who connects listens there is no second figure."""
+    (folders[0] / "a.md").write_text("<!-- figures: peers -->\n")
+    save(folders[1], "peers", FIGURES)
+    connections = made(folders).partition("### Connections")[2]
+    assert cells(connections, "**Hubbub**")[1:] == ["2,000", "4.50", "", "6,667", "150", "120"]
+    assert cells(connections, "Django Channels")[1:] == ["2,000", "33.7", "2.50", "1,111", "900", ""]
+
+
+def test_who_was_not_asked_what_he_loses_is_not_said_to_lose_nothing(folders: tuple[Path, Path]) -> None:
+    """A peer that was not asked has no row, and a run that asked nobody has no table."""
+    (folders[0] / "a.md").write_text("<!-- figures: peers -->\n")
+    mute = msgspec.structs.replace(FIGURES.peers[1], losses=[])
+    save(folders[1], "peers", msgspec.structs.replace(FIGURES, peers=[FIGURES.peers[0], mute]))
+    assert "**Hubbub**" not in made(folders).partition("### Lost")[2].partition("###")[0]
+    save(folders[1], "peers", msgspec.structs.replace(FIGURES, peers=[mute]))
+    assert "### Lost" not in made(folders)
+    save(folders[1], "peers", msgspec.structs.replace(FIGURES, peers=[msgspec.structs.replace(mute, losses=[[]])]))
+    assert "### Lost" not in made(folders)
+
+
+def test_a_small_loss_does_not_look_like_none(folders: tuple[Path, Path]) -> None:
+    """Below a thousandth the deliveries are counted out."""
+    (folders[0] / "a.md").write_text("<!-- figures: peers -->\n")
+    lossy = msgspec.structs.replace(FIGURES.peers[1], losses=[[loss(100, 3)]])
+    save(folders[1], "peers", msgspec.structs.replace(FIGURES, peers=[lossy]))
+    assert cells(made(folders).partition("### Lost")[2], "**Hubbub**")[1] == "**3 of 40,100**"
+
+
+README = "# Hubbub\n\n<!-- measured -->\nOf old.\n<!-- /measured -->\n\nMore.\n"
+
+
+def test_the_readme_has_what_was_saved_last(folders: tuple[Path, Path]) -> None:
+    """Its table is made of the saved run of peers; while there is none, what stands there stays."""
+    assert report.readme(README, {}) == README
+    save(folders[1], "peers", FIGURES)
+    text = report.readme(README, saving.saved(folders[1]))
+    assert "Of old." not in text
+    assert text.endswith("\n<!-- /measured -->\n\nMore.\n")
+    assert "measured on 2026-11-30 on A processor, 2 cores" in text
+    assert cells(text, "**Hubbub**") == ["**Hubbub**", "1.10", "100", "4.50", "0"]
+    assert cells(text, "Django Channels")[-1] == "**55.0%**"
+    assert report.readme(text, saving.saved(folders[1])) == text
+
+
+def test_a_readme_without_a_place_for_figures_is_refused() -> None:
+    """Or they would be lost without a word."""
+    with pytest.raises(ValueError, match="expected lines `<!-- measured -->`"):
+        report.readme("# Hubbub\n", {})
 
 
 def test_what_peers_lose_is_shown(folders: tuple[Path, Path]) -> None:
@@ -231,6 +294,7 @@ def test_every_plot_is_shown_and_is_svg(folders: tuple[Path, Path]) -> None:
         says = [each.text for each in root.iter("{http://www.w3.org/2000/svg}text")]
         assert "Hubbub" in says
         assert len(list(root.iter("{http://www.w3.org/2000/svg}circle"))) == 3
+        assert documents[page].count(f"]({path.relative_to('docs')})") == 1
     assert report.documents(*folders, page) == documents
 
 
@@ -261,6 +325,27 @@ def test_plots_refuse_what_has_no_place_on_their_scale(value: float) -> None:
         plots.lines("Plot", {"a": [(1.0, value)]}, across="x", up="y")
     with pytest.raises(ValueError, match="nothing to draw"):
         plots.points("Plot", [])
+
+
+def test_points_show_how_much_the_rounds_differed() -> None:
+    """A line of each point's colour reaches from the least to the most of them, and the scale has room for it."""
+    svg = plots.points("Plot", [plots.Point("a", 10.0, "10", True, [8.0, 10.0, 40.0])])
+    [line] = [
+        each for each in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}line") if each.get("stroke") == plots.OURS
+    ]
+    [circle] = ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}circle")
+    assert float(line.attrib["x1"]) < float(circle.attrib["cx"]) < float(line.attrib["x2"]) < 860
+    with pytest.raises(ValueError, match="numbers above zero"):
+        plots.points("Plot", [plots.Point("a", 10.0, "10", True, [0.0])])
+
+
+def test_names_of_lines_are_outside_of_the_plot() -> None:
+    """However many there are: above everything that is drawn."""
+    svg = plots.lines("Plot", {f"line {n}": [(1.0, 9.0), (10.0, 9.5)] for n in range(7)}, across="x", up="y")
+    root = ET.fromstring(svg)
+    names = [float(each.attrib["y"]) for each in root.iter("{http://www.w3.org/2000/svg}text") if "line" in each.text]
+    assert max(names) < min(float(each.attrib["cy"]) for each in root.iter("{http://www.w3.org/2000/svg}circle"))
+    assert max(names) < min(float(each.attrib["y1"]) for each in root.iter("{http://www.w3.org/2000/svg}line"))
 
 
 def test_lines_are_where_their_values_are() -> None:

@@ -17,7 +17,7 @@ from doubles import settle
 from hubbub.apigateway import DEFAULT
 from hubbub.errors import Unavailable
 from hubbub.gateway.integrations import InProcess
-from hubbub.model import Principal
+from hubbub.model import MessageCreated, Principal
 from hubbub.protocol import Send
 
 PLAIN = {"action": "send", "ref": "r", "room": "general", "text": "hi"}
@@ -325,7 +325,35 @@ async def test_a_message_waits_for_one_on_the_long_way_only_until_the_store_has_
     assert [json.loads(answer).get("ref") for answer in alice.answers] == ["r", "r", "h"]
 
 
+async def test_a_message_that_is_written_by_several_tasks_lets_those_behind_it_pass_all_the_same(alice):
+    """An action of one's own may write more than one entry at once; when it is done, nothing is waited for any more."""
+    chat = alice.tab.lab.chat
+    built_in = chat.actions["send"]
+
+    @chat.action("send", replace=True)
+    async def twice(chat: hubbub.Chat, by: Any, ask: Send) -> hubbub.Result:
+        texts = ("one", "two")
+        await asyncio.gather(*(chat.write(MessageCreated(room=ask.room, by=by.user, text=text)) for text in texts))
+        return hubbub.Result()
+
+    assert not alice.say(PLAIN)
+    await alice.quiet()
+    assert chat.shortcut.waiting == {}
+    chat.actions["send"] = built_in
+    assert alice.say(PLAIN)
+    await alice.quiet()
+    assert [json.loads(answer)["type"] for answer in alice.answers] == ["ok", "ok"]
+
+
 # Failures
+
+
+async def test_where_nothing_can_be_sent_any_more_a_client_is_told_so(alice):
+    """A chat whose owner has taken the action away answers as to any action that is not there."""
+    del alice.tab.lab.chat.actions["send"]
+    assert not alice.say(PLAIN)
+    await alice.quiet()
+    assert [json.loads(answer)["code"] for answer in alice.answers] == ["unknown_action"]
 
 
 async def test_a_message_that_cannot_be_stored_is_refused_with_its_ref(alice, monkeypatch, caplog):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
-from bench.curves import curve_names, exponent, judge
+from bench.curves import curve_names, exponent, judge, numbers, sizes_of
 from bench.longlog import lengthen
 from bench.pretend import pretended_node
 
@@ -50,6 +51,20 @@ def test_a_curve_that_is_not_there_is_refused() -> None:
     """The message says which there are, and what came."""
     with pytest.raises(Exception, match=r"expected some of room, rooms, .*; got 'speed'"):
         curve_names("room,speed")
+
+
+def test_sizes_that_no_number_is_are_refused() -> None:
+    """The message says what is expected, and what came."""
+    assert numbers("10,100") == [10, 100]
+    with pytest.raises(Exception, match="expected numbers separated by commas, got '10,many'"):
+        numbers("10,many")
+
+
+def test_sizes_that_a_curve_has_not_are_refused() -> None:
+    """Before anything is measured; the message says which there are."""
+    assert sizes_of("room", [100, 10, 7]) == [10, 100]
+    with pytest.raises(ValueError, match=r"history: expected some of the sizes 10000, .*; got 10, 100"):
+        sizes_of("history", [10, 100])
 
 
 async def test_a_lengthened_log_reads_as_if_it_had_been_sent(tmp_path: Path) -> None:
@@ -102,6 +117,23 @@ async def test_a_pretended_node_is_a_whole_one() -> None:
         assert (heard.socket.writes, gone.socket.writes) == (before[0] + 1, before[1])
         with pytest.raises(RuntimeError, match="was answered by"):
             await node.ask(sender, action="send", room="elsewhere", text="hello")
+
+
+async def test_a_pretended_node_takes_a_message_by_the_way_that_a_gateway_would(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once all about its sender is remembered it is no event for the chat's function, which still has all else."""
+    async with pretended_node() as node:
+        sender = await node.listener("one", ["room"])
+        await node.ask(sender, action="send", room="room", text="first")
+
+        async def fail(event: object) -> object:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(node, "_route", msgspec.structs.replace(node._route, handler=fail))
+        assert (await node.ask(sender, action="send", room="room", text="second"))["seq"] == 3
+        with pytest.raises(RuntimeError, match="was answered by"):
+            await node.ask(sender, action="history", room="room")
 
 
 async def _turns() -> None:

@@ -18,6 +18,7 @@ from hubbub.gateway.framing import (
     OPCODE,
     RESERVED,
     BadFrame,
+    Frame,
     Missing,
     Unfinished,
     accept_of,
@@ -146,7 +147,7 @@ def head_of(size: int) -> bytes:
 def test_control_frames_have_a_bound_of_their_own() -> None:
     """A ping may be longer than what a message may be."""
     whole = TheirFrame(Opcode.PING, b"x" * 125).serialize(mask=True)
-    assert read_frame(whole, 0, 10) == (FIN | Opcode.PING, b"x" * 125, len(whole))
+    assert read_frame(whole, 0, 10) == Frame(FIN | Opcode.PING, b"x" * 125, len(whole))
 
 
 def test_reserved_bits_are_told_and_not_judged() -> None:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubbub.gateway import outlets
+from hubbub.listening.certificates import read_pair
+from hubbub.listening.tls import TlsTransport
+from tlslab import Issuer
 
 try:
     from hubbub.gateway import _accelerator as accelerator
@@ -232,6 +236,82 @@ def test_a_transport_that_cannot_be_asked_is_a_broken_one(pair):
     assert built().flush([b"x"], [([outlet], [0])])[2] == [(outlet, b"x", transport.closing)]
 
 
+class Sealing:
+    """What encrypts: it puts brackets around, and has the transport below it."""
+
+    def __init__(self) -> None:
+        self.below = Transport()
+        self.records: list[bytes] = []
+        self.raises: Exception | None = None
+
+    def encrypt(self, data: bytes) -> int:
+        if self.raises is not None:
+            raise self.raises
+        self.records.append(b"<%b>" % data)
+        return len(data)
+
+    def encrypted(self) -> bytes:
+        return self.records.pop()
+
+    def outlet(self, transport: Transport, fd: int, most: int = 1 << 24) -> Any:
+        return built().Outlet(transport.write, transport, fd, (self.encrypt, self.encrypted, self.below.write, most))
+
+
+def test_the_accelerator_encrypts_what_it_writes_past_a_transport(pair):
+    """What the kernel does not take goes, encrypted, to the transport below, and never through the one above again."""
+    above, sealing = Transport(), Sealing()
+    outlet = sealing.outlet(above, pair[0].fileno())
+    frame = os.urandom(1_000_000)
+    for log in ([b"1", b"2"], [frame], [b"more"]):
+        assert built().flush(log, [([outlet], list(range(len(log))))])[2] == []
+    rest, more = sealing.below.writes
+    got = bytearray()
+    while len(got) + len(rest) < len(frame) + 6:
+        got += pair[1].recv(1 << 20)
+    assert bytes(got) + rest == b"<12><" + frame + b">"
+    assert (more, above.writes) == (b"<more>", [])
+
+
+@pytest.mark.parametrize("how", ["closing", "detached", "too long"])
+def test_the_accelerator_leaves_it_to_the_transport_to_encrypt(pair, how):
+    """Where the socket may be another's, and where it takes several records."""
+    above, sealing = Transport(), Sealing()
+    outlet = sealing.outlet(above, pair[0].fileno(), most=3)
+    built().flush([b"abc"], [([outlet], [0])])
+    assert pair[1].recv(9) == b"<abc>"
+    if how == "closing":
+        above.closing = True
+    elif how == "detached":
+        outlet.detach()
+    frame = b"abcd" if how == "too long" else b"abc"
+    assert built().flush([frame], [([outlet], [0])])[2] == []
+    assert (above.writes, sealing.records, sealing.below.writes) == ([frame], [], [])
+
+
+def test_what_cannot_be_encrypted_is_left_to_the_caller(pair):
+    """With what was raised: nothing more may be written there."""
+    sealing = Sealing()
+    outlet = sealing.outlet(Transport(), pair[0].fileno())
+    sealing.raises = OSError("no")
+    assert built().flush([b"x"], [([outlet], [0])])[2] == [(outlet, b"x", sealing.raises)]
+    sealing.encrypted = lambda: "text"  # type: ignore[method-assign, return-value, assignment]
+    sealing.raises = None
+    ((_, _, error),) = built().flush([b"x"], [([sealing.outlet(Transport(), pair[0].fileno())], [0])])[2]
+    assert str(error) == "expected what is encrypted to be bytes, got 'text'"
+
+
+def test_a_seal_is_let_go_with_the_socket(pair):
+    """It may hold much memory of a TLS that has ended, while the outlet is still somewhere."""
+    sealing = Sealing()
+    before = sys.getrefcount(sealing), sys.getrefcount(sealing.below)
+    outlet = sealing.outlet(Transport(), pair[0].fileno())
+    for _ in range(100):
+        built().flush([b"x", b"y"], [([outlet], [0, 1])])
+        pair[1].recv(99)
+    outlet.detach()
+    assert (sys.getrefcount(sealing), sys.getrefcount(sealing.below)) == before
+
+
 def test_outlets_are_freed_with_what_they_hold():
     """A reference is counted for each that is kept, and none is left behind."""
     transport = Transport()
@@ -276,6 +356,11 @@ class Number:
         (lambda way, outlet: way.flush([b""], [([object()], [0])]), "expected an Outlet, got"),
         (lambda way, outlet: way.Outlet(print, None, 3), "expected a transport beside the number of its socket"),
         (lambda way, outlet: way.Outlet(), "required argument"),
+        (lambda way, outlet: way.Outlet(print, None, -1, 1), "expected a tuple of three functions and a size, got 1"),
+        (
+            lambda way, outlet: way.Outlet(print, None, -1, (print,) * 4),
+            "expected a tuple of three functions and a size",
+        ),
     ],
 )
 def test_the_accelerator_refuses_what_it_is_not_made_for(call: Callable[..., Any], words: str):
@@ -400,6 +485,58 @@ def test_a_client_that_reads_haltingly_gets_everything_in_order(way, run):
                 got.extend(other.recv(1 << 16))
         transport.close()
         other.close()
+        return int(protocol.pauses)
+
+    assert run(talk()) > 5
+    assert got == sent
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_client_that_reads_haltingly_over_tls_gets_everything_in_order(way, run, tmp_path):
+    """Records that go past the transports never overtake those that wait below."""
+    issuer = Issuer(tmp_path)
+    issuer.write()
+    dice = random.Random(7)
+    sent, got = bytearray(), bytearray()
+
+    async def talk() -> int:
+        one, other = socket.socketpair()
+        one.setblocking(False)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        protocol = Pausing()
+        transport = TlsTransport(read_pair(issuer.cert, issuer.key).context, lambda: protocol, 1.0)
+        shaking = asyncio.to_thread(issuer.client_context().wrap_socket, other, server_hostname="localhost")
+        _, client = await asyncio.gather(
+            asyncio.get_running_loop().connect_accepted_socket(lambda: transport, one), shaking
+        )
+        assert await transport.shaken == ""
+        client.setblocking(False)
+        seal = transport.get_extra_info("seal")
+        protocol.outlet = way.Outlet(transport.write, transport, one.fileno(), seal)
+        transport.set_write_buffer_limits(high=0)
+
+        def hear(records: int) -> None:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                for _ in range(records):
+                    got.extend(client.recv(1 << 16))
+
+        for n in range(400):
+            log = [b"%d," % (n * 10 + m) * dice.randrange(1, 900) for m in range(dice.randrange(1, 5))]
+            sent.extend(b"".join(log))
+            for outlet, payload, error in way.flush(log, [([protocol.outlet], list(range(len(log))))])[2]:
+                assert error is None
+                outlet.write(payload)
+            await asyncio.sleep(0)
+            hear(n % 2)
+            while n % 40 == 39 and len(got) < len(sent):  # it catches up
+                hear(99)
+                await asyncio.sleep(0)
+        while len(got) < len(sent):
+            await asyncio.sleep(0)
+            hear(99)
+        transport.abort()
+        client.close()
+        await asyncio.sleep(0.01)
         return int(protocol.pauses)
 
     assert run(talk()) > 5

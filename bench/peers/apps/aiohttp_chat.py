@@ -1,9 +1,10 @@
-"""A chat on aiohttp: `python aiohttp_chat.py PORT`."""
+"""A chat on aiohttp and uvloop: `python aiohttp_chat.py PORT`."""
 
 from __future__ import annotations
 
 import sys
 
+import uvloop
 from aiohttp import WSMsgType, web
 
 listeners: set[web.WebSocketResponse] = set()
@@ -29,4 +30,4 @@ async def chat(request: web.Request) -> web.WebSocketResponse:
 
 application = web.Application()
 application.add_routes([web.get("/", chat)])
-web.run_app(application, host="127.0.0.1", port=int(sys.argv[1]), print=None)
+web.run_app(application, host="127.0.0.1", port=int(sys.argv[1]), print=None, loop=uvloop.new_event_loop())

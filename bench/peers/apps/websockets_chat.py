@@ -1,10 +1,10 @@
-"""A chat on `websockets`, by its `broadcast`: `python websockets_chat.py PORT`."""
+"""A chat on `websockets` and uvloop, by its `broadcast`: `python websockets_chat.py PORT`."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
 
+import uvloop
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
 listeners: set[ServerConnection] = set()
@@ -28,4 +28,4 @@ async def main(port: int) -> None:
         await server.serve_forever()
 
 
-asyncio.run(main(int(sys.argv[1])))
+uvloop.run(main(int(sys.argv[1])))

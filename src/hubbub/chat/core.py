@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -34,7 +34,7 @@ from hubbub.chat.caller import Caller
 from hubbub.chat.heads import HeadBoard
 from hubbub.chat.presence import PresenceBoard
 from hubbub.chat.registry import BUILT_IN, Registry
-from hubbub.chat.shortcut import SEND, Shortcut
+from hubbub.chat.shortcut import SEND, Held, Shortcut
 from hubbub.chat.throttle import Throttle
 from hubbub.clock import Clock
 from hubbub.errors import (
@@ -116,8 +116,8 @@ _answering: ContextVar[RequestContext | None] = ContextVar("hubbub event", defau
 """The event that is being answered, also in hooks that it set off: what the log names in each of their lines."""
 
 
-_handed: ContextVar[Callable[[], None] | None] = ContextVar("hubbub message", default=None)
-"""Called when the store is given the message of the event that is being answered; None when it was, or is not to be."""
+_held: ContextVar[Held | None] = ContextVar("hubbub message", default=None)
+"""What the message of the event that is being answered holds up until the store is given it; None for nothing."""
 
 _SHORTENED = ("handle", "perform", "write", "admit", "refusal", "is_welcome", "_message", "_perform", "_caller")
 """What the short way of a message stands for: where a subclass has its own, there is none."""
@@ -177,6 +177,21 @@ class ChatStats:
         self.hook_failures = 0
 
 
+class _Unbound:
+    """What `Chat.bind` gives, as long as it has not: whoever asks for it is told why it is not there.
+
+    A chat's own attributes are found before it, so that looking them up costs what it costs anywhere.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, chat: Chat | None, owner: type[Chat]) -> Any:  # Any: of a chat it never returns
+        if chat is None:
+            return self
+        raise RuntimeError(f"this Chat is not running yet, so it has no {self._name}: run it with `hubbub serve`")
+
+
 class Chat(Registry):
     """A chat: the built-in actions, and those its user adds.
 
@@ -206,11 +221,6 @@ class Chat(Registry):
         self.actions.update(BUILT_IN.actions)
         self.stats = ChatStats()
         self._tasks: set[asyncio.Task[None]] = set()
-
-    def __getattr__(self, name: str) -> Any:
-        if name in Chat.__annotations__:
-            raise RuntimeError(f"this Chat is not running yet, so it has no {name}: run it with `hubbub serve`")
-        raise AttributeError(name)
 
     def bind(
         self,
@@ -370,14 +380,13 @@ class Chat(Registry):
         if self.shortcut is None:
             return await self._answer(event, context)
         # Whatever it turns out to be: it is a message that the store may be given.
-        waiting, place = self.shortcut.waiting, context.connection_id
-        waiting.begins(place)
-        handed = _handed.set(partial(waiting.ends, place))
+        held = Held(self.shortcut.waiting, context.connection_id)
+        before = _held.set(held)
         try:
             return await self._answer(event, context)
         finally:
-            _hand_over()
-            _handed.reset(handed)
+            held.release()
+            _held.reset(before)
 
     async def _answer(self, event: Event, context: RequestContext) -> Response:
         ref: str | None = None
@@ -753,6 +762,9 @@ class Chat(Registry):
                 await self.enter_live(user, RoomState(room, now.kind, now.name, member.role, now.head, now.head, 0))
 
 
+for _name in Chat.__annotations__:
+    setattr(Chat, _name, _Unbound(_name))
+
 _principals = msgspec.json.Decoder(Principal)
 
 
@@ -784,10 +796,9 @@ def _headers(event: Event, names: Collection[str]) -> dict[str, str]:
 
 def _hand_over() -> None:
     """The store has the message of this event, or will not get it: those after it may pass."""
-    handed = _handed.get()
-    if handed is not None:
-        _handed.set(None)
-        handed()
+    held = _held.get()
+    if held is not None:
+        held.release()
 
 
 def _ids() -> dict[str, str]:

@@ -8,7 +8,6 @@ errors and rights, and a message is treated alike on both ways.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -52,26 +51,32 @@ class Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 _decode = msgspec.json.Decoder(Plain).decode
 
 
-class Waiting:
-    """Messages on the long way that the store has not been given yet, by connection: nothing is to overtake them."""
+class Held:
+    """A message on the long way that the store has not been given yet: nothing of its connection is to overtake it.
 
-    __slots__ = ("_counts",)
+    Tasks that its function has started may give the store messages of their own; the first of all counts.
 
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
+    Args:
+        waiting: how many there are, by connection.
+        connection: whose it is.
 
-    def __contains__(self, connection: str) -> bool:
-        return connection in self._counts
+    """
 
-    def begins(self, connection: str) -> None:
-        """One more."""
-        self._counts[connection] += 1
+    __slots__ = ("_connection", "_waiting")
 
-    def ends(self, connection: str) -> None:
-        """One fewer."""
-        self._counts[connection] -= 1
-        if not self._counts[connection]:
-            del self._counts[connection]
+    def __init__(self, waiting: dict[str, int], connection: str) -> None:
+        waiting[connection] = waiting.get(connection, 0) + 1
+        self._waiting: dict[str, int] | None = waiting
+        self._connection = connection
+
+    def release(self) -> None:
+        """The store has it, or will not get it; once is as good as twice."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            return
+        left = waiting.pop(self._connection) - 1
+        if left:
+            waiting[self._connection] = left
 
 
 class Shortcut:
@@ -87,7 +92,7 @@ class Shortcut:
         self._chat = chat
         self._store = store
         self._fanout = fanout
-        self.waiting = Waiting()
+        self.waiting: dict[str, int] = {}  # messages that are `Held`, by connection
 
     def take(self, connection_id: str, body: str, answer: Answer) -> bool:
         """Begin to send the message that `body` is; False, with nothing done, where that is for the long way.
@@ -106,7 +111,7 @@ class Shortcut:
             return False
         chat = self._chat
         if (
-            chat.actions[SEND] is not BUILT_IN.actions[SEND]
+            chat.actions.get(SEND) is not BUILT_IN.actions[SEND]
             or SEND in chat.befores
             or _KIND in chat.listeners
             or chat.limits.max_entry_bytes is not None
@@ -169,20 +174,15 @@ class Shortcut:
         message.answer(self._chat.refusal(error, message.ask.ref, SEND, ids))
 
 
-class _Message:
+class _Message(msgspec.Struct, eq=False, gc=False):
     """A message that the store has been given."""
 
-    __slots__ = ("answer", "ask", "began", "connection", "entry", "shortcut")
-
-    def __init__(
-        self, shortcut: Shortcut, ask: Plain, entry: Entry, connection: ConnectionId, answer: Answer, began: float
-    ) -> None:
-        self.shortcut = shortcut
-        self.ask = ask
-        self.entry = entry
-        self.connection = connection
-        self.answer = answer
-        self.began = began  # monotonic seconds
+    shortcut: Shortcut
+    ask: Plain
+    entry: MessageCreated
+    connection: ConnectionId
+    answer: Answer
+    began: float  # monotonic seconds
 
     def appended(self, written: tuple[Entry, bytes | None] | None, error: Exception | None) -> None:
         """The store has it, or not; whatever goes wrong here, the client is answered."""

@@ -33,6 +33,7 @@ typedef struct {
     char congested;
     PyObject *transport;
     PyObject *write;
+    PyObject *seal; /* how what is written is encrypted: see outlets.py; NULL for not at all */
     unsigned long long flushed; /* the last flush that saw it */
     Py_ssize_t place;           /* its place among those of that flush */
 } Outlet;
@@ -71,10 +72,15 @@ static PyObject *outlet_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 }
 
 static int outlet_init(Outlet *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"write", "transport", "fd", NULL};
-    PyObject *write, *transport = Py_None;
+    static char *names[] = {"write", "transport", "fd", "seal", NULL};
+    PyObject *write, *transport = Py_None, *seal = Py_None;
     int fd = -1;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|Oi", names, &write, &transport, &fd)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OiO", names, &write, &transport, &fd, &seal)) {
+        return -1;
+    }
+    if (seal != Py_None && (!PyTuple_Check(seal) || PyTuple_GET_SIZE(seal) != 4 ||
+                            !PyLong_Check(PyTuple_GET_ITEM(seal, 3)))) {
+        PyErr_Format(PyExc_TypeError, "expected a tuple of three functions and a size, got %R", seal);
         return -1;
     }
     if (fd >= 0 && transport == Py_None) {
@@ -85,6 +91,7 @@ static int outlet_init(Outlet *self, PyObject *args, PyObject *kwargs) {
     Py_XSETREF(self->write, write);
     Py_INCREF(transport);
     Py_XSETREF(self->transport, transport);
+    Py_XSETREF(self->seal, seal == Py_None ? NULL : Py_NewRef(seal));
     self->fd = fd;
     self->congested = 0;
     return 0;
@@ -94,6 +101,7 @@ static int outlet_traverse(Outlet *self, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->write);
     Py_VISIT(self->transport);
+    Py_VISIT(self->seal);
     return 0;
 }
 
@@ -101,6 +109,7 @@ static int outlet_clear(Outlet *self) {
     self->fd = -1;
     Py_CLEAR(self->write);
     Py_CLEAR(self->transport);
+    Py_CLEAR(self->seal);
     return 0;
 }
 
@@ -114,6 +123,7 @@ static void outlet_dealloc(Outlet *self) {
 
 static PyObject *outlet_detach(Outlet *self, PyObject *nothing) {
     self->fd = -1;
+    Py_CLEAR(self->seal);
     Py_RETURN_NONE;
 }
 
@@ -232,6 +242,38 @@ static inline ssize_t send_now(int fd, const char *data, size_t size) {
 #endif
 }
 
+/* Encrypt a payload and send that; what the kernel does not take goes to the transport below. */
+static int put_sealed(Outlet *outlet, PyObject *seal, Payload *payload) {
+    PyObject *bytes = payload_bytes(payload);
+    PyObject *done = bytes ? PyObject_CallOneArg(PyTuple_GET_ITEM(seal, 0), bytes) : NULL;
+    PyObject *record = done ? PyObject_CallNoArgs(PyTuple_GET_ITEM(seal, 1)) : NULL;
+    Py_XDECREF(done);
+    if (record == NULL) {
+        return -1;
+    }
+    if (!PyBytes_Check(record)) {
+        PyErr_Format(PyExc_TypeError, "expected what is encrypted to be bytes, got %R", record);
+        Py_DECREF(record);
+        return -1;
+    }
+    ssize_t sent = -1;
+    if (outlet->fd >= 0) { /* still: Python code has run */
+        sent = send_now(outlet->fd, PyBytes_AS_STRING(record), PyBytes_GET_SIZE(record));
+    }
+    if (sent == PyBytes_GET_SIZE(record)) {
+        Py_DECREF(record);
+        return 0;
+    }
+    if (sent > 0) {
+        PyObject *rest = PyBytes_FromStringAndSize(PyBytes_AS_STRING(record) + sent, PyBytes_GET_SIZE(record) - sent);
+        Py_SETREF(record, rest);
+    }
+    done = record ? PyObject_CallOneArg(PyTuple_GET_ITEM(seal, 2), record) : NULL;
+    Py_XDECREF(record);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
 /* Write a payload to an outlet, or note that it was not. */
 static int put(State *state, Outlet *outlet, Payload *payload, PyObject *left) {
     if (outlet->congested) {
@@ -240,7 +282,19 @@ static int put(State *state, Outlet *outlet, Payload *payload, PyObject *left) {
     PyObject *rest = NULL;
     if (outlet->fd >= 0) {
         int closing = is_closing(state, outlet->transport);
-        if (closing == 0) {
+        PyObject *seal = outlet->seal;
+        if (closing == 0 && seal != NULL) {
+            if (payload->size <= PyLong_AsSsize_t(PyTuple_GET_ITEM(seal, 3))) {
+                Py_INCREF(seal);
+                int failed = put_sealed(outlet, seal, payload);
+                Py_DECREF(seal);
+                if (!failed) {
+                    return 0;
+                }
+                PyObject *raised = caught();
+                return raised ? leave(left, outlet, payload, raised) : -1;
+            } /* else it takes several records, and the transport makes them */
+        } else if (closing == 0) {
             ssize_t sent = send_now(outlet->fd, payload->data, payload->size);
             if (sent == payload->size) {
                 return 0;

@@ -12,6 +12,8 @@ import codecs
 from enum import IntEnum
 from typing import NamedTuple
 
+import msgspec
+
 from hubbub.gateway.deflate import BadData, TooMuch, inflate, longest_payload
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -36,7 +38,10 @@ class Phase(IntEnum):
     CLOSED = 2  # nothing more is to be done but to let go of the socket
 
 
-class Message(NamedTuple):
+_OPEN, _CLOSED = Phase.OPEN, Phase.CLOSED  # an enumeration is asked for a member by a function
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
     """A whole message came: its text, or its bytes in base64."""
 
     body: str
@@ -132,7 +137,7 @@ class Life:
     )
 
     def __init__(self, now: float, *, deflates: bool = False) -> None:
-        self.phase = Phase.OPEN
+        self.phase = _OPEN
         self.deflates = deflates
         self.opened_at = now  # when the handshake was done, monotonic seconds
         self.deaf = False  # whether nothing is read for now, so that silence says nothing of the other
@@ -163,7 +168,7 @@ class Life:
 
         """
         self.hears(now)
-        if self.phase is not Phase.OPEN:
+        if self.phase is not _OPEN:
             return self._received_closing(opcode, payload)
         if rsv and not (rsv == COMPRESSED and self.deflates and opcode in (TEXT, BINARY)):
             return self._fail(PROTOCOL_ERROR, "reserved bits are set that no agreed extension has here", now, rules)
@@ -182,7 +187,7 @@ class Life:
 
     def close(self, code: int, reason: str, now: float, rules: Rules) -> Close | None:
         """The server wants to close; None when closing has begun already."""
-        if self.phase is not Phase.OPEN:
+        if self.phase is not _OPEN:
             return None
         self._end(Phase.CLOSING, code, _fitting(reason), now, rules)
         return Close(code, self.reason, drop=False)
@@ -207,10 +212,10 @@ class Life:
             early: whether it is looked at sooner than `next_look` said, as `earliest_look` allows.
 
         """
-        if self.phase is not Phase.OPEN:
+        if self.phase is not _OPEN:
             if self.close_by is not None and now < self.close_by:
                 return None
-            self.phase = Phase.CLOSED
+            self.phase = _CLOSED
             return Drop(abort=True)
         if rules.lifetime_s is not None and now >= self.opened_at + rules.lifetime_s:
             return self.close(GOING_AWAY, "Going away", now, rules)
@@ -230,7 +235,7 @@ class Life:
 
     def next_look(self, now: float, message_out_at: float, rules: Rules) -> float:
         """When `passed` will have something to say at the earliest, as far as is known now; monotonic seconds."""
-        if self.phase is not Phase.OPEN:
+        if self.phase is not _OPEN:
             return now if self.close_by is None else max(self.close_by, now)
         if not self.deaf and rules.lifetime_s is None and rules.idle_s is None:  # as it mostly is
             if self.pinged_at is None:
@@ -250,7 +255,7 @@ class Life:
 
     def earliest_look(self, look: float, rules: Rules) -> float:
         """From when on `passed` may be asked instead of at `look`, the outcome of `next_look`, as one who is early."""
-        is_for_ping = self.phase is Phase.OPEN and not self.deaf and look == self.heard_at + rules.ping_after_s
+        is_for_ping = self.phase is _OPEN and not self.deaf and look == self.heard_at + rules.ping_after_s
         return look - rules.ping_early_s if is_for_ping and self.pinged_at is None else look
 
     def lost(self, why: str = "Connection closed abnormally") -> tuple[int, str]:
@@ -258,7 +263,7 @@ class Life:
 
         That is what ended the connection: `why` counts only where nobody had begun to close.
         """
-        self.phase = Phase.CLOSED
+        self.phase = _CLOSED
         self.gathered = self.opcode = None
         if self.code is None:
             self.code, self.reason = ABNORMAL, why
@@ -324,14 +329,14 @@ class Life:
     def _received_close(self, payload: bytes, now: float, rules: Rules) -> Close:
         """The other closes: it is answered and has nothing more to say, even where it did so wrongly."""
         code, reason, answer = _read_close(payload)
-        self._end(Phase.CLOSED, code, reason, now, rules)
+        self._end(_CLOSED, code, reason, now, rules)
         return Close(code, answer, drop=True)
 
     def _received_closing(self, opcode: int, payload: bytes) -> Act | None:
         """After our CLOSE only the other's matters (RFC 6455, section 1.4)."""
-        if opcode != CLOSE or self.phase is Phase.CLOSED:
+        if opcode != CLOSE or self.phase is _CLOSED:
             return None
-        self.phase = Phase.CLOSED
+        self.phase = _CLOSED
         return Drop(abort=False)
 
     def _too_big(self, now: float, rules: Rules) -> Close:

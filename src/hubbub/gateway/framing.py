@@ -11,6 +11,8 @@ import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
+
 from hubbub.gateway.connection import PROTOCOL_ERROR, TOO_BIG
 
 FIN = 0x80
@@ -39,7 +41,7 @@ class BadFrame(Exception):
         self.reason = reason
 
 
-class Frame(NamedTuple):
+class Frame(msgspec.Struct, frozen=True, gc=False):
     """A whole frame.
 
     Attributes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import struct
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from itertools import chain
@@ -20,6 +21,7 @@ from hubbub.few import Few, added, removed
 from hubbub.gateway.accelerator import Outlet, flush
 from hubbub.gateway.connection import COMPRESSED, SLOW_CONSUMER, TEXT, Close, Drop, Life, Message, Ping, Pong, Rules
 from hubbub.gateway.deflate import MAX_BYTES, compress
+from hubbub.gateway.outlets import Seal
 
 logger = logging.getLogger("hubbub.gateway")
 
@@ -78,7 +80,7 @@ class Peer(Outlet):
     Args:
         id, life, wire, context: see below.
         write: writes bytes to the socket; the socket's own function, for speed.
-        transport, fd: see `Outlet`.
+        transport, fd, seal: see `Outlet`.
 
     Attributes:
         id: its connection id.
@@ -104,8 +106,9 @@ class Peer(Outlet):
         *,
         transport: Any = None,
         fd: int = -1,
+        seal: Seal | None = None,
     ) -> None:
-        super().__init__(write, transport, fd)
+        super().__init__(write, transport, fd, seal)
         self.id = id
         self.life = life
         self.wire = wire
@@ -253,7 +256,9 @@ class Hub:
 
     def now(self) -> float:
         """Monotonic seconds."""
-        return self._clock() if self._clock is not None else asyncio.get_running_loop().time()
+        if self._clock is None:
+            self._clock = asyncio.get_running_loop().time  # asking for the loop is a system call each time
+        return self._clock()
 
     # Connections come and go
 
@@ -616,14 +621,18 @@ class Hub:
         self._look_at(peer, life.next_look(now, sent_at, rules))
 
 
+_head_of_longer = struct.Struct(">BBH").pack
+_head_of_longest = struct.Struct(">BBQ").pack
+
+
 def text_frame(payload: bytes, *, first: int = _TEXT) -> bytes:
     """An unmasked, unfragmented text frame (RFC 6455, section 5.2); `first` is its first byte."""
     size = len(payload)
     if size < 126:
         return bytes((first, size)) + payload
     if size < 65_536:
-        return bytes((first, 126)) + size.to_bytes(2, "big") + payload
-    return bytes((first, 127)) + size.to_bytes(8, "big") + payload
+        return _head_of_longer(first, 126, size) + payload
+    return _head_of_longest(first, 127, size) + payload
 
 
 def control_frame(opcode: int, payload: bytes) -> bytes:

@@ -12,6 +12,10 @@ from typing import Any, TypeVar
 Write = Callable[[bytes], Any]
 
 
+Seal = tuple[Callable[[bytes], Any], Callable[[], bytes], Write, int]
+"""What encrypts, what then takes it out, what writes it where it waits for the socket, and how many bytes at a time."""
+
+
 class Outlet:
     """The way out to one connection.
 
@@ -19,6 +23,7 @@ class Outlet:
         write: writes bytes to its socket; the socket's own function, for speed.
         transport: the socket's transport, where bytes may also be written past it as long as nothing waits in it.
         fd: the number of the socket to write to then; -1 for never.
+        seal: how what is written there is encrypted; None for not at all.
 
     Attributes:
         write: see above.
@@ -28,7 +33,7 @@ class Outlet:
 
     __slots__ = ("congested", "write")
 
-    def __init__(self, write: Write, transport: Any = None, fd: int = -1) -> None:
+    def __init__(self, write: Write, transport: Any = None, fd: int = -1, seal: Seal | None = None) -> None:
         self.write = write
         self.congested = False
 

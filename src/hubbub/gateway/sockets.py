@@ -33,6 +33,8 @@ READ_BUFFER_BYTES = 64 * 1024
 UNTOLD_BYTES = 64 * 1024
 """As much as waits below TLS before a loop's own TLS holds anything back, and never says; ours counts it."""
 
+_CLOSED = Phase.CLOSED  # an enumeration is asked for a member by a function
+
 KNOWN_WORDS, LONGEST_WORD = 1_000, 500
 """How many different things that clients say of themselves are remembered, and of how many characters at most."""
 
@@ -289,14 +291,15 @@ class Connection(asyncio.BufferedProtocol):
         """
         hub = self._gateway.hub
         transport = self._transport
-        is_tls = transport.get_extra_info("sslcontext") is not None
-        fd = -1 if is_tls else transport.get_extra_info("socket").fileno()
+        seal = transport.get_extra_info("seal")
+        knows_all = not self._is_more()
+        fd = transport.get_extra_info("socket").fileno() if knows_all else -1
         life = Life(hub.now(), deflates=deflates)
-        self.peer = Peer(self.id, life, self, transport.write, self, transport=transport, fd=fd)
+        self.peer = Peer(self.id, life, self, transport.write, self, transport=transport, fd=fd, seal=seal)
         self.peer.congested = congested
         # It then writes at once, and asks for a pause when, and only when, something waits.
-        # TLS takes a limit of 0 for one that is always reached.
-        transport.set_write_buffer_limits(high=1 if is_tls else 0)
+        # A loop's own TLS takes a limit of 0 for one that is always reached.
+        transport.set_write_buffer_limits(high=0 if knows_all else 1)
         transport.write(answer)
         hub.add(self.peer)
         if early:
@@ -320,7 +323,7 @@ class Connection(asyncio.BufferedProtocol):
                 return
             data, self._unfinished = more, None
         begin, end = 0, len(data)
-        while begin < end and life.phase is not Phase.CLOSED:
+        while begin < end and life.phase is not _CLOSED:
             if life.deaf:
                 self._unfinished = Unfinished(data[begin:], 0)
                 return
@@ -333,8 +336,8 @@ class Connection(asyncio.BufferedProtocol):
                 self._unfinished = Unfinished(data[begin:], frame.size)
                 life.hears(self._gateway.hub.now())
                 return
-            first, payload, begin = frame
-            self._take_frame(first, payload)
+            begin = frame.end
+            self._take_frame(frame.first, frame.payload)
 
     def _take_frame(self, first: int, payload: bytes) -> None:
         hub = self._gateway.hub
@@ -382,7 +385,7 @@ class Connection(asyncio.BufferedProtocol):
     def _is_more(self) -> bool:
         """Whether more may wait than the transport says."""
         info = self._transport.get_extra_info
-        return info("sslcontext") is not None and not info("counts_all")
+        return info("sslcontext") is not None and info("seal") is None
 
     def send_close(self, code: int, reason: str) -> None:
         """Send CLOSE; 1005 stands for one without a code."""

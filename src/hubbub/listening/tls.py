@@ -376,14 +376,14 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._raw.set_write_buffer_limits(high=high, low=low)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """The loop's names, and `counts_all`: whether `get_write_buffer_size` knows of all that waits."""
+        """The loop's names, and `seal`: how to write past it while nothing waits, see `hubbub.gateway.outlets`."""
         match name:
             case "sslcontext":
                 return self._context
             case "ssl_object":
                 return self._ssl
-            case "counts_all":
-                return True
+            case "seal":
+                return self._encrypt, self._encrypted, self._raw.write, RECORD_BYTES
         return self._raw.get_extra_info(name, default)
 
 

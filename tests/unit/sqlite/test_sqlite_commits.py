@@ -13,11 +13,13 @@ import pytest
 from hubbub.errors import Conflict, Unavailable
 from hubbub.model import Member, Role
 from hubbub.store import SqliteStore
+from hubbub.store.sqlite import batch
 from hubbub.store.sqlite.cache import Cache
 from sqlitelab import BOUND_S, full, held, started, traced
 from storelab import (
     ROOM,
     delete,
+    edit,
     eventually,
     join,
     leave,
@@ -74,6 +76,33 @@ async def test_a_batch_of_messages_is_a_handful_of_statements(store, count, most
             await asyncio.sleep(0)
         await asyncio.gather(*waiting)
     assert len(statements) <= most
+
+
+async def test_what_a_message_consists_of_is_handed_to_sqlite_as_it_is(store, monkeypatch):
+    """Nothing is of a type for which an adapter would be looked for, and what is not there is NULL all the same."""
+    seen: set[type] = set()
+    run_many = batch.run_many
+
+    def run(db: sqlite3.Connection, head: str, row: str, tail: str, rows: list[tuple[Any, ...]]) -> Any:
+        seen.update(type(value) for values in rows for value in values)
+        return run_many(db, head, row, tail, rows)
+
+    monkeypatch.setattr(batch, "run_many", run)
+    plain = await say(store)
+    named = await say(store, client_id="0")
+    threaded = await say(store, thread=plain.seq)
+    edited = await edit(store, plain.seq, "other words")
+    assert seen <= {int, str, float, bytearray}
+    rows = store._database.reading.execute(
+        "SELECT key & 0xffffffff, client_id, target, thread, words, typeof(words), typeof(body) FROM entries"
+        " ORDER BY key DESC LIMIT 4"
+    ).fetchall()
+    assert rows[::-1] == [
+        (plain.seq, None, None, None, 0, "integer", "blob"),
+        (named.seq, "0", None, None, 0, "integer", "blob"),
+        (threaded.seq, None, None, plain.seq, 0, "integer", "blob"),
+        (edited.seq, None, plain.seq, None, 1, "integer", "blob"),
+    ]
 
 
 # Refusals, defects, failures

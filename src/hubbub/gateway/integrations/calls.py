@@ -13,6 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
+import msgspec
+
 from hubbub.apigateway import Event, Handler, Response, Route, new_id, server_error_document
 from hubbub.gateway.deadlines import Deadlines
 from hubbub.gateway.integrations.failures import IntegrationFailed
@@ -36,27 +38,16 @@ class _Call:
         self.overdue = False  # whether it was answered for already
 
 
-class _Short:
+class _Short(msgspec.Struct, eq=False, gc=False):
     """A message that a shortcut has taken."""
 
-    __slots__ = ("answer", "calls", "connection_id", "done", "overdue", "since", "timeout_s")
-
-    def __init__(
-        self,
-        calls: InProcess,
-        connection_id: str,
-        answer: Answer,
-        done: Callable[[], None],
-        since: float,
-        timeout_s: float,
-    ) -> None:
-        self.calls = calls
-        self.connection_id = connection_id
-        self.answer = answer
-        self.done = done
-        self.since = since  # monotonic seconds
-        self.timeout_s = timeout_s
-        self.overdue = False  # whether it was answered for already
+    calls: InProcess
+    connection_id: str
+    answer: Answer
+    done: Callable[[], None]
+    since: float  # monotonic seconds
+    timeout_s: float
+    overdue: bool = False  # whether it was answered for already
 
     def ended(self, body: bytes | None) -> None:
         """The shortcut has its answer."""

@@ -21,8 +21,8 @@ BEGIN_BYTES = 8 * 1024 * 1024
 MOST_BYTES = 8 * BEGIN_BYTES
 """About how long it may become; the writer then waits until it was moved."""
 
-COMMIT_BYTES = 5 * 4_096
-"""About what a commit adds to the log beside its entries: pages of rooms and marks, and the last one of each tree."""
+PASSES, FEW_PAGES = 4, 64
+"""The thread moves, again and again, what came while it moved: so often at most, or until that is so few pages."""
 
 WAIT_S = 30.0
 """How long the writer waits for a thread that is behind, at most; then it goes on, and waits again."""
@@ -40,7 +40,7 @@ class Checkpoints:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._size = 0  # about how many bytes were written since the log was last begun anew; the writer's
+        self._size = 0  # about how many bytes the log has; the writer's
         self._asked = threading.Event()  # there is something to move, or nothing ever will be
         self._idle = threading.Event()  # the thread has done what it was asked for
         self._idle.set()
@@ -53,10 +53,10 @@ class Checkpoints:
             self._thread.start()
 
     def wrote(self, size: int) -> None:
-        """The writer has committed entries of `size` bytes in all; it is between two transactions now."""
+        """The writer has committed what is about `size` bytes of the log; it is between two transactions now."""
         if self._thread is None:
             return
-        self._size += size + COMMIT_BYTES
+        self._size += size
         if self._size < BEGIN_BYTES:
             return
         if self._size >= MOST_BYTES:
@@ -88,17 +88,26 @@ class Checkpoints:
     def _run(self) -> None:
         while True:
             self._asked.wait()
+            self._asked.clear()  # before it looks: who ends it after that look wakes it again
             if self._ending:
                 return
-            self._asked.clear()
             try:
-                self._database.checkpointing.execute(_MOVE).fetchone()
+                self._move()
                 self._moved = True
                 self._failing = False
             except sqlite3.Error as error:
                 self._failed(error)
             finally:
                 self._idle.set()
+
+    def _move(self) -> None:
+        """Move what there is, so that little is left to the writer."""
+        before = 0
+        for _ in range(PASSES):
+            _, pages, _ = self._database.checkpointing.execute(_MOVE).fetchone()
+            if pages - before <= FEW_PAGES:
+                return
+            before = pages
 
     def _failed(self, error: sqlite3.Error) -> None:
         if not self._failing:

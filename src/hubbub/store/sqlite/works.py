@@ -45,14 +45,11 @@ class Limits:
     max_rooms: int
 
 
-class Append:
+class Append(msgspec.Struct, eq=False, gc=False):
     """An append waiting to be written; a class, so that `find_sent` can look at what waits before it begins."""
 
-    __slots__ = ("_limits", "entry")
-
-    def __init__(self, entry: Entry, limits: Limits) -> None:
-        self.entry = entry
-        self._limits = limits
+    entry: Entry
+    limits: Limits
 
     def __call__(self, batch: Batch) -> Entry:
         """Write the entry with what it says; see `hubbub.ports.Store.append`."""
@@ -75,7 +72,7 @@ class Append:
                 if not _react(batch, room, entry):
                     return entry
             case MemberJoined() | MemberLeft() | MemberUpdated():
-                if not _change_membership(batch, room, entry, self._limits):
+                if not _change_membership(batch, room, entry, self.limits):
                     return entry
             case RoomUpdated():
                 room.name = room.name if entry.room_name is None else entry.room_name
@@ -84,10 +81,8 @@ class Append:
         return batch.add(room, entry)
 
 
-class Post(Append):
+class Post(Append, eq=False, gc=False):
     """The append of a message whose frame is wanted as well, as it is written."""
-
-    __slots__ = ()
 
     def __call__(self, batch: Batch) -> tuple[Entry, bytes | None]:  # type: ignore[override]  # a work returns anything
         """Write it; the frame is None where the entry was there already."""

@@ -171,7 +171,7 @@ class Writer:
             self._loop.call_soon_threadsafe(self._settle, outcomes, batch, batch.news_of_rooms())
         except RuntimeError:  # the loop has ended; nobody is left to be told
             logger.warning("the event loop ended before %d writes were answered", len(outcomes))
-        self._checkpoints.wrote(batch.size)
+        self._checkpoints.wrote(batch.log_bytes(self._db.total_changes - changes))
         return outcomes
 
     def _transact(self, batch: Batch, works: Sequence[Waiting]) -> list[Outcome]:
@@ -209,13 +209,10 @@ class Writer:
         self._settled(batch, rooms)
         self._pending -= len(outcomes)
         for place, (waiter, result, error) in enumerate(outcomes):
-            if isinstance(waiter, asyncio.Future):
-                # Who awaits a future goes on in another turn. What follows him in the order follows him there too.
-                self._tell_later(outcomes[place:])
-                return
             if waiter is None:
                 self._pending += 1  # the writer's own was never counted
-            elif self._waking:
+            elif self._waking or isinstance(waiter, asyncio.Future):
+                # Who awaits a future goes on in another turn. What follows him in the order follows him there too.
                 self._tell_later(outcomes[place:])
                 return
             else:
