@@ -43,6 +43,7 @@ class Liar:
         more_after: how many missed entries a `sync` brings; the others are for `history`.
         refuse: the response to handshakes: a status and a message.
         in_parts: send each entry as three frames, with a ping between.
+        stray: which `seq` goes to the listeners of all rooms.
         nowhere: which `seq` is acknowledged without saying that it is that.
         unread: which question for history, of all, is never answered.
         repeats: how many entries a resuming `sync` brings that were not missed.
@@ -70,6 +71,7 @@ class Liar:
         self.more_after: int | None = None
         self.refuse: tuple[int, str] | None = None
         self.in_parts = False
+        self.stray: set[int] = set()
         self.nowhere: set[int] = set()
         self.unread: set[int] = set()
         self.repeats = 0
@@ -216,6 +218,10 @@ class Liar:
 
     async def _publish(self, room: str, entry: Json) -> None:
         frame, seq = json.dumps(entry), entry["seq"]
+        if seq in self.stray:
+            for other, listeners in self._listeners.items():
+                for listener in listeners if other != room else ():
+                    await self._write(listener, frame)
         for listener, held in list(self._listeners.get(room, {}).items()):
             frames = [] if seq in self.drop else [frame, frame] if seq in self.double else [frame]
             if seq in self.swap:

@@ -164,6 +164,14 @@ async def test_what_a_resume_brings_again_is_doubled(liar: Liar) -> None:
     assert result.counts.delivered == PERSONS * MESSAGES
 
 
+async def test_what_comes_to_the_wrong_room_is_noticed(liar: Liar) -> None:
+    """An entry that somebody gets who is not in its room is a failure, however well all others got it."""
+    liar.stray = {5}
+    result = await load(liar.url, rooms="2")
+    assert result.reasons == ["4 deliveries to who is not in the room"]
+    assert result.counts.delivered == MESSAGES * PERSONS // 2
+
+
 async def test_an_acknowledgement_without_a_place_is_noticed(liar: Liar) -> None:
     """Who says `ok` and not which `seq` has acknowledged nothing that could be looked for."""
     liar.nowhere = {4}
@@ -281,6 +289,14 @@ async def test_several_processes_share_the_work(liar: Liar) -> None:
     assert (result.counts.sent, result.counts.acked) == (30, 30)
     assert len(result.generator.cpu) == 3
     assert len({ask["client_id"] for ask in liar.actions if ask["action"] == "send"}) == 30
+
+
+async def test_the_rate_is_kept_however_senders_are_shared(liar: Liar) -> None:
+    """Where processes have unequally many senders and readers, or none, what is due is neither more nor less."""
+    for senders in ("2", "5"):
+        result = await load(liar.url, connections=7, processes=3, senders=senders, slow=2, rate=31, history=13)
+        assert result.reasons == []
+        assert (result.counts.sent, result.counts.pages) == (31, 13)
 
 
 async def test_history_is_read_beside(liar: Liar) -> None:

@@ -374,6 +374,14 @@ def test_an_answer_with_what_was_not_missed_is_doubled() -> None:
     assert counted(log) == (4, 2, 0)
 
 
+def test_a_hole_without_end_is_lost_at_once() -> None:
+    """A server whose `seq` jumps far ahead costs no memory; what it passed over is lost."""
+    log = begun(3)
+    assert list(log.take(run(10**12))) == [10**13]
+    assert log.tally.lost == 10**12 - 4
+    assert log.lacks(10**12) == 0
+
+
 def test_an_answer_with_a_hole_leaves_it() -> None:
     """An answer that leaves something out has not delivered it."""
     log = begun()

@@ -21,7 +21,7 @@ from hubbub.loadtest.observing import Observed, listeners
 from hubbub.loadtest.page import page
 from hubbub.loadtest.plot import Line, Plot, amount, scale, svg
 from hubbub.loadtest.progress import Progress
-from hubbub.loadtest.report import show
+from hubbub.loadtest.report import megabytes, show
 from hubbub.loadtest.result import (
     Asked,
     Faults,
@@ -152,6 +152,12 @@ def test_notes_tell_what_is_no_failure() -> None:
     ]
 
 
+def test_a_proxy_is_not_taken_for_the_server() -> None:
+    """Where it is a proxy that listens it is said so, and how to name who is meant."""
+    server = Server([7], "nginx", 1, 1.0, 0.5, 6_250.0, 10**8, 2 * 10**8, 5_000.0)
+    assert result(server=server).notes == ["who listens there is nginx; --pid names the server behind it"]
+
+
 def test_the_document_is_the_result() -> None:
     """The JSON document has all of the result, and nothing gets lost in it."""
     made = result(faults=Faults(lost=1, rooms=[RoomEnd("r", 1)]), storm=Storm(4, 4, HARMLESS))
@@ -237,6 +243,13 @@ def test_axes_have_round_numbers(highest: float, top: float, steps: int) -> None
     assert marks[-1] == pytest.approx(top)
 
 
+def test_sizes_have_what_counts() -> None:
+    """Little is not nothing, and much is not told to the byte."""
+    assert [megabytes(size) for size in (0, 41_700, 4_170_000, 99_900_000, 2_345_678_901)] == [
+        *("0 MB", "0.0417 MB", "4.17 MB", "99.9 MB", "2,346 MB"),
+    ]
+
+
 def test_amounts_are_short() -> None:
     """Numbers at an axis fit beside it."""
     assert [amount(value) for value in (0, 0.25, 2_500, 25_000, 1_500_000)] == ["0", "0.25", "2,500", "25k", "1.5M"]
@@ -249,8 +262,9 @@ class Screen(io.StringIO):
         return True
 
 
-def test_progress_is_one_line_on_a_terminal() -> None:
+def test_progress_is_one_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal the line is written over, is no longer than that, and is gone in the end."""
+    monkeypatch.setenv("COLUMNS", "90")
     screen = Screen()
     progress = Progress(screen)
     progress(second(1, "connect"), "connecting 4 of 100")
@@ -261,7 +275,8 @@ def test_progress_is_one_line_on_a_terminal() -> None:
     first, then = screen.getvalue().split("\r")[1:3]
     assert first.startswith("connecting 4 of 100")
     assert "sent/s" not in first
-    assert "20 sent/s  80 delivered/s  ack p99 3.0 ms" in then
+    assert "20 sent/s  80 delivered/s  3 refused  1 closed  p99 ack 3.0 ms" in then
+    assert "server" not in then, "what does not fit is left out, and nothing is cut in two"
 
 
 def test_what_is_done_before_the_first_connection_is_shown() -> None:

@@ -136,7 +136,7 @@ class Account:
 
     def may_call(self, api: Api, key: str, now: float) -> bool:
         """Whether a message may call a route; a request is taken from the account, the stage and the route."""
-        if not self.may_ask(now):
+        if self._requests is not None and not self.may_ask(now):
             return False
         rate = api.routes[key].rate
         if api.rate is not None and not _is_left(self._bucket(api, "", api.rate), now):

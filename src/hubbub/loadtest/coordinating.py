@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import IO, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -116,7 +116,6 @@ class Coordinator:
         self._preparing: asyncio.Task[None] | None = None
         self._created = 0  # rooms
         self._processes: list[asyncio.subprocess.Process] = []
-        self._words: list[IO[bytes]] = []  # what each says on its standard error
         self._phase = "connect"
         self._began_at = time.monotonic()
         self._start = 0.0  # of the load, on the machine's monotonic clock; 0 before
@@ -461,6 +460,7 @@ class Coordinator:
             unseen=sum(end.unseen for end in ends),
             stored_twice=sum(end.stored_twice for end in ends),
             resets=sum(end.resets for end in ends),
+            strayed=sum(end.strayed for end in ends),
             not_connected=0 if self._stopped else self._plan.connections - live,
             rooms=worst[:_MOST_ROOMS],
         )

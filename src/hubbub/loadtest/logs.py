@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from hubbub.loadtest.frames import Run
 
+_FARTHEST = 1_000_000
+"""Beyond a hole of so many entries they are lost, and not waited for: each that is fills memory."""
+
 
 class Tally:
     """What all connections of a process together got of one room.
@@ -16,7 +19,7 @@ class Tally:
         resumed: of them those that came as the answer to a resuming `sync` or to `history`.
         doubled: entries that came once more than once.
         disordered: entries that came after one that follows them.
-        lost: entries that had not come when the load test ended.
+        lost: entries that had not come when the load test ended, or were too many to wait for.
 
     """
 
@@ -103,7 +106,10 @@ class Log:
     def _take(self, seq: int) -> bool:
         """Count one; False when it came before."""
         if seq > self.last:
-            self.missing.update(range(self.last + 1, seq))
+            if seq - self.last > _FARTHEST:
+                self.tally.lost += seq - self.last - 1
+            else:
+                self.missing.update(range(self.last + 1, seq))
             self.last = seq
             return True
         if seq in self.missing:

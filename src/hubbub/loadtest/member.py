@@ -48,6 +48,8 @@ class Desk(Protocol):
     history: Histogram
     connect: Histogram
     resets: int
+    strayed: int
+    apart: frozenset[str]
 
     def tally(self, room: str) -> Tally:
         """The room's tally."""
@@ -376,7 +378,9 @@ class Member:
             if type(item) is Run:
                 log = self.logs.get(item.room)
                 if log is None:
-                    continue  # a room of the user's that is no part of this
+                    if item.room in desk.apart:
+                        desk.strayed += item.last - item.first + 1
+                    continue  # else a room of the user's that is no part of this
                 if log.held is not None:
                     log.held.append(item)
                     continue

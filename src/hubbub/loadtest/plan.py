@@ -97,6 +97,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the tokens let their users into the rooms."""
         return self.secret is not None and self.rooms_each <= MOST_GRANTED
 
+    @property
+    def parts(self) -> bool:
+        """Whether nobody is in more rooms than those of his connection: both are made here, and nobody else's."""
+        return self.secret is not None and self.creates_rooms
+
     def rooms_of(self, member: int) -> list[str]:
         """The rooms of one connection; each room has as many listeners as any other, give or take one."""
         first = member * self.rooms_each

@@ -115,5 +115,5 @@ def _itself(result: Result) -> Text:
 
 
 def megabytes(size: float) -> str:
-    """A size in memory."""
-    return f"{size / 1e6:,.0f} MB"
+    """A size in memory, or of what came, with three figures that count."""
+    return f"{size / 1e6:,.0f} MB" if size >= 1e8 else f"{size / 1e6:.3g} MB"

@@ -12,6 +12,9 @@ from hubbub.loadtest.telling import Counts, RoomEnd
 BUSY = 0.8
 """The share of a core from which on a process of the load test is the bottleneck itself."""
 
+PROXIES = frozenset({"nginx", "haproxy", "caddy", "envoy", "traefik", "httpd", "apache2", "docker-proxy", "ssh"})
+"""Programs that stand before a server and are none."""
+
 LATE_MS = 20.0
 """How late it may be with one in a hundred of its own doings."""
 
@@ -114,6 +117,7 @@ class Faults(msgspec.Struct):
         unseen: acknowledged messages that were not delivered to who sent them, or as another entry.
         stored_twice: messages that stand in the log twice.
         resets: logs that began anew.
+        strayed: deliveries to connections that are not in the room; only where rooms and tokens are made here.
         not_connected: connections that were not there in the end.
         rooms: those in which something was lost, doubled or disordered, the worst first, at most 100.
 
@@ -128,6 +132,7 @@ class Faults(msgspec.Struct):
     unseen: int = 0
     stored_twice: int = 0
     resets: int = 0
+    strayed: int = 0
     not_connected: int = 0
     rooms: list[RoomEnd] = []
 
@@ -285,6 +290,7 @@ def judge(
         ("unsent", faults.unsent, f"{many(faults.unsent, 'message')} not sent: no connection"),
         ("unread", faults.unread, f"{many(faults.unread, 'page')} of history never came"),
         ("resets", faults.resets, f"{many(faults.resets, 'log')} began anew on the server"),
+        ("strayed", faults.strayed, f"{many(faults.strayed, 'delivery', 'deliveries')} to who is not in the room"),
         ("absent", faults.not_connected, f"{many(faults.not_connected, 'connection')} not there in the end"),
         *(("refused", n, f"{many(n, 'message')} refused: {code}") for code, n in counts.refused.items()),
         *(("refused", n, f"{many(n, 'page')} of history refused: {code}") for code, n in counts.page_errors.items()),
@@ -305,6 +311,8 @@ def _notes(result: Result) -> list[str]:
         notes.append(f"ended by hand, after {result.load_s:.0f} s of load")
     if result.generator.is_bottleneck:
         notes.append(f"the load test measured itself more than the server: {result.generator.why}")
+    if result.server is not None and result.server.name.partition(" ")[0] in PROXIES:
+        notes.append(f"who listens there is {result.server.name}; --pid names the server behind it")
     if result.counts.refused.keys() & {"rate_limited"}:
         notes.append("rate_limited: a connection or user may send only so often (the settings rate and user_rate)")
     if result.asked.deflates and 0 < result.counts.deflated < result.counts.opened:

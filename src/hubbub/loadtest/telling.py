@@ -174,6 +174,7 @@ class End(msgspec.Struct, tag="end"):
         unseen: acknowledged messages that their sender did not get to see, or saw at another place in the log.
         stored_twice: messages that stand in the log twice.
         resets: rooms that the server said begin anew.
+        strayed: entries that came to connections that are not in their room.
         rooms: those in which something went wrong.
         cut, back: connections that were cut in the storm, and that came back.
         storm_back: how long that took, each.
@@ -189,6 +190,7 @@ class End(msgspec.Struct, tag="end"):
     unseen: int = 0
     stored_twice: int = 0
     resets: int = 0
+    strayed: int = 0
     rooms: list[RoomEnd] = []
     cut: int = 0
     back: int = 0

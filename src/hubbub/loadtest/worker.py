@@ -8,12 +8,13 @@ when it is late itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import random
 import sys
 import time
 from array import array
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -60,6 +61,9 @@ _PINGED_EVERY_S = 240
 _LEFT_ALONE_S = 30.0
 """How long at the most a server is left alone because it said so."""
 
+_ACTS = 64
+"""What is done in a row of what is late already."""
+
 _LOOP_STEP_S = 0.05
 _STOPPED_SETTLE_S = 2.0
 _SETTLES = 6
@@ -101,7 +105,8 @@ class Worker:
         self.ack, self.delivery, self.slow_delivery = Histogram(), Histogram(), Histogram()
         self.resumed = Histogram()
         self.history, self.connect, self.lateness, self.loop_lag = Histogram(), Histogram(), Histogram(), Histogram()
-        self.resets = 0
+        self.resets, self.strayed = 0, 0
+        self.apart = frozenset(plan.rooms) if plan.parts else frozenset()  # rooms of which only who is in them may hear
         self._tallies: dict[str, Tally] = {}
         self._acked = array("q")  # by number of a message: its seq by its answer; 0 for none
         self._seen = array("q")  # and as a listener was given it
@@ -282,7 +287,6 @@ class Worker:
         )
 
     async def _send(self, senders: Sequence[Member], start: int) -> None:
-        rate = self.plan.rate * len(senders) / self.plan.senders
         number = 0
 
         def send(due: int) -> None:
@@ -295,45 +299,49 @@ class Worker:
             sender.send(number, due)
             number += 1
 
-        await self._paced(rate, start, send)
+        await self._paced(self.plan.rate, self.plan.senders, start, send)
 
     async def _read_history(self, readers: Sequence[Member], start: int) -> None:
-        rate = self.plan.history * len(self.members) / self.plan.connections if readers else 0.0
-
         def read(due: int) -> None:
             random.choice(readers).read_page(due, random.getrandbits(40))  # noqa: S311  no secret
 
-        await self._paced(rate, start, read)
+        await self._paced(self.plan.history, self.plan.connections - self.plan.slow, start, read)
 
-    async def _paced(self, rate: float, start: int, act: Any) -> None:  # Any: a callable that is given when it was due
-        """Act `rate` times a second, each at its time whatever became of those before."""
+    async def _paced(self, rate: float, members: int, start: int, act: Callable[[int], None]) -> None:
+        """Act `rate` times a second, each at its time whatever became of those before; the processes take turns.
+
+        Args:
+            rate: of all processes together.
+            members: how many do it, the first ones; a process without any has no turn.
+            start: from when on.
+            act: is given when it was due.
+
+        """
         end = start + int(self.plan.duration_s * 1e9)
-        apart = 1e9 / rate if rate else 0.0
-        number = self.process / self.plan.processes  # processes take turns
-        while not self._stopping.is_set():
-            now = time.monotonic_ns()
-            due = start + int(number * apart) if rate else end
-            while due <= now and due < end:
-                act(due)
-                number += 1
-                due = start + int(number * apart)
-                if number % 64 < 1:
-                    break  # let the loop read meanwhile
-            if min(due, end) > now:
-                await self._sleep((min(due, end) - now) / 1e9)
-            else:
-                await asyncio.sleep(0)
-            if due >= end and time.monotonic_ns() >= end:
-                return
+        turns = min(self.plan.processes, members)
+        turn = self.process
 
-    async def _sleep(self, seconds: float) -> None:
-        """Sleep, in steps that a stop can cut short."""
-        while seconds > 0 and not self._stopping.is_set():
-            await asyncio.sleep(min(seconds, 0.2))
-            seconds -= 0.2
+        def due() -> int:
+            return start + int(turn * 1e9 / rate) if rate and self.process < turns else end
+
+        while not self._stopping.is_set() and due() < end:
+            await self._sleep_until(due())
+            for _ in range(_ACTS):  # then let the loop read
+                if due() > time.monotonic_ns() or due() >= end:
+                    break
+                act(due())
+                turn += turns
+        await self._sleep_until(end)
+
+    async def _sleep_until(self, at: int) -> None:
+        """Sleep, unless a stop cuts it short; lets others have the loop in any case."""
+        await asyncio.sleep(0)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, (at - time.monotonic_ns()) / 1e9)):
+                await self._stopping.wait()
 
     async def _storm(self, start: int) -> None:
-        await self._sleep((start - time.monotonic_ns()) / 1e9 + self.plan.duration_s / 2)
+        await self._sleep_until(start + int(self.plan.duration_s / 2 * 1e9))
         if self._stopping.is_set():
             return
         now = time.monotonic_ns()
@@ -372,7 +380,7 @@ class Worker:
             for room, log in member.logs.items():
                 log.tally.lost += log.lacks(heads.get(room, 0))
 
-    async def _while_coming(self, left: Any) -> None:  # Any: a callable without arguments that counts
+    async def _while_coming(self, left: Callable[[], int]) -> None:
         """Return when nothing is left, or nothing has come for the plan's time."""
         begun = since = time.monotonic()
         self._waits = last = left()
@@ -405,6 +413,7 @@ class Worker:
             unseen=sum(1 for acked, seen in zip(self._acked, self._seen, strict=True) if acked and acked != seen),
             stored_twice=self._stored_twice,
             resets=self.resets,
+            strayed=self.strayed,
             rooms=rooms,
             cut=self._cut,
             back=self._back,
