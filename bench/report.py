@@ -44,9 +44,13 @@ UNITS = {
     "mb": "MB",
     "gb": "GB",
     "per_s": "a second",
+    "per_second": "a second",
     "bytes": "bytes",
 }
 """What ends of names mean."""
+
+SHARES = ("share", "busy", "share_of_100000")
+"""How names of shares of a core end: they are shown in per cent."""
 
 BASES = ("bare", "picows")
 """What ratios are to: the first of these that was measured."""
@@ -185,7 +189,7 @@ def _parts(value: Any, name: str) -> list[str]:
         plain = {key: each for key, each in value.items() if not isinstance(each, dict | list)}
         parts = []
         if plain:
-            rows = [[title(key), _cell(each)] for key, each in plain.items()]
+            rows = [[title(key), _cell(each, key)] for key, each in plain.items()]
             parts.append(_caption(name) + table(["", ""], rows))
         for key, each in value.items():
             if isinstance(each, dict | list):
@@ -200,7 +204,7 @@ def _list(value: list[Any], name: str) -> list[str]:
     if all(isinstance(each, dict) for each in value):
         flat = [_flat(each) for each in value]
         columns = list(dict.fromkeys(key for each in flat for key in each))
-        rows = [[_cell(each[key]) if key in each else "" for key in columns] for each in flat]
+        rows = [[_cell(each[key], key) if key in each else "" for key in columns] for each in flat]
         return [_caption(name) + table([title(key) for key in columns], rows)]
     return [_caption(name) + ", ".join(_cell(each) for each in value)]
 
@@ -219,7 +223,9 @@ def _flat(value: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     return found
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, key: str = "") -> str:
+    if isinstance(value, float) and key.endswith(SHARES):
+        return f"{value:.2%}" if abs(value) < 0.1 else f"{value:.0%}"
     if isinstance(value, int | float):
         return number(value)
     if isinstance(value, list):
@@ -238,7 +244,7 @@ def title(key: str) -> str:
             return unit
         if key.endswith(f"_{end}"):
             return f"{key.removesuffix(f'_{end}').replace('_', ' ').replace('.', ', ')}, {unit}"
-    return key.replace("_", " ").replace(".", ", ")
+    return key.replace("us_per_", "µs per_").replace("_", " ").replace(".", ", ")
 
 
 # Curves

@@ -145,6 +145,16 @@ def test_nested_figures_become_columns_and_captions(folders: tuple[Path, Path]) 
     assert "**N**\n\n1, 2" in page
 
 
+def test_names_of_figures_tell_units(folders: tuple[Path, Path]) -> None:
+    """Times, rates and shares of a core are shown as such, however a bench spells them."""
+    (folders[0] / "a.md").write_text("<!-- figures: idle -->\n")
+    rest = {"share": 0.0123, "load_busy": 0.98, "us_per_ping": 12.3, "pings_per_second": 8.8, "per_s": 5.0}
+    save(folders[1], "idle", {"real": rest, "pretended": rest})
+    page = made(folders)
+    assert "|  | share | load busy | µs per ping | pings, a second | a second |" in page
+    assert "| real | 1.23% | 98% | 12.3 | 8.80 | 5.00 |" in page
+
+
 def test_objects_of_one_kind_are_rows(folders: tuple[Path, Path]) -> None:
     """Their names are the first column."""
     (folders[0] / "a.md").write_text("<!-- figures: sends -->\n")
