@@ -41,7 +41,7 @@ class Figures(NamedTuple):
 
 
 class Said(msgspec.Struct):
-    """What the senders report."""
+    """What the senders report; see `bench/bare/senders.c`."""
 
     acks: int
     failures: int
@@ -58,7 +58,7 @@ async def measure(server: Server, senders: int, seconds: float, rate: float = 0.
     """Let them send; with a rate, so many a second in all.
 
     Raises:
-        RuntimeError: the senders failed, or a message was not acknowledged.
+        RuntimeError: the senders failed, or a message was not sent or not acknowledged.
 
     """
     tokens = "".join(f"{token(f'user{n}')}\n" for n in range(senders)) + "\n"
@@ -82,7 +82,18 @@ async def measure(server: Server, senders: int, seconds: float, rate: float = 0.
         await process.wait()
     if process.returncode or not (ready and line):
         raise RuntimeError(f"the senders ended with {process.returncode}: {(err or line).decode().strip()}")
-    said = msgspec.json.decode(line, type=Said)
+    return figures_of(msgspec.json.decode(line, type=Said), seconds, cpu_s)
+
+
+def figures_of(said: Said, seconds: float, cpu_s: float) -> Figures:
+    """The figures of a run of so many seconds, in which the server used so much processor time.
+
+    Raises:
+        RuntimeError: messages were not sent when they were due, so that nothing is known of how long they would take.
+
+    """
+    if said.unsent:
+        raise RuntimeError(f"{said.unsent} messages could not be sent when they were due: the server read too slowly")
     count = max(said.acks, 1)
     return Figures(
         said.acks / seconds,

@@ -331,18 +331,21 @@ _CROCKFORD = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _BY_BYTE = _CROCKFORD * 8
 """A character for every byte, each for as many: what is random stays so."""
 
+_LAST_OF_TIME = [first + second for first in _CROCKFORD.decode() for second in _CROCKFORD.decode()]
+"""The last two characters of a time, by its last ten bits."""
+
 _RANDOM_CHARS = 16
-_written: tuple[int, str] = (-1, "")  # a time and how ids write it, replaced as one, so that any thread may ask
+_written: tuple[int, str] = (-1, "")  # a time's other bits and how ids write them, replaced as one: any thread may ask
 
 
 def new_ulid(at_ms: int) -> str:
     """A fresh ULID (github.com/ulid/spec) for the time `at_ms`, epoch milliseconds: 26 characters, sorting by time."""
     global _written
     known, prefix = _written
-    if known != at_ms:
-        prefix = bytes([_CROCKFORD[(at_ms >> shift) & 31] for shift in range(45, -1, -5)]).decode("ascii")
-        _written = (at_ms, prefix)
-    return prefix + random_bytes(_RANDOM_CHARS).translate(_BY_BYTE).decode("ascii")
+    if known != at_ms >> 10:
+        prefix = "".join([chr(_CROCKFORD[(at_ms >> shift) & 31]) for shift in range(45, 5, -5)])
+        _written = (at_ms >> 10, prefix)
+    return prefix + _LAST_OF_TIME[at_ms & 1023] + random_bytes(_RANDOM_CHARS).translate(_BY_BYTE).decode("ascii")
 
 
 def direct_room_id(one: UserId, other: UserId) -> RoomId:

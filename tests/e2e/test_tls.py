@@ -27,6 +27,7 @@ from hubbub.app import HandlerNode, Node
 from hubbub.config import Settings, SettingsError, load
 from hubbub.gateway import Gateway, GatewayLimits, Hub
 from hubbub.gateway import http as http_module
+from hubbub.gateway.door import Door
 from hubbub.gateway.http import RequestHead
 from hubbub.listening import CannotStart, Server, bind
 from hubbub.listening.tls import TlsTransport
@@ -218,7 +219,7 @@ async def test_failed_handshakes_leave_nothing_behind(node: Node) -> None:
         gone.transport.abort()
 
     def kept() -> int:
-        return sum(type(each) in (RequestHead, TlsTransport, ssl.SSLObject) for each in gc.get_objects())
+        return sum(type(each) in (Door, RequestHead, TlsTransport, ssl.SSLObject) for each in gc.get_objects())
 
     await fail()
     gc.collect()

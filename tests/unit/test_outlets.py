@@ -355,6 +355,7 @@ class Number:
         ),
         (lambda way, outlet: way.flush([b""], [([object()], [0])]), "expected an Outlet, got"),
         (lambda way, outlet: way.Outlet(print, None, 3), "expected a transport beside the number of its socket"),
+        (lambda way, outlet: way.Outlet(print, outlet, 3, (print, print, print, 2**70)), "too large"),
         (lambda way, outlet: way.Outlet(), "required argument"),
         (lambda way, outlet: way.Outlet(print, None, -1, 1), "expected a tuple of three functions and a size, got 1"),
         (
@@ -365,7 +366,7 @@ class Number:
 )
 def test_the_accelerator_refuses_what_it_is_not_made_for(call: Callable[..., Any], words: str):
     """With words that say what was expected: nothing that Python code does to it ends the process."""
-    with pytest.raises((TypeError, ValueError), match=words):
+    with pytest.raises((TypeError, ValueError, OverflowError), match=words):
         call(built(), built().Outlet(print))
 
 

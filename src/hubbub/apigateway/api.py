@@ -14,6 +14,9 @@ DISCONNECT = "$disconnect"
 DEFAULT = "$default"
 
 
+_OF_ALL_MESSAGES = frozenset({CONNECT, DISCONNECT, DEFAULT})
+"""With no other routes than these there is nothing to choose between."""
+
 Handler = Callable[[Event], Awaitable[Response]]
 """A function behind a route, wherever it runs: in this process, behind HTTP, in Lambda."""
 
@@ -44,6 +47,9 @@ Authorizer = Callable[[Event], Awaitable[AuthorizerContext]]
 """A REQUEST authorizer that has already been reduced to its outcome: the context to add, or `Refused`."""
 
 
+_PLAIN = (str, int, float, bool)
+
+
 def checked_context(context: object) -> AuthorizerContext:
     """What an authorizer answered, if it is what it may answer: a `principalId`, and no value with parts.
 
@@ -54,7 +60,7 @@ def checked_context(context: object) -> AuthorizerContext:
     if not isinstance(context, dict) or not context.get("principalId"):
         raise ValueError("expected an authorizer's context with a principalId")
     for key, value in context.items():
-        if not isinstance(value, str | int | float | bool):
+        if not isinstance(value, _PLAIN):
             raise ValueError(f"expected a string, a number or a boolean as {key!r}, got {type(value).__name__}")
     return context
 
@@ -151,8 +157,8 @@ def select_route(api: Api, body: str) -> str | None:
     A body that is not JSON goes to `$default`, and no body can select `$connect` or `$disconnect`.
     """
     default = DEFAULT if DEFAULT in api.routes else None
-    if api.routes.keys() <= {CONNECT, DISCONNECT, DEFAULT}:
-        return default  # nothing to choose between, so nothing to parse
+    if api.routes.keys() <= _OF_ALL_MESSAGES:
+        return default  # so nothing is parsed
     key = evaluate_selection(api.route_selection_expression, body)
     if key is None or key in (CONNECT, DISCONNECT) or key not in api.routes:
         return default

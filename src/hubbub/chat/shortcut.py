@@ -27,7 +27,7 @@ logger = logging.getLogger("hubbub.chat")
 
 SEND = "send"
 _KIND = type_of(MessageCreated)
-_SENDERS = frozenset(role for role in Role if may(role, Permission.SEND))
+_SENDERS = tuple(role for role in Role if may(role, Permission.SEND))
 
 Answer = Callable[[bytes | None], None]
 """Called once with what the client is to be told; None for nothing."""

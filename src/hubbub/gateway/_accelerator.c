@@ -33,9 +33,9 @@ typedef struct {
     char congested;
     PyObject *transport;
     PyObject *write;
-    PyObject *seal; /* how what is written is encrypted: see outlets.py; NULL for not at all */
-    unsigned long long flushed; /* the last flush that saw it */
-    Py_ssize_t place;           /* its place among those of that flush */
+    PyObject *seal;          /* how what is written is encrypted: see outlets.py; NULL for not at all */
+    unsigned long long mark; /* of the batch or flush that saw it last */
+    Py_ssize_t place;        /* its place among those of a flush */
 } Outlet;
 
 /* What this module keeps, in each interpreter for itself. */
@@ -44,7 +44,7 @@ typedef struct {
     PyTypeObject *known_type; /* the first subclass of it that was seen: a gateway has one */
     PyTypeObject *asked_type; /* of the transport that was asked last whether it is closing */
     PyObject *asked;          /* the method that this was */
-    unsigned long long flushes;
+    unsigned long long marks; /* that were given */
 } State;
 
 static inline int is_known(State *state, PyObject *object) { return Py_TYPE(object) == state->known_type; }
@@ -81,6 +81,9 @@ static int outlet_init(Outlet *self, PyObject *args, PyObject *kwargs) {
     if (seal != Py_None && (!PyTuple_Check(seal) || PyTuple_GET_SIZE(seal) != 4 ||
                             !PyLong_Check(PyTuple_GET_ITEM(seal, 3)))) {
         PyErr_Format(PyExc_TypeError, "expected a tuple of three functions and a size, got %R", seal);
+        return -1;
+    }
+    if (seal != Py_None && PyLong_AsSsize_t(PyTuple_GET_ITEM(seal, 3)) == -1 && PyErr_Occurred()) {
         return -1;
     }
     if (fd >= 0 && transport == Py_None) {
@@ -442,12 +445,18 @@ static int flush_read(Flush *flush, Py_ssize_t *memberships) {
             }
             *next++ = (int)position;
         }
+        unsigned long long mark = ++flush->state->marks;
         for (Py_ssize_t m = 0; m < PyList_GET_SIZE(batch->outlets); m++) {
             PyObject *outlet = PyList_GET_ITEM(batch->outlets, m);
             if (!is_known(flush->state, outlet) && !is_outlet(flush->state, outlet)) {
                 PyErr_Format(PyExc_TypeError, "expected an Outlet, got %R", outlet);
                 return -1;
             }
+            if (((Outlet *)outlet)->mark == mark) {
+                PyErr_Format(PyExc_ValueError, "expected each outlet once in a batch, got %R twice", outlet);
+                return -1;
+            }
+            ((Outlet *)outlet)->mark = mark;
         }
     }
     return 0;
@@ -553,7 +562,7 @@ static int is_same(Flush *flush, int one, int other) {
 
 /* Find out which batches each outlet is in. No Python code has run since they were read. */
 static int flush_place(Flush *flush, Py_ssize_t memberships) {
-    unsigned long long flushes = ++flush->state->flushes;
+    unsigned long long mark = ++flush->state->marks;
     flush->places = malloc((memberships + 1) * sizeof(Place));
     flush->links = malloc((memberships + 1) * sizeof(Link));
     flush->merged = malloc((flush->batch[flush->count - 1].positions - flush->positions +
@@ -567,17 +576,13 @@ static int flush_place(Flush *flush, Py_ssize_t memberships) {
         PyObject *outlets = flush->batch[n].outlets;
         for (Py_ssize_t m = 0; m < PyList_GET_SIZE(outlets); m++) {
             Outlet *outlet = (Outlet *)PyList_GET_ITEM(outlets, m);
-            if (outlet->flushed != flushes) {
-                outlet->flushed = flushes;
+            if (outlet->mark != mark) {
+                outlet->mark = mark;
                 outlet->place = flush->placed;
                 Py_INCREF(outlet);
                 flush->places[flush->placed++] = (Place){outlet, -1};
             }
             Place *place = &flush->places[outlet->place];
-            if (place->last >= 0 && flush->links[place->last].batch == n) {
-                PyErr_Format(PyExc_ValueError, "expected each outlet once in a batch, got %R twice", outlet);
-                return -1;
-            }
             flush->links[links] = (Link){(int)n, place->last};
             place->last = links++;
         }
@@ -591,20 +596,26 @@ static int flush_place(Flush *flush, Py_ssize_t memberships) {
 #define FETCH(address) ((void)(address))
 #endif
 
-/* While the kernel writes to one socket, fetch what is looked at for the next ones: the kernel has taken their place in
+/* So many outlets further on, and transports, what is looked at for them is fetched: the kernel has taken their place in
  * the caches. Of a transport that is its head, with what says whether it is closing. */
-static inline void fetch(Outlet *next, Outlet *after) {
-    FETCH(after);
-    FETCH((char *)after + 64);
-    if (next->transport != NULL) {
-        FETCH(next->transport);
-        FETCH((char *)next->transport + 64);
-        FETCH((char *)next->transport + 128);
+#define OUTLETS_AHEAD 8
+#define TRANSPORTS_AHEAD 4
+
+static inline void fetch_outlet(PyObject *outlet) {
+    FETCH(outlet);
+    FETCH((char *)outlet + 64);
+}
+
+static inline void fetch_transport(Outlet *outlet) {
+    if (outlet->transport != NULL) {
+        FETCH(outlet->transport);
+        FETCH((char *)outlet->transport + 64);
+        FETCH((char *)outlet->transport + 128);
     }
 }
 
-static void breathe(Py_ssize_t writes) {
-    if (writes % WRITES_IN_A_GO == 0) {
+static inline void breathe(Py_ssize_t writes) {
+    if ((size_t)writes % WRITES_IN_A_GO == 0) {
         Py_BEGIN_ALLOW_THREADS
         Py_END_ALLOW_THREADS
     }
@@ -629,10 +640,11 @@ static int flush_one(Flush *flush, long long *frames, long long *bytes, PyObject
             break;
         }
         Py_INCREF(outlet);
-        if (n + 2 < PyList_GET_SIZE(batch->outlets)) {
-            PyObject *next = PyList_GET_ITEM(batch->outlets, n + 1);
+        if (n + OUTLETS_AHEAD < PyList_GET_SIZE(batch->outlets)) {
+            fetch_outlet(PyList_GET_ITEM(batch->outlets, n + OUTLETS_AHEAD));
+            PyObject *next = PyList_GET_ITEM(batch->outlets, n + TRANSPORTS_AHEAD);
             if (is_known(flush->state, next)) {
-                fetch((Outlet *)next, (Outlet *)PyList_GET_ITEM(batch->outlets, n + 2));
+                fetch_transport((Outlet *)next);
             }
         }
         failed = put(flush->state, outlet, &payload, left);
@@ -668,8 +680,9 @@ static int flush_several(Flush *flush, Py_ssize_t memberships, long long *frames
         }
         *frames += count;
         *bytes += payload.size;
-        if (n + 2 < flush->placed) {
-            fetch(flush->places[n + 1].outlet, flush->places[n + 2].outlet);
+        if (n + OUTLETS_AHEAD < flush->placed) {
+            fetch_outlet((PyObject *)flush->places[n + OUTLETS_AHEAD].outlet);
+            fetch_transport(flush->places[n + TRANSPORTS_AHEAD].outlet);
         }
         failed = put(flush->state, place->outlet, &payload, left);
         breathe(n + 1);
