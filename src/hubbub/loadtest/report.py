@@ -102,7 +102,7 @@ def _server(server: Server) -> Text:
     parts = []
     if server.cpu_us_per_delivery is not None:
         parts.append(f"{server.cpu_us_per_delivery:,.2f} µs of CPU for a delivery, all counted in")
-    if server.rss_per_connection_bytes:
+    if server.rss_per_connection_bytes and server.rss_per_connection_bytes >= 100:  # else it used what it had
         parts.append(f"{server.rss_per_connection_bytes / 1e3:,.1f} KB for a connection")
     return Text(words + ("\n         " + "; ".join(parts) if parts else ""))
 
