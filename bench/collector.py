@@ -12,6 +12,7 @@ import asyncio
 import gc
 import re
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import httpx
@@ -20,7 +21,7 @@ import uvloop
 from bench import saving
 from bench.horde import Horde, most_connections
 from bench.load import SECRET, Server, hubbub_server, token
-from bench.pretending import Pretended
+from bench.quiet import QuietCrowd
 from hubbub.auth import issue
 from hubbub.collecting import Pauses, SettingAside
 
@@ -54,29 +55,22 @@ async def real(connections: int) -> dict[str, float]:
 async def pretended(connections: int, *, policy: bool) -> dict[str, float]:
     """The longest halt in this process while so many come, and while half of them are replaced."""
     gc.collect()
-    with Pauses() as pauses:
-        aside = SettingAside() if policy else None
-        if aside is not None:
-            aside.__enter__()
-            pauses.longest_s = 0.0  # what it begins with is before anybody is there
-        try:
-            crowd = Pretended()
-            began = time.perf_counter()
-            for _ in range(connections):
-                await crowd.come()
-            for _ in range(connections // 2):
-                await crowd.go()
-                await crowd.come()
-            took_s = time.perf_counter() - began
-            longest_ms = pauses.longest_s * 1e3
-            total_s = pauses.total_s
-        finally:
-            if aside is not None:
-                aside.__exit__(None, None, None)
+    with (
+        SettingAside() if policy else nullcontext(),
+        Pauses() as pauses,
+    ):  # what it begins with is before anybody is there
+        crowd = QuietCrowd()
+        began = time.perf_counter()
+        for _ in range(connections):
+            await crowd.come()
+        for _ in range(connections // 2):
+            await crowd.go()
+            await crowd.come()
+        took_s = time.perf_counter() - began
     return {
         "connections": connections,
-        "longest_ms": longest_ms,
-        "share": total_s / took_s,
+        "longest_ms": pauses.longest_s * 1e3,
+        "share": pauses.total_s / took_s,
         "pauses": pauses.count,
     }
 

@@ -45,7 +45,8 @@ async def round_of(server: Server, tokens: list[str], *, at_once: int) -> dict[s
 
 async def main(connections: int, rounds: int, storm: int) -> dict[str, Any]:
     """Print and return what was found."""
-    storm = min(storm, most_connections())
+    most = most_connections()
+    connections, storm = min(connections, most), min(storm, most)
     found: dict[str, Any] = {"connections": connections, "rounds": rounds}
     async with hubbub_server() as server:
         await round_of(server, [token("warm")] * 500, at_once=64)

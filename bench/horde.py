@@ -45,10 +45,9 @@ class Idler(asyncio.Protocol):
 
     """
 
-    __slots__ = ("_data", "_transport", "answered", "closed", "pings")
+    __slots__ = ("_transport", "answered", "closed", "pings")
 
     def __init__(self) -> None:
-        self._data = b""
         self._transport: Any = None  # uvloop's transports have none of asyncio's classes
         self.answered: asyncio.Future[bytes] | None = None
         self.closed = False
@@ -58,7 +57,7 @@ class Idler(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if data[0] == _PING and self.answered is None:
+        if data[0] == _PING:
             self.pings += 1
             self._transport.write(client_frame(b"", 0xA))
         elif self.answered is not None and not self.answered.done():

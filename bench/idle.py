@@ -2,8 +2,8 @@
 
 Real ones, which are pinged and answer, by the server's processor time beyond what it takes with nobody connected. And a
 hundred thousand pretended ones, at a time that passes as fast as it can, for the sweeper's own share: whom to look at,
-pings and pongs in the hub's terms, without a system call. Nothing is pinged all at once: the clients come over as long
-as it takes, and their pings stay as far apart.
+pings and pongs in the hub's terms, without a system call. The sweeper spreads the pings of those who came together,
+over more and more time, so the first minutes are the most uneven.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import uvloop
 from bench import saving
 from bench.horde import Horde, most_connections
 from bench.load import hubbub_server, token
-from bench.pretending import Pretended
+from bench.quiet import QuietCrowd
 
 PING_AFTER_S = 25.0
 """The setting's default."""
@@ -54,7 +54,7 @@ async def real(connections: int, seconds: float) -> dict[str, float]:
 
 async def pretended(connections: int, minutes: int) -> dict[str, float]:
     """The sweeper's share of a core for so many."""
-    crowd = Pretended()
+    crowd = QuietCrowd()
     for number in range(connections):
         crowd.now = PING_AFTER_S * number / connections
         await crowd.come()

@@ -79,8 +79,8 @@ handshake and reads from its store what the user missed, the others admit everyb
 
 ABOUT_LOSSES = """\
 {messages} messages at once from the members of a room, each from another one where there are as many, and all listen:
-the share of the deliveries that never came. *Told* counts the errors and closed connections by which anybody could
-know."""
+the share of the deliveries that never came, in the first round. *Told* counts the errors and closed connections by
+which anybody could know."""
 
 
 class Plots(dict[str, str]):

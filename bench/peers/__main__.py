@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 import statistics
 import sys
 import tempfile
@@ -121,7 +122,7 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--measures", type=_some_of(MEASURES), default=MEASURES, metavar="A,B", help="of " + ", ".join(MEASURES)
     )
-    parser.add_argument("--rounds", type=_positive, default=3)
+    parser.add_argument("--rounds", type=_positive, default=3, help="how many; losses are looked for in the first")
     parser.add_argument("--listeners", type=_sizes, metavar="N,M", help="rooms of how many")
     parser.add_argument("--seconds", type=_seconds, help="for how long messages are sent, each time")
     parser.add_argument("--idle", type=_positive, help="how many connections are held for their memory")
@@ -139,6 +140,7 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("--resume goes on with the options of the run that was interrupted; expected no others")
     sizes = QUICK if chosen.quick else Sizes()
     given = {name: getattr(chosen, name) for name in ("listeners", "seconds", "idle", "speakers")}
+    chosen.rounds = 1 if set(chosen.measures) == {"losses"} else chosen.rounds
     chosen.sizes = msgspec.structs.replace(sizes, **{name: value for name, value in given.items() if value is not None})
     return chosen
 
@@ -193,7 +195,7 @@ async def _measure(run: Run, unfinished: Path) -> None:
             print(f"round {number} of {run.figures.rounds}: {name}", flush=True)
             began = time.monotonic()
             try:
-                turn = await _tried_twice(peer, run.figures.sizes, run.measures)
+                turn = await _tried_twice(peer, run.figures.sizes, _measures(run, number))
             except Exception as error:  # one peer's trouble is said, and is not that of the others
                 run.leave(Left(name, peer.title, f"in round {number}: {_why(error)}"))
                 print(f"  {_why(error)}", *getattr(error, "__notes__", ()), sep="\n", flush=True)
@@ -206,6 +208,11 @@ async def _measure(run: Run, unfinished: Path) -> None:
         if found is not None:
             told = f"{run.over} of {len(turns)} turns are over, this one took {run.took_s[name]:.0f} s"
             print(f"  {told}; {_minutes(run.remaining_s())} to go", flush=True)
+
+
+def _measures(run: Run, number: int) -> list[str]:
+    """What is measured in a round: losses in the first, for they are no times, of which some are better than others."""
+    return [name for name in run.measures if name != "losses" or number == 1]
 
 
 def _installed(run: Run) -> list[Peer]:
@@ -243,12 +250,22 @@ async def _measure_once(peer: Peer, sizes: Sizes, measures: Sequence[str]) -> Tu
         delivered = []
         for listeners in sizes.listeners:
             if listeners <= peer.most:
+                _say(f"{listeners:,} listen")
                 delivered += await deliveries(peer, listeners, sizes.in_flight, sizes.seconds)
     if "idle" in measures:
+        _say("connections")
         resting = await idle(peer, min(sizes.idle, peer.most))
     if "losses" in measures and peer.most_said >= LOST_MESSAGES:
-        lost = [await losses(peer, members) for members in sizes.speakers if members <= peer.most]
+        lost = []
+        for members in sizes.speakers:
+            if members <= peer.most:
+                _say(f"{members:,} speak")
+                lost.append(await losses(peer, members))
     return Turn(delivered, resting, lost)
+
+
+def _say(what: str) -> None:
+    print(f"    {what}", flush=True)
 
 
 def _add(turn: Turn, found: Measured) -> None:
@@ -327,4 +344,5 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # who terminates it interrupts it
     sys.exit(main(sys.argv[1:]))

@@ -407,7 +407,8 @@ class Audience:
         before, self.last_at = self.received, time.monotonic()
         while self.received < received:
             try:
-                await asyncio.wait_for(reached.wait(), min(within_s, LOOK_S))
+                async with asyncio.timeout(min(within_s, LOOK_S)):  # wait_for() of Python 3.11 may lose a cancellation
+                    await reached.wait()
             except TimeoutError:
                 now = time.monotonic()
                 if self.received != before:

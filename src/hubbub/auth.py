@@ -49,10 +49,10 @@ MAX_JWKS_BYTES = 262_144
 FETCH_TIMEOUT_S = 10.0
 DEFAULT_LEEWAY_S = 10
 _CACHED = 1_000
-_HEADS = 16
-_SHORT_BYTES = 4_096
-"""How many headers are remembered, and how long a token may be that is then verified the short way."""
 """Verified tokens remembered: for a backend that sends the same one with every request, and for quick reconnects."""
+
+_HEADS, _SHORT_BYTES = 16, 4_096
+"""How many headers are remembered, and how long a token may be that is then verified the short way."""
 
 _Key = jwk.OctKey | jwk.RSAKey | jwk.ECKey | jwk.OKPKey
 

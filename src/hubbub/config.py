@@ -264,7 +264,9 @@ SETTINGS: dict[str, About] = {
     "max_header_bytes": About(LIMITS, "Longest head of an HTTP request, bytes."),
     "deflate": About(LIMITS, "Compress for clients that offer permessage-deflate, once for all listeners."),
     "deflate_min_bytes": About(LIMITS, "From which length on a message is compressed, bytes."),
-    "ping_after_s": About(TIME, "A connection silent for so long is pinged, seconds."),
+    "ping_after_s": About(
+        TIME, "A connection silent for so long is pinged, a fifth sooner where many would be at once, seconds."
+    ),
     "idle_s": About(TIME, "A connection without messages for so long is closed, seconds. By default never."),
     "lifetime_s": About(TIME, "The longest a connection lives, seconds. By default no limit."),
     "handshake_timeout_s": About(TIME, "How long the head of an HTTP request may take to arrive, seconds."),

@@ -11,12 +11,13 @@ from gatewaylab import Lab, still_works
 from rawpeer import TEXT, closing, frame, request
 
 from hubbub.gateway.connection import Life
+from hubbub.gateway.door import Door
 from hubbub.gateway.http import Farewell, RequestHead
 from hubbub.gateway.hub import Peer
 from hubbub.gateway.sockets import Connection, Upgrade
 from live import until
 
-KINDS = (Connection, Peer, Life, Upgrade, RequestHead, Farewell)
+KINDS = (Connection, Peer, Life, Upgrade, Door, RequestHead, Farewell)
 
 
 @pytest.fixture
@@ -39,6 +40,11 @@ async def used_and_left(lab: Lab, how: str) -> None:
     if how == "refused":
         async with await lab.dial(request("/nowhere")) as peer:
             assert (await peer.answer()).status == 404
+        return
+    if how == "HTTP alone":
+        peer = await lab.dial(b"GET / HTTP/1.1\r\nHost: chat.example\r\n\r\n")
+        assert (await peer.answer()).status == 200
+        peer.cut()
         return
     if how == "after a request":
         peer = await lab.dial(b"GET / HTTP/1.1\r\nHost: chat.example\r\n\r\n")
@@ -66,7 +72,10 @@ async def used_and_left(lab: Lab, how: str) -> None:
     await lab.end(peer)
 
 
-@pytest.mark.parametrize("how", ["closed", "cut", "a bad frame", "half a frame", "refused", "after a request"])
+HOW = ("closed", "cut", "a bad frame", "half a frame", "refused", "after a request", "HTTP alone")
+
+
+@pytest.mark.parametrize("how", HOW)
 async def test_a_connection_that_ended_is_freed_without_a_collector(lab: Lab, uncollected: None, how: str) -> None:
     """However it ended, nothing of it waits for the garbage collector, which may never look at it."""
     for _ in range(5):

@@ -27,6 +27,25 @@ async def test_a_handshake_that_trickles_in_works() -> None:
         await still_works(peer)
 
 
+async def test_a_handshake_is_the_same_at_once_and_in_pieces(lab: Lab) -> None:
+    """Functions are told the same of both, and frames that follow it at once are taken from both."""
+    head = request("/ws?a=b&a=c", extra=("X-Two: 1", "x-two: 2", "Cookie: a=b"), User_Agent="somebody")
+    for cut in (len(head), 10):
+        async with await lab.dial(head[:cut]) as peer:
+            await lab.hang_on()
+            await peer.send(head[cut:] + frame(TEXT, b"early"))
+            assert (await peer.answer()).status == 101
+            assert await peer.text() == "early"
+    whole, pieces = await lab.functions.wait_for("CONNECT", count=1), lab.functions.of("CONNECT")[1]
+    for told in (whole, pieces):
+        for headers in (told["headers"], told["multiValueHeaders"]):
+            assert headers.pop("X-Amzn-Trace-Id")
+        context = told.pop("requestContext")
+        assert context["identity"] == {"sourceIp": "127.0.0.1", "userAgent": "somebody"}
+    assert whole == pieces
+    assert whole["multiValueHeaders"]["X-Two"] == ["1", "2"]
+
+
 @pytest.mark.parametrize(
     "begin", [b"G", request()[:-1], request()[:30], b"\r\n\r\n"], ids=lambda begin: f"{len(begin)}"
 )

@@ -42,6 +42,16 @@ def test_every_command_of_prose_is_there() -> None:
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
 
 
+def test_figures_of_old_give_way_to_those_that_are_saved() -> None:
+    """A table that is written by hand is of one bench, and is left out as soon as that has saved its own."""
+    for path in sorted(report.PROSE.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        by_hand = re.sub(r"<!-- unless: [\w-]+ -->.*?<!-- /unless -->", "", text, flags=re.DOTALL)
+        assert re.search(r"\d \|$", by_hand, re.MULTILINE) is None, f"{path.name}: a figure outside of `unless`"
+        shown, kept = (set(re.findall(rf"<!-- {each}: ([\w-]+) -->", text)) for each in ("figures", "unless"))
+        assert kept <= shown, path.name
+
+
 def test_the_peers_that_were_measured_are_those_that_there_are() -> None:
     """A saved run of peers has none that is not in the catalogue any more."""
     result = saving.saved().get("peers")

@@ -333,6 +333,22 @@ async def test_waiting_tells_when_the_last_came(monkeypatch: pytest.MonkeyPatch)
     assert gave_up - audience.last_at >= 1.0
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+async def test_waiting_can_be_interrupted_at_any_moment(turns: int) -> None:
+    """Also in the turns of the loop in which what is waited for comes: or Ctrl-C would now and then do nothing."""
+    audience, member, _ = member_of(Dialect())
+    waiting = asyncio.create_task(audience.until(1, 5.0))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    member.data_received(frame(text(0).encode()))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    is_interrupted = waiting.cancel()
+    assert is_interrupted or turns > 0
+    await asyncio.wait([waiting])
+    assert waiting.cancelled() == is_interrupted
+
+
 RECORDED = recording.kept()
 
 

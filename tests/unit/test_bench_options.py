@@ -52,6 +52,12 @@ def test_all_peers_run_in_full_unless_less_is_asked_for() -> None:
     assert chosen.only == ["ws", "nats"]
 
 
+def test_losses_are_looked_for_once() -> None:
+    """A run for them alone has one round; others look for them in their first, see the end-to-end tests."""
+    assert options(["--measures", "losses"]).rounds == 1
+    assert options(["--measures", "losses,idle"]).rounds == options([]).rounds == 3
+
+
 def test_the_list_names_each_peer_with_its_versions(capsys: pytest.CaptureFixture[str]) -> None:
     """Without installing or starting any."""
     assert main(["--list"]) == 0

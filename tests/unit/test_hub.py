@@ -41,9 +41,9 @@ class WatchedLife(Life):
         super().__init__(now, deflates=deflates)
         self.looks = 0
 
-    def passed(self, now: float, message_out_at: float, rules: Rules) -> Any:
+    def passed(self, now: float, message_out_at: float, rules: Rules, early: bool = False) -> Any:
         self.looks += 1
-        return super().passed(now, message_out_at, rules)
+        return super().passed(now, message_out_at, rules, early)
 
 
 class Node:
@@ -541,6 +541,62 @@ async def test_the_silent_are_pinged_and_the_dead_cut_off(node):
     assert (a.dropped, b.dropped) == (True, None)
     assert (a.texts, b.texts) == ([], ["2"])
     assert node.hub.remove(node.peer("a")) == (1006, "no answer to ping")
+
+
+def pinged_in(node: Node, seconds: int) -> list[int]:
+    """How many pings go out in each of the next seconds; each is answered at once."""
+    counts = []
+    for _ in range(seconds):
+        for socket in node.sockets.values():
+            socket.writes.clear()
+        node.sweep(1)
+        pinged = [name for name, socket in node.sockets.items() if socket.writes]
+        for name in pinged:
+            node.receive(name, PONG)
+        counts.append(len(pinged))
+    return counts
+
+
+async def test_who_came_together_is_not_pinged_together():
+    """After a cut all come within a second: their pings are spread, some sooner than they must be, and none later."""
+    node = Node(ping_after_s=25.0, ping_early_s=5.0)
+    for number in range(1_200):
+        node.add(f"c{number}")
+    first = pinged_in(node, 30)
+    assert sum(first[:20]) == 0
+    assert sum(first[:26]) == 1_200
+    assert max(first) <= 1_200 / 5
+    later = pinged_in(node, 270)[-25:]
+    assert max(later) <= 100  # all even would be 48 a second
+    assert 0.95 * 1_200 <= sum(later) <= 1.3 * 1_200
+
+
+async def test_few_are_pinged_when_it_is_time():
+    """Nothing is spread where nobody would notice."""
+    node = Node(ping_after_s=25.0, ping_early_s=5.0)
+    for number in range(50):
+        node.add(f"c{number}")
+    counts = pinged_in(node, 27)
+    assert counts[24:26] in ([50, 0], [0, 50])
+    assert sum(counts) == 50
+
+
+async def test_one_that_fails_keeps_no_other_from_being_looked_at(node, monkeypatch):
+    """What a sweep did not come to because of it, the next one does."""
+    sockets = [node.add(f"c{number}") for number in range(20)]
+    broken, real = [], node.hub.act
+
+    def act(peer, wanted):
+        if not broken:
+            broken.append(peer.id)
+            raise RuntimeError("this one is broken")
+        real(peer, wanted)
+
+    monkeypatch.setattr(node.hub, "act", act)
+    with pytest.raises(RuntimeError):
+        node.sweep(30)
+    node.sweep(1)
+    assert sum(bool(socket.frames) for socket in sockets) == 19
 
 
 async def test_pings_are_answered(node):

@@ -47,6 +47,9 @@ Authorizer = Callable[[Event], Awaitable[AuthorizerContext]]
 """A REQUEST authorizer that has already been reduced to its outcome: the context to add, or `Refused`."""
 
 
+_PLAIN = (str, int, float, bool)
+
+
 def checked_context(context: object) -> AuthorizerContext:
     """What an authorizer answered, if it is what it may answer: a `principalId`, and no value with parts.
 
@@ -57,7 +60,7 @@ def checked_context(context: object) -> AuthorizerContext:
     if not isinstance(context, dict) or not context.get("principalId"):
         raise ValueError("expected an authorizer's context with a principalId")
     for key, value in context.items():
-        if not isinstance(value, str | int | float | bool):
+        if not isinstance(value, _PLAIN):
             raise ValueError(f"expected a string, a number or a boolean as {key!r}, got {type(value).__name__}")
     return context
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Collection
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -349,7 +350,7 @@ class Chat(Registry):
             hubbub.apigateway.Refused: with 503, when that cannot be told just now.
 
         """
-        token = find_token(_headers(event), event.query_string_parameters or {})
+        token = find_token(_headers(event, _CREDENTIALS), event.query_string_parameters or {})
         try:
             if token is None:
                 raise Unauthorized("There is no token in Sec-WebSocket-Protocol, Authorization or ?token=.")
@@ -438,7 +439,7 @@ class Chat(Registry):
         except HubbubError as error:
             self.stats.errors[error.code] += 1
             return Response(status_code=error.status, body=encode(error_reply(error)))
-        offered = next((v for k, v in _headers(event).items() if k.lower() == "sec-websocket-protocol"), "")
+        offered = _headers(event, _OFFERED).get("sec-websocket-protocol", "")
         if SUBPROTOCOL in [part.strip() for part in offered.split(",")]:
             return Response(headers={"Sec-WebSocket-Protocol": SUBPROTOCOL})
         return Response()
@@ -775,11 +776,22 @@ def _from_authorizer(context: RequestContext) -> Principal:
     return _principals.decode(claims)
 
 
-def _headers(event: Event) -> dict[str, str]:
-    """A handshake's headers; one that came in several lines is one list (RFC 9110, section 5.3)."""
+_OFFERED = ("sec-websocket-protocol",)
+_CREDENTIALS = (*_OFFERED, "authorization")
+
+
+def _headers(event: Event, names: Collection[str]) -> dict[str, str]:
+    """These of a handshake's headers; one that came in several lines is one list (RFC 9110, section 5.3).
+
+    Args:
+        event: of the handshake.
+        names: in lower case, as they are in what is returned.
+
+    """
     if event.multi_value_headers is None:
-        return event.headers or {}
-    return {name: ", ".join(values) for name, values in event.multi_value_headers.items()}
+        return {key: value for name, value in (event.headers or {}).items() if (key := name.lower()) in names}
+    several = event.multi_value_headers.items()
+    return {key: ", ".join(values) for name, values in several if (key := name.lower()) in names}
 
 
 def _hand_over() -> None:

@@ -88,6 +88,7 @@ class Rules(NamedTuple):
         max_message_bytes: the longest message; beyond it 1009.
         accept_binary: whether binary messages are delivered in base64; otherwise they close with 1003.
         ping_after_s: after how long a silence the other is pinged.
+        ping_early_s: by how much sooner it may be, where many would be at once.
         pong_within_s: how long it may then stay silent before it is taken for dead.
         pings_are_activity: whether the other's pings keep the connection from being idle.
         close_within_s: how long the closing handshake may take.
@@ -101,6 +102,7 @@ class Rules(NamedTuple):
     max_message_bytes: int = 32 * 1024
     accept_binary: bool = False
     ping_after_s: float = 25.0
+    ping_early_s: float = 0.0
     pong_within_s: float = 20.0
     pings_are_activity: bool = False
     close_within_s: float = 5.0
@@ -165,8 +167,7 @@ class Life:
             rules: of the gateway.
 
         """
-        self.heard_at = now
-        self.pinged_at = None
+        self.hears(now)
         if self.phase is not _OPEN:
             return self._received_closing(opcode, payload)
         if rsv and not (rsv == COMPRESSED and self.deflates and opcode in (TEXT, BINARY)):
@@ -191,19 +192,24 @@ class Life:
         self._end(Phase.CLOSING, code, _fitting(reason), now, rules)
         return Close(code, self.reason, drop=False)
 
-    def hears_again(self, now: float) -> None:
-        """What comes is read again; what was not is forgiven."""
-        self.deaf = False
+    def hears(self, now: float) -> None:
+        """Something came, be it a part of a frame, inside which the other cannot answer a ping."""
         self.heard_at = now
         self.pinged_at = None
 
-    def passed(self, now: float, message_out_at: float, rules: Rules) -> Act | None:
+    def hears_again(self, now: float) -> None:
+        """What comes is read again; what was not is forgiven."""
+        self.deaf = False
+        self.hears(now)
+
+    def passed(self, now: float, message_out_at: float, rules: Rules, early: bool = False) -> Act | None:
         """Time has passed; what is to be done.
 
         Args:
             now: monotonic seconds.
             message_out_at: when a message was last sent to it.
             rules: of the gateway.
+            early: whether it is looked at sooner than `next_look` said, as `earliest_look` allows.
 
         """
         if self.phase is not _OPEN:
@@ -222,7 +228,7 @@ class Life:
                 self.lost("no answer to ping")
                 return Drop(abort=True)
             return None
-        if now >= self.heard_at + rules.ping_after_s:
+        if now >= self.heard_at + rules.ping_after_s - (rules.ping_early_s if early else 0.0):
             self.pinged_at = now
             return _PING
         return None
@@ -246,6 +252,11 @@ class Life:
         if rules.idle_s is not None:
             times.append(max(self.message_at, message_out_at) + rules.idle_s)
         return max(min(times), now)
+
+    def earliest_look(self, look: float, rules: Rules) -> float:
+        """From when on `passed` may be asked instead of at `look`, the outcome of `next_look`, as one who is early."""
+        is_for_ping = self.phase is _OPEN and not self.deaf and look == self.heard_at + rules.ping_after_s
+        return look - rules.ping_early_s if is_for_ping and self.pinged_at is None else look
 
     def lost(self, why: str = "Connection closed abnormally") -> tuple[int, str]:
         """The socket is gone, or of no use; the code and reason that `$disconnect` reports.

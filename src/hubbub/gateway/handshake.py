@@ -43,21 +43,25 @@ class Request:
 
     Args:
         method, target: of its first line.
-        fields: its headers, as HTTP's bytes.
+        fields: its headers.
 
     """
 
     __slots__ = ("_query", "fields", "headers", "method", "target")
 
-    def __init__(self, method: str, target: bytes, fields: Sequence[tuple[bytes, bytes]]) -> None:
+    def __init__(self, method: str, target: str, fields: Fields) -> None:
         self.method = method
-        self.target = target.decode("latin-1")
-        self.fields: Fields = [(name.decode("latin-1"), value.decode("latin-1").strip()) for name, value in fields]
+        self.target = target
+        self.fields = fields
         self.headers: Headers = {}
         self._query: list[tuple[str, str]] | None = None  # None before it is asked for
-        for name, value in self.fields:
-            known = self.headers.setdefault(name.lower(), (name, []))
-            known[1].append(value)
+        for name, value in fields:
+            key = name.lower()
+            known = self.headers.get(key)
+            if known is None:
+                self.headers[key] = (name, [value])
+            else:
+                known[1].append(value)
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path}>"  # not the query: there may be a token in it
@@ -84,6 +88,11 @@ class Request:
         """The first of them; None for none."""
         known = self.headers.get(name)
         return None if known is None else known[1][0]
+
+    def asks_for(self, name: str, token: str) -> bool:
+        """Whether a header lists the token; a list may come in several lines (RFC 9110, section 5.3)."""
+        values = self.values(name)
+        return token in values or any(token == each.strip() for value in values for each in value.lower().split(","))
 
     def subprotocols(self) -> list[str]:
         """What the client offers, in its order."""
@@ -165,6 +174,8 @@ class Proxies:
 def headers_for_functions(request: Request, *, way: list[str], proxied: bool, secure: bool) -> Headers:
     """The client's headers without those of its own hop, and those that a gateway answers for, by name as AWS has it.
 
+    What asks for a WebSocket is among them, for the authorizer.
+
     Args:
         request: what the client asked.
         way: what `Proxies.way` says.
@@ -185,6 +196,7 @@ def headers_for_functions(request: Request, *, way: list[str], proxied: bool, se
     if "x-amzn-trace-id" not in headers:
         trace = f"Root=1-{int(time.time()):08x}-{random_bytes(12).hex()}"
         headers["x-amzn-trace-id"] = ("X-Amzn-Trace-Id", [trace])
+    headers |= _ASKING
     return dict(sorted(headers.items()))
 
 
@@ -210,12 +222,11 @@ def authorizer_event(context: RequestContext, api: Api, request: Request, header
 
     It sees that a WebSocket is asked for, in API Gateway's own spelling whatever the client's is.
     """
-    shown = dict(sorted((headers | _ASKING).items())).values()
     return Event(
         type="REQUEST",
         method_arn=f"{api.arn}/{CONNECT}",
-        headers={name: values[-1] for name, values in shown},
-        multi_value_headers={name: values.copy() for name, values in shown},
+        headers={name: values[-1] for name, values in headers.values()},
+        multi_value_headers={name: values.copy() for name, values in headers.values()},
         query_string_parameters=dict(request.query),
         multi_value_query_string_parameters=_gathered(request.query),
         stage_variables=api.stage_variables,
@@ -226,9 +237,10 @@ def authorizer_event(context: RequestContext, api: Api, request: Request, header
 def connect_event(context: RequestContext, api: Api, request: Request, headers: Headers) -> Event:
     """What `$connect` is given: no headers of the hop, and nothing of a query that was not there."""
     query = request.query
+    several = {name: values.copy() for key, (name, values) in headers.items() if key not in _ASKING}
     return Event(
-        headers={name: values[-1] for name, values in headers.values()},
-        multi_value_headers={name: values.copy() for name, values in headers.values()},
+        headers={name: values[-1] for name, values in several.items()},
+        multi_value_headers=several,
         query_string_parameters=dict(query) if query else None,
         multi_value_query_string_parameters=_gathered(query) if query else None,
         stage_variables=api.stage_variables or None,

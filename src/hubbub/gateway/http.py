@@ -204,9 +204,10 @@ class RequestHead(HttpToolsProtocol):
             config=self.config, server_state=self.server_state, app_state=self.app_state
         )
         self.transport.set_protocol(protocol)
+        fields = [(name.decode("latin-1"), value.decode("latin-1").strip()) for name, value in self._fields]
         protocol.begin(
             self.transport,
-            Request(self.scope["method"], self.url, self._fields),
+            Request(self.scope["method"], self.url.decode("latin-1"), fields),
             peer=self._came_from,
             is_secure=self.scheme == "https",
             early=self._tail or b"",

@@ -36,6 +36,9 @@ _DEFLATED_TEXT = _TEXT | COMPRESSED
 LATE_AFTER_S = 5.0
 """A sweep that comes so long after the one before has been held up, and with it what the clients have sent."""
 
+CALM_PINGS = 50
+"""So many connections may be pinged in the same second, and nobody minds; more are spread as far as may be."""
+
 Write = Callable[[bytes], Any]
 
 
@@ -86,7 +89,7 @@ class Peer(Outlet):
         groups: what it is a member of; None once nothing more is to be written to it.
         out: which frames of the turn's log are sent to it; None for none.
         sent_at: when a message was last sent to it, other than by a group it is in; monotonic seconds, 0 for never.
-        look_at: the second in which the sweeper will look at it; None for not at all.
+        look_at: the second in which the sweeper will look at it, negative if that is to ping it; None for not at all.
         context: whatever the one who added it wants to find again; None once the socket is gone.
 
     """
@@ -237,7 +240,7 @@ class Hub:
         self._log: list[bytes] = []  # the frames sent and published in this turn, in the order of the calls
         self._packed: dict[bytes, bytes] = {}  # what was compressed in this turn, as a frame; empty for not worth it
         self._flushing = False  # whether this turn will end with a flush
-        self._looks: dict[int, set[Peer]] = {}  # whom to look at, by the second in which
+        self._looks: dict[int, set[Peer]] = {}  # whom to look at, by the second in which, and negative whom to ping
         self._swept_at: float | None = None  # when the sweeper last looked; None for never, or when it came late
 
     def __repr__(self) -> str:
@@ -554,15 +557,33 @@ class Hub:
     # Time
 
     def _look_at(self, peer: Peer, when: float) -> None:
-        """Look at the connection in the second after `when`."""
+        """Look at the connection in the second after `when`, or somewhat sooner to ping it, where many are due then."""
         if peer.look_at is not None:
             self._forget_look(peer)
         if self._peers.get(peer.id) is peer and when < math.inf:
-            second = peer.look_at = int(when) + 1
-            looks = self._looks.get(second)
+            place = int(when) + 1
+            earliest = peer.life.earliest_look(when, self.rules)
+            if earliest < when:
+                place = -self._calmest(earliest, place)
+            looks = self._looks.get(place)
             if looks is None:
-                looks = self._looks[second] = set()
+                looks = self._looks[place] = set()
             looks.add(peer)
+            peer.look_at = place
+
+    def _calmest(self, earliest: float, latest: int) -> int:
+        """The second up to `latest` in which fewest are pinged, the last of these, not before `earliest`.
+
+        So connections that came together, after a cut, are not pinged together for ever after.
+        """
+        calmest, fewest = latest, len(self._looks.get(-latest, ()))
+        if fewest < CALM_PINGS:
+            return latest
+        for second in range(latest - 1, int(max(earliest, self.now())), -1):
+            count = len(self._looks.get(-second, ()))
+            if count < fewest:
+                calmest, fewest = second, count
+        return calmest
 
     def _forget_look(self, peer: Peer) -> None:
         if peer.look_at is not None:
@@ -584,17 +605,20 @@ class Hub:
             self._swept_at = None
             return
         self._swept_at = now
-        due = [peer for second in sorted(self._looks) if second <= now for peer in self._looks.pop(second)]
-        for peer in due:
-            peer.look_at = None
-        rules = self.rules
-        for peer in due:
-            life = peer.life
-            sent_at = 0.0 if rules.idle_s is None else peer.message_out_at
-            act = life.passed(now, sent_at, rules)
-            if act is not None:
-                self.act(peer, act)
-            self._look_at(peer, life.next_look(now, sent_at, rules))
+        for place in sorted((place for place in self._looks if abs(place) <= now), key=abs):
+            due = self._looks[place]
+            while due:  # should one of them fail, the next sweep goes on with the others
+                self._look(due.pop(), now, is_ping=place < 0)
+            self._looks.pop(place, None)
+
+    def _look(self, peer: Peer, now: float, *, is_ping: bool) -> None:
+        peer.look_at = None
+        rules, life = self.rules, peer.life
+        sent_at = 0.0 if rules.idle_s is None else peer.message_out_at
+        act = life.passed(now, sent_at, rules, is_ping)
+        if act is not None:
+            self.act(peer, act)
+        self._look_at(peer, life.next_look(now, sent_at, rules))
 
 
 _head_of_longer = struct.Struct(">BBH").pack

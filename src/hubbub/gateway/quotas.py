@@ -23,7 +23,8 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
         max_post_bytes: the longest message that `@connections` takes for a client.
         max_url_bytes: the longest target of a handshake; None for what the head has room for.
         accept_binary: whether binary messages reach the function in base64; otherwise they close with 1003.
-        ping_after_s: after how long a silence a client is pinged; None for never.
+        ping_after_s: after how long a silence a client is pinged, a fifth sooner where many would be at once; None for
+            never.
         pong_within_s: how long it may then stay silent.
         pings_are_activity: whether a client's own pings keep its connection from being idle.
         idle_s, lifetime_s: how long a connection may be without messages, and live; None for no limit.

@@ -10,7 +10,7 @@ import logging
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 
@@ -28,6 +28,7 @@ from hubbub.apigateway import (
 from hubbub.gateway.admission import TOO_MANY, Admission, full
 from hubbub.gateway.connection import ABNORMAL, SERVICE_RESTART, Message, Rules
 from hubbub.gateway.deflate import BadExtensions, agree, longest_payload
+from hubbub.gateway.door import Door
 from hubbub.gateway.handshake import (
     Headers,
     Proxies,
@@ -46,7 +47,7 @@ from hubbub.gateway.management import Management
 from hubbub.gateway.queueing import unaccepted
 from hubbub.gateway.quotas import Account, GatewayLimits, never_or
 from hubbub.gateway.sites import Sites
-from hubbub.gateway.sockets import Connection, Upgrade
+from hubbub.gateway.sockets import READ_BUFFER_BYTES, Connection, Upgrade, Words
 from hubbub.sigv4 import Keys
 
 logger = logging.getLogger("hubbub.gateway")
@@ -61,11 +62,22 @@ A refusal costs a sixth of what a decision costs: two thirds of the time are lef
 off more than twice as fast.
 """
 
+PING_EARLY = 0.2
+"""By what part of `ping_after_s` a connection may be pinged sooner, so that those who came together are spread."""
+
 TURNED_AWAY_SAID = 20
 """How many connections that are closed at once are logged in a minute; anybody can open as many as he likes."""
 
 ANSWER_CLOSE_WITHIN_S = 2.0
 """How long a drain waits for clients to answer CLOSE."""
+
+
+class Slow(Protocol):
+    """Who may be too slow."""
+
+    def too_slow(self) -> None:
+        """It was."""
+        ...
 
 
 class Gateway:
@@ -83,6 +95,11 @@ class Gateway:
         listeners: the sockets that it is served on: who waits there to be accepted counts as a handshake.
         keys: whose signatures are believed, at `@connections`, `@groups` and signed handshakes; None leaves them out.
         account: the buckets that it shares with other gateways; its own by default.
+
+    Attributes:
+        read_buffer: what its connections read into, one after the other. It is no other gateway's: a loop in another
+            thread reads at the same time.
+        words: what its connections keep of what clients say of themselves.
 
     """
 
@@ -106,6 +123,8 @@ class Gateway:
         self.account = account or Account(self.limits)
         self.draining = False
         self.proxy_protocol = proxy_protocol
+        self.read_buffer = memoryview(bytearray(READ_BUFFER_BYTES))
+        self.words = Words()
         whole, frame = self.limits.max_message_bytes, self.limits.max_frame_bytes
         longest_of_one = whole if self.limits.deflate_min_bytes is None else longest_payload(whole)
         self.max_frame_bytes = longest_of_one if frame is None else min(frame, longest_of_one)
@@ -116,6 +135,7 @@ class Gateway:
                 max_message_bytes=whole,
                 accept_binary=self.limits.accept_binary,
                 ping_after_s=never_or(self.limits.ping_after_s),
+                ping_early_s=PING_EARLY * (self.limits.ping_after_s or 0.0),
                 pong_within_s=self.limits.pong_within_s,
                 pings_are_activity=self.limits.pings_are_activity,
                 idle_s=self.limits.idle_s,
@@ -140,7 +160,7 @@ class Gateway:
         self._admission = Admission(
             self._integration, timeout_s=self.limits.handler_timeout_s, keys=keys, failed=self._failed
         )
-        self._watched: dict[RequestHead | Farewell, float] = {}  # who is to get on with it, and until when
+        self._watched: dict[Slow, float] = {}  # who is to get on with it, and until when
         self._handshakes = 0  # that have not been answered
         self._pressed = 0  # handshakes that came while too many waited
         self._turned_away = 0  # connections that were closed at once in this minute
@@ -166,7 +186,7 @@ class Gateway:
             host=host,
             port=port,
             **{
-                "http": partial(RequestHead, self),
+                "http": partial(RequestHead if self.proxy_protocol else Door, self),
                 "ws": partial(Upgrade, self),
                 "loop": "uvloop",
                 "lifespan": "off",
@@ -246,12 +266,16 @@ class Gateway:
         self._integration.sweep(now)
         self.hub.sweep()
 
-    def watch(self, who: RequestHead | Farewell, within_s: float) -> None:
+    def watch(self, who: Slow, within_s: float) -> None:
         """Tell it that it is too slow, unless it is unwatched before."""
         self.awake()
         self._watched[who] = asyncio.get_running_loop().time() + within_s
 
-    def unwatch(self, who: RequestHead | Farewell) -> None:
+    def watch_instead(self, who: Slow, of: Slow) -> None:
+        """Watch `who` for the time that `of` has left, who is not watched any more."""
+        self._watched[who] = self._watched.pop(of)
+
+    def unwatch(self, who: Slow) -> None:
         """It was not too slow."""
         self._watched.pop(who, None)
 

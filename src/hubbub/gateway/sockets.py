@@ -1,8 +1,8 @@
 """The sockets of WebSocket connections: a request for one until its answer, then a connection's frames.
 
 A live connection is one object, which is the transport's protocol, the hub's wire and what events say of it: whatever
-is per connection is there a hundred thousand times. All of them read into one buffer, since a loop reads and delivers
-in one go; a connection keeps bytes of its own only while a frame is unfinished.
+is per connection is there a hundred thousand times. All of a gateway's read into one buffer, since its loop reads and
+delivers in one go; a connection keeps bytes of its own only while a frame is unfinished.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import logging
 import time
 from functools import partial
-from sys import intern
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -36,8 +35,29 @@ UNTOLD_BYTES = 64 * 1024
 
 _CLOSED = Phase.CLOSED  # an enumeration is asked for a member by a function
 
-_READ = memoryview(bytearray(READ_BUFFER_BYTES))
-"""What all connections read into; see this module's first words."""
+KNOWN_WORDS, LONGEST_WORD = 1_000, 500
+"""How many different things that clients say of themselves are remembered, and of how many characters at most."""
+
+
+class Words:
+    """Equal texts as one object each: most clients say the same of themselves as many others, and each keeps it.
+
+    `sys.intern` would never let go of them: on some Pythons (3.12.0 to 3.12.5) what it was given stays for ever, and
+    anybody can give it something.
+    """
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+
+    def same(self, text: str) -> str:
+        """An equal text; the one that was seen first, as far as it is remembered."""
+        if len(text) > LONGEST_WORD:
+            return text
+        if len(self._known) >= KNOWN_WORDS and text not in self._known:
+            self._known.clear()
+        return self._known.setdefault(text, text)
 
 
 class Upgrade(asyncio.Protocol):
@@ -174,11 +194,12 @@ class Connection(asyncio.BufferedProtocol):
         self._in_flight = 0
         self._unfinished: Unfinished | None = None  # what came of a frame, or waits until functions have ended
         self.api = api
-        agent = upgrade.request.value("user-agent")
-        self.identity = Identity(intern(upgrade.way[-1]), agent and intern(agent))
+        same, request = gateway.words.same, upgrade.request
+        agent = request.value("user-agent")
+        self.identity = Identity(same(upgrade.way[-1]), agent and same(agent))
         self.authorizer: AuthorizerContext | None = None
         self.connected_at = time.time_ns() // 1_000_000
-        self.host = intern(upgrade.request.value("host") or "")
+        self.host = same(request.value("host") or "")
         self.id = id
         self.peer: Peer
 
@@ -193,12 +214,12 @@ class Connection(asyncio.BufferedProtocol):
         """Note what the client has shown of itself, by the names of `Identity`."""
         self.identity = msgspec.structs.replace(self.identity, **shown)
 
-    def event(self, kind: Any, route_key: str, message: Message | None = None) -> Event:  # Any: one of three words
-        """An event of this connection."""
+    def context(self, kind: Any, route_key: str) -> RequestContext:  # Any: one of three words
+        """What an event of this connection says of it and of the event."""
         now_ns = time.time_ns()
         api = self.api
         request_id = new_id()
-        context = RequestContext(
+        return RequestContext(
             route_key=route_key,
             event_type=kind,
             extended_request_id=request_id,
@@ -213,9 +234,13 @@ class Connection(asyncio.BufferedProtocol):
             api_id=api.id,
             authorizer=self.authorizer,
         )
+
+    def event(self, kind: Any, route_key: str, message: Message | None = None) -> Event:  # Any: one of three words
+        """An event of this connection."""
+        context = self.context(kind, route_key)
         event = Event(
             request_context=context,
-            stage_variables=api.stage_variables or None,
+            stage_variables=self.api.stage_variables or None,
             is_base64_encoded=False,
         )
         if message is not None:
@@ -282,11 +307,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where to read to."""
-        return _READ
+        return self._gateway.read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes came."""
-        self._take(bytes(_READ[:nbytes]))
+        self._take(bytes(self._gateway.read_buffer[:nbytes]))
 
     def _take(self, data: bytes) -> None:
         """Take the frames that are whole, as long as any may be taken."""
@@ -294,6 +319,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._unfinished is not None:
             more = self._unfinished.add(data)
             if more is None:
+                life.hears(self._gateway.hub.now())
                 return
             data, self._unfinished = more, None
         begin, end = 0, len(data)
@@ -308,6 +334,7 @@ class Connection(asyncio.BufferedProtocol):
                 return
             if isinstance(frame, Missing):
                 self._unfinished = Unfinished(data[begin:], frame.size)
+                life.hears(self._gateway.hub.now())
                 return
             begin = frame.end
             self._take_frame(frame.first, frame.payload)

@@ -16,6 +16,7 @@ from functools import partial
 import msgspec
 
 from hubbub.apigateway import Event, Handler, Response, Route, new_id, server_error_document
+from hubbub.gateway.deadlines import Deadlines
 from hubbub.gateway.integrations.failures import IntegrationFailed
 
 logger = logging.getLogger("hubbub.gateway")
@@ -72,7 +73,10 @@ class InProcess:
         self._timeout_s = timeout_s
         self._on_failure = on_failure
         self._calls: dict[asyncio.Task[None], _Call] = {}
-        self._asked: set[asyncio.Task[Response]] = set()  # functions of `call` that have not ended
+        self._asked: dict[
+            asyncio.Task[Response], asyncio.Future[None]
+        ] = {}  # functions of `call`, and who waits for one
+        self._deadlines = Deadlines()
         self._shorts: set[_Short] = set()  # messages that shortcuts have taken and not answered
         self._emptied: asyncio.Event | None = None  # set when the last of them is answered; None until that is awaited
         self._unbegun: dict[str, _Call] = {}  # by connection, the last call whose task has not begun to run
@@ -148,17 +152,24 @@ class InProcess:
             Exception: whatever it raised.
 
         """
-        task = asyncio.get_running_loop().create_task(_respond(handler, event))
-        self._asked.add(task)
-        task.add_done_callback(self._asked.discard)
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(_respond(handler, event))
+        ended = loop.create_future()
+        self._asked[task] = ended
+        task.add_done_callback(self._has_ended)
+        self._deadlines.add(ended, self._timeout_s if timeout_s is None else timeout_s, partial(_wake, ended))
         try:
-            await asyncio.wait((task,), timeout=self._timeout_s if timeout_s is None else timeout_s)
+            await ended
             if not task.done():
                 raise TimeoutError
             return task.result()
         finally:
+            self._deadlines.remove(ended)
             if not task.done():
                 task.add_done_callback(partial(_say_how_it_ended, event, late))
+
+    def _has_ended(self, task: asyncio.Task[Response]) -> None:
+        _wake(self._asked.pop(task))
 
     def sweep(self, now: float) -> None:
         """Answer for the functions that are overdue; to be called about once a second."""
@@ -205,6 +216,11 @@ class InProcess:
                 self._on_failure()
         if answer and not call.overdue:
             call.answer(answer)
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 async def _respond(handler: Handler, event: Event) -> Response:

@@ -1,7 +1,8 @@
 """Short reads that are asked for in one turn of the event loop go to the reader's thread and back together.
 
-Handing work to a thread and the outcome back costs several times what looking up one row does. When many connect at
-once each of them is looked up, and what a busy turn has collected is one job.
+Handing work to a thread and the outcome back costs several times what looking up one row does, and a transaction costs
+as much again. When many connect at once each of them is looked up, and what a busy turn has collected is one job on one
+state of the database.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from typing import Any
 
 Query = Callable[[sqlite3.Connection], Any]
@@ -23,15 +25,15 @@ class Lookups:
 
     Args:
         executor: has the thread.
-        run: runs a query there.
+        snapshot: holds a state of the database there, and has the connection to read it with.
 
     """
 
-    __slots__ = ("_asked", "_executor", "_loop", "_run")
+    __slots__ = ("_asked", "_executor", "_loop", "_snapshot")
 
-    def __init__(self, executor: Executor, run: Callable[[Query], Any]) -> None:
+    def __init__(self, executor: Executor, snapshot: Callable[[], AbstractContextManager[sqlite3.Connection]]) -> None:
         self._executor = executor
-        self._run = run
+        self._snapshot = snapshot
         self._loop = asyncio.get_running_loop()
         self._asked: list[tuple[Query, asyncio.Future[Any]]] = []  # in this turn
 
@@ -51,17 +53,28 @@ class Lookups:
 
     def _work(self, asked: Sequence[tuple[Query, asyncio.Future[Any]]]) -> None:
         outcomes: list[_Outcome] = []
-        for query, future in asked:
-            if future.cancelled():
-                continue
-            try:
-                outcomes.append((future, self._run(query), None))
-            except Exception as error:
-                outcomes.append((future, None, error))
+        failed: Exception | None = None
+        try:
+            with self._snapshot() as db:
+                for query, future in asked:
+                    outcomes.append((future, *_found(query, future, db)))
+        except Exception as error:  # nothing can be read just now
+            failed = error
+        outcomes += [(future, None, failed) for _, future in asked[len(outcomes) :]]
         try:
             self._loop.call_soon_threadsafe(_settle, outcomes)
         except RuntimeError:
             return  # the loop has ended, and with it everybody who asked
+
+
+def _found(query: Query, future: asyncio.Future[Any], db: sqlite3.Connection) -> tuple[Any, Exception | None]:
+    """What a query finds, and what it raises; nothing for one whose outcome nobody waits for."""
+    if future.cancelled():
+        return None, None
+    try:
+        return query(db), None
+    except Exception as error:  # whatever it is, it is that of who asked
+        return None, error
 
 
 def _settle(outcomes: Sequence[_Outcome]) -> None:

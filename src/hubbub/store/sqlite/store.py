@@ -6,8 +6,9 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -31,6 +32,9 @@ from hubbub.store.sqlite.writer import Writer
 logger = logging.getLogger("hubbub.store")
 
 T = TypeVar("T")
+
+FEW_ENTRIES = 20
+"""A page of no more is read in a moment: `sync` asks for one of each room in which something was missed."""
 
 _UNKNOWN: Any = object()  # Any: stands where a value that may be None would
 
@@ -91,7 +95,7 @@ class SqliteStore(Store):
             if not opening.cancelled() and opening.exception() is None:  # it was not waited for and opened after all
                 opening.result().close()
             raise
-        self._lookups = Lookups(self._reader, lambda query: _in_one_snapshot(query, self._database.reading))
+        self._lookups = Lookups(self._reader, partial(_snapshot, self._database.reading))
         self._writer = Writer(
             self._database,
             before=works.find_sent,
@@ -339,7 +343,8 @@ class SqliteStore(Store):
         changes: bool = True,
     ) -> Page:
         """A stretch of the log; see the port."""
-        return await self._read(
+        read = self._look_up if limit <= FEW_ENTRIES and not changes else self._read
+        return await read(
             partial(
                 read_page,
                 room=room,
@@ -420,9 +425,16 @@ class SqliteStore(Store):
 
 
 def _in_one_snapshot(query: Callable[[sqlite3.Connection], T], db: sqlite3.Connection) -> T:
+    with _snapshot(db):
+        return query(db)
+
+
+@contextmanager
+def _snapshot(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """What is read within is of one moment."""
     db.execute("BEGIN")
     try:
-        return query(db)
+        yield db
     finally:
         if db.in_transaction:
             db.execute("COMMIT")

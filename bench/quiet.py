@@ -1,6 +1,7 @@
 """Connections without sockets: all that one is in the hub and in the fan-out, for numbers that no process may open.
 
-Each answers a ping as a client does, in the hub's own terms. What sockets cost beside that is measured with real ones.
+Each answers a ping as a client does, in the hub's own terms, at a time that the bench sets. What sockets cost beside
+that is measured with real ones; a whole node without them is `bench.pretend`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Socket:
 
     __slots__ = ("_crowd", "peer", "pings")
 
-    def __init__(self, crowd: Pretended) -> None:
+    def __init__(self, crowd: QuietCrowd) -> None:
         self._crowd = crowd
         self.peer: Peer
         self.pings = 0
@@ -49,7 +50,7 @@ class Socket:
         raise RuntimeError("expected no connection to be dropped")
 
 
-class Pretended:
+class QuietCrowd:
     """Such connections, at a time of its own.
 
     Args:
@@ -64,7 +65,7 @@ class Pretended:
 
     def __init__(self, rules: Rules | None = None) -> None:
         self.now = 0.0
-        self.hub = Hub(rules or Rules(), clock=lambda: self.now)
+        self.hub = Hub(rules or Rules(ping_early_s=5.0), clock=lambda: self.now)
         self.pinged: list[Peer] = []
         self._fanout = LocalFanout(sink=self.hub, read=_read_nothing, clock=SystemClock())
         self._numbers = itertools.count()
