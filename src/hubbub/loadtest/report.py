@@ -59,7 +59,14 @@ def _counted(result: Result) -> Table:
 
 def _durations(result: Result) -> Table:
     table = _table("milliseconds", "p50", "p90", "p99", "p99.9", "max")
-    rows: list[tuple[str, Percentiles]] = [
+    for name, found in durations(result):
+        table.add_row(name, *(milliseconds(each) for each in percentile_row(found)))
+    return table
+
+
+def durations(result: Result) -> list[tuple[str, Percentiles]]:
+    """What was timed, and is told of wherever the result is: those of which there were any."""
+    rows = [
         ("until acknowledged", result.ack),
         ("until delivered", result.delivery),
         ("until resumed", result.delivery_resumed),
@@ -68,10 +75,7 @@ def _durations(result: Result) -> Table:
     ]
     if result.storm is not None:
         rows.append(("back after the storm", result.storm.back_ms))
-    for name, found in rows:
-        if found.count:
-            table.add_row(name, *(milliseconds(each) for each in percentile_row(found)))
-    return table
+    return [(name, found) for name, found in rows if found.count]
 
 
 def percentile_row(found: Percentiles) -> list[float | None]:
