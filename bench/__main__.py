@@ -31,6 +31,7 @@ class Bench(NamedTuple):
 
 BENCHES = {
     "delivery": Bench("server CPU of a delivered message, beside the bare broadcaster", ("--quick", "--rounds", "1")),
+    "flushes": Bench("the end of a turn beside a bare loop in C, on the same sockets", ("--rounds", "10")),
     "sends": Bench("acknowledged sends a second on SQLite with fsync", ("--quick",)),
     "pgbench_sends": Bench("the same beside PostgreSQL's pgbench with the same row", ("--quick",), usual=False),
     "latency": Bench(

@@ -11,6 +11,7 @@ are a program in C that counts, on a core of its own; servers take turns in each
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import statistics
 from collections.abc import Callable
@@ -95,7 +96,9 @@ async def bare(serve: Serve, shape: Shape, count: int, in_flight: int) -> Figure
 
 async def hubbub(shape: Shape, count: int, in_flight: int) -> Figures:
     """Hubbub's figures."""
-    async with hubbub_server() as server, audience(server, "/ws") as crowd:
+    # Without the accelerator it is another server: no figure is to be of that one by accident.
+    wanted = os.environ.get("HUBBUB_ACCELERATOR", "1")
+    async with hubbub_server(accelerator=wanted) as server, audience(server, "/ws") as crowd:
         names = [f"bench{n}" for n in range(shape.rooms)]
         history = [_frame(action="history", room=name) for name in names]
         first = await crowd.open(

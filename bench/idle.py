@@ -33,7 +33,7 @@ async def real(connections: int, seconds: float) -> dict[str, float]:
         nobody = (server.cpu_s() - before) / (time.monotonic() - began)
         await horde.arrive([token(f"user{number}") for number in range(connections)])
         await horde.listen()
-        await asyncio.sleep(PING_AFTER_S + 2)  # the first pings fall due as the connections came: in one burst
+        await asyncio.sleep(PING_AFTER_S + 2)  # the first pings fall due as the connections came, nearly together
         pinged = sum(idler.pings for idler in horde.idlers)
         began, before = time.monotonic(), server.cpu_s()
         await asyncio.sleep(seconds)

@@ -19,8 +19,8 @@ BUILT = Path(__file__).parents[1] / "build" / "bare"
 FLAGS = ("-O2", "-Wall", "-Wextra", "-Werror")
 
 
-def program(name: str) -> Path:
-    """The program of that name, compiled unless it is there for its source as it is.
+def program(name: str, *flags: str) -> Path:
+    """The program of that name, or the library by `flags`, compiled unless it is there for its source as it is.
 
     Raises:
         RuntimeError: there is no C compiler, or it refuses the source.
@@ -30,12 +30,14 @@ def program(name: str) -> Path:
     compiler = shutil.which("cc")
     if compiler is None:
         raise RuntimeError(f"expected a C compiler for {source.name}, got none: scripts/setup system gcc")
-    version = hashlib.sha256(source.read_bytes() + " ".join(FLAGS).encode()).hexdigest()[:16]
+    version = hashlib.sha256(source.read_bytes() + " ".join((*FLAGS, *flags)).encode()).hexdigest()[:16]
     built = BUILT / f"{name}-{version}"
     if not built.exists():
         BUILT.mkdir(parents=True, exist_ok=True)
         unfinished = BUILT / f"{name}.{os.getpid()}"
-        done = subprocess.run([compiler, *FLAGS, str(source), "-o", str(unfinished)], capture_output=True, text=True)
+        done = subprocess.run(
+            [compiler, *FLAGS, *flags, str(source), "-o", str(unfinished)], capture_output=True, text=True
+        )
         if done.returncode:
             raise RuntimeError(f"expected {source} to compile, got:\n{done.stderr}")
         unfinished.replace(built)

@@ -48,6 +48,7 @@ class Liar:
         unread: which question for history, of all, is never answered.
         repeats: how many entries a resuming `sync` brings that were not missed.
         too_often: how many times `subscribe` is refused with `rate_limited`.
+        greets: how many entries of others come when somebody joins.
         hang_up: at which `subscribe`, of all, the connection is closed.
         creators: the tokens of those who made rooms.
         deflates: compress what is sent, for those who offer it.
@@ -76,6 +77,7 @@ class Liar:
         self.unread: set[int] = set()
         self.repeats = 0
         self.too_often = 0
+        self.greets = 0
         self.hang_up: set[int] = set()
         self.deflates = False
         self.forgets = False
@@ -148,7 +150,13 @@ class Liar:
         self._listeners.setdefault(ask["room"], {})[connection] = []
         await self._ok(connection, ask, room=ask["room"], head=len(self._log(ask["room"])))
 
-    _join = _subscribe
+    async def _join(self, connection: ServerConnection, ask: Json) -> None:
+        room, head = ask["room"], len(self._log(ask["room"]))
+        self._listeners.setdefault(room, {})[connection] = []
+        for seq in range(head + 1, head + 1 + self.greets):
+            said = {"room": room, "text": "hello", "data": None, "client_id": f"hello-{seq}"}
+            await self._publish(room, self._store(said, seq))
+        await self._ok(connection, ask, room=room, head=head)
 
     async def _ping(self, connection: ServerConnection, ask: Json) -> None:
         await self._ok(connection, ask, at=0)

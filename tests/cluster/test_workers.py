@@ -221,6 +221,8 @@ async def test_workers_speak_tls_and_take_a_renewed_certificate_at_sighup(server
             "new workers",
             bound_s=3 * BOUND_S,
         )
+        # An old one listens beside the new one in its place until it is told to end.
+        await until(lambda: not any(map(_is_running, before)), "no old workers", bound_s=3 * BOUND_S)
         assert {await shown() for _ in range(8)} == {fresh}
     finally:
         workers.stop()

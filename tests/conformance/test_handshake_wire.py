@@ -13,6 +13,7 @@ from gatewaylab import Functions, Lab, hello, running, still_works
 from rawpeer import PING, PONG, TEXT, Frame, Peer, closing, frame, request
 
 from hubbub.apigateway import Event, Response
+from hubbub.gateway import sockets
 from hubbub.gateway.admission import RETRY_AFTER_S
 from live import until
 
@@ -44,6 +45,31 @@ async def test_a_handshake_is_the_same_at_once_and_in_pieces(lab: Lab) -> None:
         assert context["identity"] == {"sourceIp": "127.0.0.1", "userAgent": "somebody"}
     assert whole == pieces
     assert whole["multiValueHeaders"]["X-Two"] == ["1", "2"]
+
+
+@pytest.mark.parametrize("step", ["before it is known", "when it is added"])
+async def test_a_socket_that_cannot_be_handed_over_ends_once(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
+) -> None:
+    """Whichever step fails after `$connect` has agreed: `$disconnect` is told once, and one line is logged."""
+
+    def fail(*arguments: Any, **fields: Any) -> None:
+        raise OSError("a defect")
+
+    with monkeypatch.context() as patched:
+        if step == "when it is added":
+            patched.setattr(lab.hub, "add", fail)
+        else:
+            patched.setattr(sockets, "Life", fail)
+        async with await lab.dial(request()):
+            await lab.functions.wait_for("DISCONNECT", count=1)
+            await lab.hang_on()
+    assert len(lab.functions.of("DISCONNECT")) == 1
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        "a socket could not be handed over"
+    ]
+    async with await lab.open() as peer:
+        await still_works(peer)
 
 
 @pytest.mark.parametrize(

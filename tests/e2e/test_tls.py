@@ -29,6 +29,8 @@ from hubbub.gateway import Gateway, GatewayLimits, Hub
 from hubbub.gateway import http as http_module
 from hubbub.gateway.door import Door
 from hubbub.gateway.http import RequestHead
+from hubbub.gateway.hub import Peer
+from hubbub.gateway.sockets import Connection
 from hubbub.listening import CannotStart, Server, bind
 from hubbub.listening.tls import TlsTransport
 from live import BOUND_S, SECRET, ServerProcess, Wire, token, until
@@ -229,6 +231,35 @@ async def test_failed_handshakes_leave_nothing_behind(node: Node) -> None:
         for _ in range(5):
             await fail()
         await until(lambda: open_files() <= files, "closed")
+        await until(lambda: kept() <= before, "freed")
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("how", ["goodbye", "cut", "closed by the server"])
+async def test_a_connection_that_ended_is_freed_without_a_collector(node: Node, issuer: Issuer, how: str) -> None:
+    """Its transport and all that was above it."""
+
+    async def come_and_go() -> None:
+        async with await Wire.open(node.ws_url, token("alice"), ssl=issuer.client_context()) as wire:
+            await wire.ok("sync")
+            if how == "cut":
+                wire.socket.transport.abort()
+            elif how == "closed by the server":
+                node.hub.close(node.hub.peers()[0].id, 4001, "go")
+                await wire.socket.wait_closed()
+        await until(lambda: not len(node.hub), "gone")
+
+    def kept() -> int:
+        return sum(type(each) in (RequestHead, TlsTransport, Connection, Peer) for each in gc.get_objects())
+
+    await come_and_go()
+    gc.collect()
+    before = kept()
+    gc.disable()
+    try:
+        for _ in range(3):
+            await come_and_go()
         await until(lambda: kept() <= before, "freed")
     finally:
         gc.enable()

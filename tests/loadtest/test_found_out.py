@@ -519,6 +519,17 @@ async def test_tokens_come_from_a_file(liar: Liar, tmp_path: Path) -> None:
     assert asked.count("create") == 1
 
 
+async def test_who_comes_before_the_load_is_no_part_of_its_rate(liar: Liar, tmp_path: Path) -> None:
+    """Entries of those who come into the rooms are delivered, and not in the time that rates are of."""
+    file = tmp_path / "tokens"
+    file.write_text("\n".join(f"a.b.c{number}" for number in range(4)), encoding="ascii")
+    await _create_allowed(liar)
+    liar.greets = 1_000
+    result = await load(liar.url, tokens=str(file), senders=1)
+    assert result.counts.delivered >= 1_000
+    assert result.per_s.delivered * result.load_s <= PERSONS * MESSAGES
+
+
 async def test_rooms_are_made_by_those_who_are_in_them(liar: Liar, tmp_path: Path) -> None:
     """Nobody makes, and is then a member of, more rooms than he listens to."""
     file = tmp_path / "tokens"

@@ -458,8 +458,11 @@ class Gateway:
             log_failure("$disconnect failed", error, connection.ids())
 
     def gone(self, connection: Connection) -> None:
-        """A live connection's socket is gone."""
-        code, reason = self.hub.remove(connection.peer)
+        """A connection's socket is gone. Of one that could not be handed over `$disconnect` has heard already."""
+        peer = self.hub.get(connection.id)
+        if peer is None:
+            return
+        code, reason = self.hub.remove(peer)
         self._own(self.disconnected(connection, code, reason))
 
     def time_of(self, epoch_s: float) -> str:

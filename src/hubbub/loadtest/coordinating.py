@@ -120,6 +120,7 @@ class Coordinator:
         self._began_at = time.monotonic()
         self._start = 0.0  # of the load, on the machine's monotonic clock; 0 before
         self._load_s = 0.0
+        self._delivered_before = 0  # who comes into a room is an entry too
         self._stopped = False
         self._killed = False  # so that there will be no result
         self._all = _Sums()
@@ -271,6 +272,7 @@ class Coordinator:
                 why = max(failed, key=lambda each: failed[each]) if failed else "no answer"
                 self._broken = f"not one of {self._plan.connections:,} connections came to be: {why}"
                 return
+            self._delivered_before = self._all.counts.delivered
             self._start = time.monotonic() + _HEAD_START_S
             self._phase = "load"
             self._tell_all(Go(int(self._start * 1e9)))
@@ -283,7 +285,8 @@ class Coordinator:
         if self._start:
             answered = max((sent.answered_at for sent in self._sent.values()), default=0) / 1e9
             took_s, counts = max(0.001, self._load_s, answered - self._start), self._all.counts
-            self._per_s = PerS(round(counts.acked / took_s, 3), round(counts.delivered / took_s, 3))
+            delivered = counts.delivered - self._delivered_before
+            self._per_s = PerS(round(counts.acked / took_s, 3), round(delivered / took_s, 3))
         self._loaded = self._look()
         heads: dict[str, int] = {}
         for sent in self._sent.values():

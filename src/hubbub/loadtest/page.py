@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from html import escape
 
 from hubbub.loadtest.plot import Line, Plot, svg
-from hubbub.loadtest.report import megabytes, milliseconds, percentile_row
-from hubbub.loadtest.result import Percentiles, Result, Second, many
+from hubbub.loadtest.report import durations, megabytes, milliseconds, percentile_row
+from hubbub.loadtest.result import Result, Second, many
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fff; --ink: #1d2126; --faint: #667; --rule: #d9dde3; --load: #f2f5f9;
@@ -139,16 +139,7 @@ def _counts(result: Result) -> str:
 
 
 def _durations(result: Result) -> str:
-    rows: list[tuple[str, Percentiles]] = [
-        ("until acknowledged", result.ack),
-        ("until delivered", result.delivery),
-        ("until resumed after a reconnect", result.delivery_resumed),
-        ("page of history", result.history),
-        ("connecting", result.connect),
-    ]
-    if result.storm is not None:
-        rows.append(("back after the storm", result.storm.back_ms))
-    rows.append(("lateness of the load test", result.generator.lateness))
+    rows = [*durations(result), ("lateness of the load test", result.generator.lateness)]
     shown = [
         (name, f"{found.count:,}", *map(milliseconds, percentile_row(found))) for name, found in rows if found.count
     ]

@@ -59,7 +59,14 @@ def _counted(result: Result) -> Table:
 
 def _durations(result: Result) -> Table:
     table = _table("milliseconds", "p50", "p90", "p99", "p99.9", "max")
-    rows: list[tuple[str, Percentiles]] = [
+    for name, found in durations(result):
+        table.add_row(name, *(milliseconds(each) for each in percentile_row(found)))
+    return table
+
+
+def durations(result: Result) -> list[tuple[str, Percentiles]]:
+    """What was timed, and is told of wherever the result is: those of which there were any."""
+    rows = [
         ("until acknowledged", result.ack),
         ("until delivered", result.delivery),
         ("until resumed", result.delivery_resumed),
@@ -68,10 +75,7 @@ def _durations(result: Result) -> Table:
     ]
     if result.storm is not None:
         rows.append(("back after the storm", result.storm.back_ms))
-    for name, found in rows:
-        if found.count:
-            table.add_row(name, *(milliseconds(each) for each in percentile_row(found)))
-    return table
+    return [(name, found) for name, found in rows if found.count]
 
 
 def percentile_row(found: Percentiles) -> list[float | None]:
@@ -102,7 +106,7 @@ def _server(server: Server) -> Text:
     parts = []
     if server.cpu_us_per_delivery is not None:
         parts.append(f"{server.cpu_us_per_delivery:,.2f} µs of CPU for a delivery, all counted in")
-    if server.rss_per_connection_bytes:
+    if server.rss_per_connection_bytes and server.rss_per_connection_bytes >= 100:  # else it used what it had
         parts.append(f"{server.rss_per_connection_bytes / 1e3:,.1f} KB for a connection")
     return Text(words + ("\n         " + "; ".join(parts) if parts else ""))
 

@@ -78,6 +78,17 @@ async def test_a_batch_of_messages_is_a_handful_of_statements(store, count, most
     assert len(statements) <= most
 
 
+async def test_a_message_alone_writes_three_pages(store, path):
+    """Those of its entry, its room's numbers and its author's mark: an index that stays as it is, is not written."""
+    log_file = path.with_name(f"{path.name}-wal")
+    await say(store)
+    before = log_file.stat().st_size
+    for _ in range(40):
+        await say(store)
+    pages = (log_file.stat().st_size - before) // (4_096 + 24)
+    assert 120 <= pages < 130, "and now and then a new one"
+
+
 async def test_what_a_message_consists_of_is_handed_to_sqlite_as_it_is(store, monkeypatch):
     """Nothing is of a type for which an adapter would be looked for, and what is not there is NULL all the same."""
     seen: set[type] = set()

@@ -54,6 +54,15 @@ and that of its read marks; of indexes, whose rows lie scattered, a page for som
 ROOM = "no, id, kind, name, created_at, head, first, messages, dropped, members, deleted"
 """The columns of a `RoomRow`."""
 
+INSERT_ROOM, ROOM_VALUES = f"INSERT INTO rooms ({ROOM}) VALUES ", "(?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
+ON_ROOM = " ON CONFLICT (no) DO UPDATE SET"
+ROOM_NUMBERS = (
+    "head = excluded.head, first = excluded.first, messages = excluded.messages, dropped = excluded.dropped,"
+    " members = excluded.members"
+)
+ROOM_NAMES = "kind = excluded.kind, name = excluded.name, created_at = excluded.created_at, deleted = excluded.deleted"
+"""What messages leave alone: SQLite writes an index anew of whose columns a statement sets one, be it as it was."""
+
 _row_of: Callable[[RoomRow], tuple[Any, ...]] = attrgetter(*ROOM.split(", "))
 
 
@@ -115,6 +124,7 @@ class Batch:
         self._indexed = 0  # rows of theirs in indexes
         self._rooms = rooms
         self._changed: dict[str, RoomRow] = {}  # rooms whose row is to be written
+        self._remade: dict[str, RoomRow] = {}  # those of them of which more than numbers is
         self._rows: dict[int, tuple[Any, ...]] = {}  # entries not yet written, by key
         self._marks: dict[tuple[int, str], tuple[int, int]] = {}  # read marks: (seq, messages up to it)
 
@@ -151,9 +161,13 @@ class Batch:
         made = self._rooms[room] = RoomRow(row)
         return made
 
-    def changed(self, room: RoomRow) -> None:
-        """Note that its row is to be written."""
+    def counted(self, room: RoomRow) -> None:
+        """Note that numbers of its row are to be written: where its log ends and begins, how many there are."""
         self._changed[room.id] = room
+
+    def changed(self, room: RoomRow) -> None:
+        """Note that its row is to be written, with what rooms are looked up by."""
+        self._changed[room.id] = self._remade[room.id] = room
 
     def news_of_rooms(self) -> dict[str, Room | None]:
         """The rooms that this batch has changed, as others see them."""
@@ -257,16 +271,10 @@ class Batch:
         rows, self._rows = list(self._rows.values()), {}
         run_many(self.db, "INSERT INTO entries VALUES ", ENTRY, "", rows)
         # An upsert that never inserts. UPDATE … FROM would do, but its join costs more than all the rest of an append.
-        run_many(
-            self.db,
-            f"INSERT INTO rooms ({ROOM}) VALUES ",  # noqa: S608
-            "(?,?,?,?,?,?,?,?,?,?,?)",
-            " ON CONFLICT (no) DO UPDATE SET kind = excluded.kind, name = excluded.name,"
-            " created_at = excluded.created_at, head = excluded.head, first = excluded.first,"
-            " messages = excluded.messages, dropped = excluded.dropped, members = excluded.members,"
-            " deleted = excluded.deleted",
-            [_row_of(room) for room in self._changed.values()],
-        )
+        counted = [_row_of(room) for name, room in self._changed.items() if name not in self._remade]
+        run_many(self.db, INSERT_ROOM, ROOM_VALUES, f"{ON_ROOM} {ROOM_NUMBERS}", counted)
+        remade = [_row_of(room) for room in self._remade.values()]
+        run_many(self.db, INSERT_ROOM, ROOM_VALUES, f"{ON_ROOM} {ROOM_NUMBERS}, {ROOM_NAMES}", remade)
         run_many(
             self.db,
             "INSERT INTO reads (room, user, seq, messages) VALUES ",

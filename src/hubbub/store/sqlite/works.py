@@ -161,7 +161,7 @@ def _change_membership(
         batch.db.execute("DELETE FROM members WHERE room = ? AND user = ?", (room.no, entry.user))
         batch.members[room.id, entry.user] = None
         room.members -= 1
-        batch.changed(room)
+        batch.counted(room)
         return True
     if known is not None and known.role == entry.role:
         return False
@@ -187,7 +187,7 @@ def _enter(batch: Batch, room: RoomRow, known: Member | None, user: UserId, role
     batch.db.execute("INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?)", (room.no, user, role, member.joined_at))
     batch.members[room.id, user] = member
     room.members += known is None
-    batch.changed(room)
+    batch.counted(room)
 
 
 def create_room(
