@@ -341,6 +341,12 @@ async def test_accepting_goes_on_after_files_ran_out(
     assert "Too many open files" in caplog.text
 
 
+async def test_each_listener_reads_into_a_buffer_of_its_own(authority: Authority) -> None:
+    """Or two whose loops are in two threads would read into each other's."""
+    async with running(authority) as one, running(authority) as other:
+        assert one.listener._buffer.obj is not other.listener._buffer.obj
+
+
 # The end
 
 

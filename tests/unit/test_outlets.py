@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from hubbub.gateway import outlets
 from hubbub.listening.certificates import read_pair
-from hubbub.listening.tls import TlsTransport
+from hubbub.listening.tls import TlsTransport, read_buffer
 from tlslab import Issuer
 
 try:
@@ -505,7 +505,7 @@ def test_a_client_that_reads_haltingly_over_tls_gets_everything_in_order(way, ru
         one.setblocking(False)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         protocol = Pausing()
-        transport = TlsTransport(read_pair(issuer.cert, issuer.key).context, lambda: protocol, 1.0)
+        transport = TlsTransport(read_pair(issuer.cert, issuer.key).context, lambda: protocol, 1.0, read_buffer())
         shaking = asyncio.to_thread(issuer.client_context().wrap_socket, other, server_hostname="localhost")
         _, client = await asyncio.gather(
             asyncio.get_running_loop().connect_accepted_socket(lambda: transport, one), shaking

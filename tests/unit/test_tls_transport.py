@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubbub.listening.certificates import read_pair
-from hubbub.listening.tls import PIECE_BYTES, READ_BYTES, RECORD_BYTES, TlsTransport
+from hubbub.listening.tls import PIECE_BYTES, READ_BYTES, RECORD_BYTES, TlsTransport, read_buffer
 from live import BOUND_S, until
 from tlslab import Issuer
 
@@ -129,7 +129,7 @@ class Line:
     def __init__(self, server: ssl.SSLContext, client: ssl.SSLContext, end_s: float = BOUND_S) -> None:
         self.raw = Raw()
         self.made: list[Plain] = []
-        self.tls = TlsTransport(server, self._make, end_s)
+        self.tls = TlsTransport(server, self._make, end_s, read_buffer())
         self.tls.connection_made(self.raw)
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.client = client.wrap_bio(self._in, self._out, server_hostname="localhost")
@@ -250,7 +250,7 @@ async def test_a_handshake_may_end_at_any_time(line: Line, end: str) -> None:
 
 async def test_a_socket_that_comes_too_late_is_closed(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     """It was given up before the loop had it ready."""
-    tls, raw = TlsTransport(contexts[0], Plain, BOUND_S), Raw()
+    tls, raw = TlsTransport(contexts[0], Plain, BOUND_S, read_buffer()), Raw()
     tls.abort()
     tls.connection_made(raw)
     assert raw.ends == ["abort"]

@@ -20,7 +20,7 @@ import msgspec
 import uvicorn
 
 from hubbub.listening.servers import Server, Servers
-from hubbub.listening.tls import MakeProtocol, TlsTransport
+from hubbub.listening.tls import MakeProtocol, TlsTransport, read_buffer
 
 logger = logging.getLogger("hubbub")
 
@@ -108,6 +108,7 @@ class TlsListener:
         self._plain = plain
         self._tls = tls
         self._limits = limits
+        self._buffer = read_buffer()
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[asyncio.Task[None], _Undecided] = {}  # one for each that is undecided, the oldest first
         self._is_full = False  # whether it does not accept, since all are at their handshakes
@@ -227,7 +228,7 @@ class TlsListener:
 
     async def _shake(self, connection: socket.socket) -> None:
         """Do the handshake; with it done the protocol takes over."""
-        transport = TlsTransport(self._tls(), self._make, self._limits.shutdown_s)
+        transport = TlsTransport(self._tls(), self._make, self._limits.shutdown_s, self._buffer)
         try:
             async with asyncio.timeout(self._limits.handshake_s):
                 await self._loop.connect_accepted_socket(lambda: transport, connection)

@@ -1,7 +1,7 @@
 """TLS on a connection: a transport for who speaks on it, and the protocol of the socket's own transport below.
 
 The loops have TLS of their own. This is here for what they keep for each connection: a buffer to read into, and in
-OpenSSL's memory as much as the largest thing took that ever went through. Here all connections read into one buffer,
+OpenSSL's memory as much as the largest thing took that ever went through. Here a listener's connections share a buffer,
 and OpenSSL gets small pieces. And all that waits to be written waits in the socket's transport, as it does without TLS:
 bounds on it hold to the byte, and who asks for a pause gets it when something waits, not later.
 """
@@ -29,10 +29,15 @@ RECORD_BYTES = 8 * 1024
 PLAIN_BYTES = 16 * 1024
 """As much as comes in a record at most."""
 
-_READ = memoryview(bytearray(READ_BYTES))
-"""What all connections read into, since a loop reads and decrypts in one go."""
-
 MakeProtocol = Callable[[], asyncio.BaseProtocol]
+
+
+def read_buffer() -> memoryview:
+    """What connections of one loop may share to read into, since it reads and decrypts in one go.
+
+    Loops in other threads need others: they read without the interpreter's lock.
+    """
+    return memoryview(bytearray(READ_BYTES))
 
 
 class _Phase(IntEnum):
@@ -53,6 +58,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         context: what TLS is spoken with.
         make: makes the protocol.
         end_s: how long the end may take, until the other has read what waits and has said goodbye too.
+        buffer: what is read into, see `read_buffer`.
 
     Attributes:
         shaken: done when the handshake is, with nothing, or has failed, with why.
@@ -60,6 +66,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     """
 
     __slots__ = (
+        "_buffer",
         "_context",
         "_decrypt",
         "_encrypt",
@@ -79,10 +86,11 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         "shaken",
     )
 
-    def __init__(self, context: ssl.SSLContext, make: MakeProtocol, end_s: float) -> None:
+    def __init__(self, context: ssl.SSLContext, make: MakeProtocol, end_s: float, buffer: memoryview) -> None:
         self._context = context
         self._make: MakeProtocol | None = make  # None once it has made one, or will not
         self._end_s = end_s
+        self._buffer = buffer
         self._raw: Any = None  # the socket's transport, of which uvloop's have none of asyncio's classes; None before
         self._protocol: Any = None  # of one of two kinds; None before there is one, and once it was told the end
         self._is_buffered = False  # of which kind
@@ -111,11 +119,11 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where to read to."""
-        return _READ
+        return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes came."""
-        self._take(_READ[:nbytes])
+        self._take(self._buffer[:nbytes])
 
     def _take(self, came: memoryview) -> None:
         for begin in range(0, len(came), PIECE_BYTES):
