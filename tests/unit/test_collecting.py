@@ -56,12 +56,14 @@ def test_a_full_collection_looks_at_a_bounded_number_however_much_there_is() -> 
         if phase == "start" and info["generation"] == 2:
             most = max(most, len(gc.get_objects()))
 
+    before = [[number] for number in range(600_000)]  # what was there before makes no difference
     kept: list[list[int]] = []
     with SettingAside():
         gc.callbacks.insert(0, look)
         kept += [[number] for number in range(600_000)]
         gc.callbacks.remove(look)
     assert 0 < most < 2 * YOUNG * (MIDDLE + 1) * (FULL + 1)
+    assert len(before) == len(kept)
 
 
 def test_cycles_that_die_young_are_still_collected() -> None:
