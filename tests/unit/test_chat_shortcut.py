@@ -387,6 +387,23 @@ async def test_a_defect_after_the_store_has_it_is_told_as_one(alice, monkeypatch
     assert alice.ended == 1
 
 
+async def test_a_message_that_is_stored_is_acknowledged_though_it_cannot_be_handed_out(alice, monkeypatch, caplog):
+    """Its listeners will miss it and read it from the store, as on the long way."""
+
+    def fail(*given: Any) -> None:
+        raise Unavailable("for this test")
+
+    monkeypatch.setattr(alice.tab.lab.chat.shortcut._fanout, "publish_ready", fail)
+    assert alice.say(PLAIN)
+    await alice.quiet()
+    [reply] = [json.loads(answer) for answer in alice.answers]
+    assert reply["type"] == "ok"
+    assert (await alice.tab.lab.chat.store.entry("general", reply["seq"])).id == reply["id"]
+    [line] = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "cannot hand out room general" in line.message
+    assert line.connection_id == alice.tab.connection
+
+
 async def test_a_store_that_is_full_or_closing_leaves_it_to_the_long_way(alice, monkeypatch):
     """Which says so."""
     monkeypatch.setattr(alice.tab.lab.chat.store._writer, "_max_pending", 0)

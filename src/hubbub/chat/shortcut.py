@@ -155,9 +155,13 @@ class Shortcut:
     def _finished(self, message: _Message, stored: Entry, frame: bytes | None) -> None:
         """Hand out what is stored, and acknowledge it."""
         chat, ask = self._chat, message.ask
-        if chat.heads.took_long(message.began):
-            chat.heads.cover(ask.room, self._fanout.look_after_ready)
-        self._fanout.publish_ready(ask.room, stored.seq, encode(stored) if frame is None else frame)
+        try:
+            if chat.heads.took_long(message.began):
+                chat.heads.cover(ask.room, self._fanout.look_after_ready)
+            self._fanout.publish_ready(ask.room, stored.seq, encode(stored) if frame is None else frame)
+        except HubbubError as error:  # it is stored, and will be missed
+            words = "cannot hand out room %s seq %d just now: %s"
+            logger.warning(words, ask.room, stored.seq, error, extra=message.ids())
         if stored is message.entry:  # else it is the first result of the same client_id, and was handed out then
             chat.stats.entries[_KIND] += 1
         chat.stats.actions[SEND] += 1
@@ -168,7 +172,7 @@ class Shortcut:
         message.answer(encode(sent))
 
     def _failed(self, message: _Message, error: Exception) -> None:
-        ids = {"connection_id": message.connection, "request_id": new_id()}
+        ids = message.ids()
         if not isinstance(error, HubbubError):
             logger.error("action %s failed", SEND, exc_info=error, extra=ids)
         message.answer(self._chat.refusal(error, message.ask.ref, SEND, ids))
@@ -183,6 +187,10 @@ class _Message(msgspec.Struct, eq=False, gc=False):
     connection: ConnectionId
     answer: Answer
     began: float  # monotonic seconds
+
+    def ids(self) -> dict[str, str]:
+        """By which a line of the log is found again."""
+        return {"connection_id": self.connection, "request_id": new_id()}
 
     def appended(self, written: tuple[Entry, bytes | None] | None, error: Exception | None) -> None:
         """The store has it, or not; whatever goes wrong here, the client is answered."""
