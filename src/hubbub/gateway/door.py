@@ -33,24 +33,27 @@ class Door(asyncio.Protocol):
         gateway: whose it is.
         given: what uvicorn gives to a protocol of it.
 
+    Attributes:
+        transport: the socket's, once it is there.
+
     """
 
-    __slots__ = ("_gateway", "_given", "_transport")
+    __slots__ = ("_gateway", "_given", "transport")
 
     def __init__(self, gateway: Gateway, **given: Any) -> None:  # Any: uvicorn's
         self._gateway = gateway
         self._given = given
-        self._transport: asyncio.Transport
+        self.transport: asyncio.Transport
 
     def connection_made(self, transport: Any) -> None:  # uvloop's transports have none of asyncio's classes
         """A client has connected."""
-        self._transport = transport
+        self.transport = transport
         self._given["server_state"].connections.add(self)
         self._gateway.watch(self, self._gateway.limits.handshake_timeout_s)
 
     def data_received(self, data: bytes) -> None:
         """The first bytes are here: this was the door's affair."""
-        gateway, transport, given = self._gateway, self._transport, self._given
+        gateway, transport, given = self._gateway, self.transport, self._given
         given["server_state"].connections.discard(self)
         found = plain_request(data, gateway.limits.max_header_bytes)
         if found is None:
@@ -83,12 +86,12 @@ class Door(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """Uvicorn shuts down."""
-        self._transport.close()
+        self.transport.close()
 
     def too_slow(self) -> None:
         """Nothing has come in time."""
         self._gateway.unwatch(self)
-        self._transport.close()
+        self.transport.close()
 
 
 def plain_request(data: bytes, max_bytes: int) -> tuple[Request, int] | None:
