@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, Self
+import enum
+from collections.abc import Callable
+from typing import Self
 
 from hubbub.listening import close_server
 
@@ -12,6 +13,13 @@ Passes = Callable[[bytes], bool]
 """Whether what came is passed on; where it is not, the connection breaks."""
 
 CHUNK = 1 << 16
+
+
+class Way(enum.Enum):
+    """A direction."""
+
+    THERE = "there"
+    BACK = "back"
 
 
 class Cuttable:
@@ -101,7 +109,10 @@ class Cuttable:
                 return
             ends.add(inner_writer)
             self._writers |= ends
-            await asyncio.gather(*self._pumps(reader, writer, inner_reader, inner_writer))
+            asks, answers = self._sieves()
+            await asyncio.gather(
+                self._pump(Way.THERE, reader, inner_writer, asks), self._pump(Way.BACK, inner_reader, writer, answers)
+            )
         finally:
             self._writers -= ends
             for end in ends:
@@ -111,22 +122,12 @@ class Cuttable:
         """The way on for a new connection."""
         return await asyncio.open_connection("127.0.0.1", self._to)
 
-    def _pumps(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        inner_reader: asyncio.StreamReader,
-        inner_writer: asyncio.StreamWriter,
-    ) -> tuple[Coroutine[Any, Any, None], Coroutine[Any, Any, None]]:
-        """What hands on what a new connection's client says, and what is said to it; each ends with its source."""
-        asks, answers = self._sieves()
-        return self._pump(reader, inner_writer, asks), self._pump(inner_reader, writer, answers)
-
     def _sieves(self) -> tuple[Passes, Passes]:
         """What a new connection passes on to the server, and back: everything."""
         return lambda data: True, lambda data: True
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, passes: Passes) -> None:
+    async def _pump(self, way: Way, source: asyncio.StreamReader, sink: asyncio.StreamWriter, passes: Passes) -> None:
+        """Hand on what comes one way, until its source ends."""
         try:
             while data := await source.read(CHUNK):
                 if not passes(data):

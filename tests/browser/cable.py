@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
-from typing import Any
 
 from scripts.servers import free_port
 
-from cuttable import CHUNK, Cuttable
+from cuttable import CHUNK, Cuttable, Passes, Way
 
 CUT = ("net::ERR_", "WebSocket connection to")
 """What the browser itself says on the console of a network that is not there."""
@@ -45,16 +43,7 @@ class Cable(Cuttable):
         """Let through again what was held and what comes."""
         self._flowing.set()
 
-    def _pumps(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        inner_reader: asyncio.StreamReader,
-        inner_writer: asyncio.StreamWriter,
-    ) -> tuple[Coroutine[Any, Any, None], Coroutine[Any, Any, None]]:
-        return self._copy(reader, inner_writer), self._copy(inner_reader, writer)
-
-    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(self, way: Way, source: asyncio.StreamReader, sink: asyncio.StreamWriter, passes: Passes) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await source.read(CHUNK):
                 await self._flowing.wait()

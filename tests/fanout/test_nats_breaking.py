@@ -11,14 +11,14 @@ from contextlib import asynccontextmanager
 
 from scripts.servers import Nats
 
-from cuttable import Cuttable, Passes
+from cuttable import Cuttable, Passes, Way
 from hubbub.fanout.nats.address import parse_address
 from hubbub.fanout.nats.link import Down, Link, Pauses, _transport
 from hubbub.fanout.nats.stats import NatsStats
 from live import until
 
 
-class Way(Cuttable):
+class Valve(Cuttable):
     """A TCP proxy that can stop to read, and end its connections with a reset."""
 
     def __init__(self, port: int) -> None:
@@ -39,7 +39,7 @@ class Way(Cuttable):
                 writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.cut()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, passes: Passes) -> None:
+    async def _pump(self, way: Way, source: asyncio.StreamReader, sink: asyncio.StreamWriter, passes: Passes) -> None:
         with contextlib.suppress(OSError):
             while True:
                 await self.open.wait()
@@ -52,7 +52,7 @@ class Way(Cuttable):
 
 
 @asynccontextmanager
-async def linked(way: Way, pauses: Pauses) -> AsyncIterator[tuple[Link, NatsStats]]:
+async def linked(way: Valve, pauses: Pauses) -> AsyncIterator[tuple[Link, NatsStats]]:
     stats = NatsStats()
     link = Link(
         parse_address(f"nats://127.0.0.1:{way.port}"),
@@ -72,7 +72,7 @@ async def linked(way: Way, pauses: Pauses) -> AsyncIterator[tuple[Link, NatsStat
 
 async def test_a_connection_that_is_reset_with_something_unsent_is_made_anew(nats: Nats):
     """nats-py's own last word fails then, and it tells nobody that this was the end."""
-    async with Way(nats.port) as way, linked(way, Pauses(ping_s=0.2)) as (link, stats):
+    async with Valve(nats.port) as way, linked(way, Pauses(ping_s=0.2)) as (link, stats):
         client = link._client()
         client._pending.append(b"PUB tea 0\r\n\r\n")
         client._pending_data_size += 13
@@ -82,7 +82,7 @@ async def test_a_connection_that_is_reset_with_something_unsent_is_made_anew(nat
 
 async def test_who_subscribes_to_much_is_not_held_by_a_server_that_takes_nothing(nats: Nats):
     """It is left, and whoever waited to tell it something learns that it is gone."""
-    async with Way(nats.port) as way, linked(way, Pauses(ping_s=0.2, end_s=0.2)) as (link, stats):
+    async with Valve(nats.port) as way, linked(way, Pauses(ping_s=0.2, end_s=0.2)) as (link, stats):
         transport = _transport(link._client())
         assert transport is not None
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)

@@ -7,10 +7,11 @@ import random
 from collections.abc import AsyncIterator
 
 import pytest
-from history.cutter import BOTH, Link, NatsLink, Way
+from history.cutter import BOTH, Link, NatsLink
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cuttable import Way
 from live import BOUND_S
 
 

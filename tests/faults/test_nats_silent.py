@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from history.cutter import NatsLink, Way
+from history.cutter import NatsLink
 from scripts.servers import Nats
 
+from cuttable import Way
 from hubbub.fanout.nats.address import parse_address
 from hubbub.fanout.nats.link import Down, Link, Pauses
 from hubbub.fanout.nats.stats import NatsStats

@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import random
 from collections import Counter
-from collections.abc import Coroutine
-from typing import Any
 
-from cuttable import CHUNK, Cuttable
-
-
-class Way(enum.Enum):
-    """A direction."""
-
-    THERE = "there"
-    BACK = "back"
-
+from cuttable import CHUNK, Cuttable, Passes, Way
 
 BOTH = frozenset(Way)
 
@@ -63,16 +52,7 @@ class Link(Cuttable):
             raise ConnectionRefusedError
         return await super()._connect()
 
-    def _pumps(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        inner_reader: asyncio.StreamReader,
-        inner_writer: asyncio.StreamWriter,
-    ) -> tuple[Coroutine[Any, Any, None], Coroutine[Any, Any, None]]:
-        return self._carry(Way.THERE, reader, inner_writer), self._carry(Way.BACK, inner_reader, writer)
-
-    async def _carry(self, way: Way, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(self, way: Way, source: asyncio.StreamReader, sink: asyncio.StreamWriter, passes: Passes) -> None:
         sieve = self._sieve(way)
         try:
             while data := await source.read(CHUNK):

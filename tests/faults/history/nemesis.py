@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 from scripts.servers import Server
 
-from history.cutter import BOTH, Link, NatsLink, Way
+from cuttable import Way
+from history.cutter import BOTH, Link, NatsLink
 from history.record import Fault, Recorder
 
 STARTED_AGAIN_S = 90.0
