@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-cluster test test-faults check format lock bench package-aws clean
+.PHONY: help run run-cluster test test-faults check format lock bench bench-peers package-aws clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,9 +45,18 @@ lock: ## Resolve the newest allowed versions into constraints.txt, and of them w
 		--no-header --no-emit-index-url -o constraints.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 -c constraints.txt deploy/requirements.in \
 		--generate-hashes --no-annotate --no-header --no-emit-index-url -o deploy/requirements.txt
+	for peer in bench/peers/requirements/*.in; do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 "$$peer" \
+			--generate-hashes --no-annotate --no-header --no-emit-index-url -o "$${peer%.in}.txt"; done
 
-bench: $(VENV)/.dev ## Measure delivery, sending and memory on this machine (several minutes)
-	$(BIN)/python -m bench
+bench: $(VENV)/.dev ## Measure delivery, sending and memory on this machine (several minutes; BENCH="--only sends --save")
+	$(BIN)/python -m bench $(BENCH)
+
+# Each peer is installed below build/peers. What cannot be had here is named with the reason, and the others go on.
+PEERS ?= --save
+bench-peers: $(VENV)/.dev ## Measure Hubbub beside its peers, an hour, and write docs/benchmarks.md (PEERS="--only hubbub,ws --quick")
+	@scripts/setup system gcc nodejs npm redis-server || echo "Peers that need what is missing are left out" >&2
+	@$(BIN)/python -m bench.peers $(PEERS); status=$$?; $(BIN)/python -m bench.report; exit $$status
 
 package-aws: $(VENV)/.run ## Build the archives that Lambda functions run from (PYTHON_VERSION, ARCHITECTURE, INCLUDE)
 	$(BIN)/python scripts/package_aws.py --python-version $(PYTHON_VERSION) --architecture $(ARCHITECTURE) \
@@ -56,13 +65,15 @@ package-aws: $(VENV)/.run ## Build the archives that Lambda functions run from (
 clean: ## Remove the environment and what tests and builds left behind
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
 
-$(VENV)/.run: pyproject.toml constraints.txt scripts/setup
+ACCELERATOR := hatch_build.py src/hubbub/gateway/_accelerator.c
+
+$(VENV)/.run: pyproject.toml constraints.txt scripts/setup $(ACCELERATOR)
 	@PYTHON=$(PYTHON) scripts/setup run
 
-$(VENV)/.dev: pyproject.toml constraints.txt scripts/setup
+$(VENV)/.dev: pyproject.toml constraints.txt scripts/setup $(ACCELERATOR)
 	@PYTHON=$(PYTHON) scripts/setup dev
 
-$(VENV)/.cluster: pyproject.toml constraints.txt scripts/setup
+$(VENV)/.cluster: pyproject.toml constraints.txt scripts/setup $(ACCELERATOR)
 	@PYTHON=$(PYTHON) scripts/setup cluster
 
 # Debian's packages can vanish without this folder knowing, so the script looks for them each time.
@@ -74,5 +85,5 @@ $(VENV)/.libraries: $(VENV)/.dev
 	@scripts/setup system libatomic1
 
 $(VENV)/.test: $(VENV)/.dev
-	@scripts/setup system libatomic1 chromium nodejs npm postgresql pgbouncer nginx haproxy caddy
+	@scripts/setup system libatomic1 chromium nodejs npm postgresql pgbouncer nginx haproxy caddy valgrind
 	@scripts/dynamodb-local || echo "DynamoDB Local is not here: tables are tested on moto alone" >&2

@@ -16,7 +16,7 @@ import psutil
 from scripts.cluster import Cluster, Node
 from scripts.servers import Postgres
 
-from bench.load import SECRET, Client, Server
+from bench.load import SECRET, Client, Server, processor_s
 
 SETTINGS = {"rate": "0", "user_rate": "0", "log_level": "warning"}
 """Of all nodes: nobody is held back for being quick."""
@@ -42,16 +42,15 @@ class Cpu(NamedTuple):
 def cpu_of(pid: int) -> float:
     """Processor time of a process and of all that it has started, ended ones too, in seconds.
 
-    Threads that run are read to the nanosecond, from the kernel's scheduler; processes that ended to a hundredth of a
-    second.
+    Processes that run are read to the nanosecond, their ended threads with them; processes that ended to a hundredth of
+    a second.
     """
     used = 0.0
     with contextlib.suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
         for process in (root, *root.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess, OSError):
-                for thread in Path(f"/proc/{process.pid}/task").iterdir():
-                    used += int((thread / "schedstat").read_text().split()[0]) / 1e9
+                used += processor_s(process.pid)
                 times = process.cpu_times()
                 used += times.children_user + times.children_system
     return used

@@ -19,6 +19,7 @@ import msgspec
 import uvloop
 from scripts.cluster import Cluster, Node
 
+from bench import saving
 from bench.cluster import Cpu, as_server, cpu, cpu_of, disconnect, lone_node, running_cluster
 from bench.crowd import open_files
 from bench.load import Client, connect, until
@@ -143,21 +144,30 @@ async def halls(alone: Node, cluster: Cluster, listening: int) -> AsyncIterator[
 
 def row(listening: int, in_flight: int, where: str, rounds: Sequence[Figures], beside: Sequence[Figures]) -> str:
     """A line of the table."""
+    found = figures_of(rounds, beside)
+    times = f"{found['p50_ms']:>7.1f}  {found['p99_ms']:>7.1f}" if "p50_ms" in found else ""
+    return (
+        f"{listening:>9,}  {in_flight:>9}  {where:>13}  {found['nodes_us']:>9.2f}  {found['nats_us']:>8.2f}"
+        f"  {found['ratio']:>6.2f}  {found['postgres_us']:>14.0f}  {times}"
+    )
+
+
+def figures_of(rounds: Sequence[Figures], beside: Sequence[Figures]) -> dict[str, float]:
+    """The medians, the ratio to the lone node in the same round, and of the times the median and p99."""
     nodes, nats, postgres = (statistics.median(column) for column in zip(*(each[:3] for each in rounds), strict=True))
     ratio = statistics.median(
         (ours.nodes_us + ours.nats_us) / (theirs.nodes_us + theirs.nats_us)
         for ours, theirs in zip(rounds, beside, strict=True)
     )
-    took = sorted(each for figures in rounds for each in figures.took_s)
-    times = f"{took[len(took) // 2] * 1e3:>7.1f}  {took[int(len(took) * 0.99)] * 1e3:>7.1f}" if took else ""
-    return (
-        f"{listening:>9,}  {in_flight:>9}  {where:>13}  {nodes:>9.2f}  {nats:>8.2f}  {ratio:>6.2f}"
-        f"  {postgres:>14.0f}  {times}"
-    )
+    found = {"nodes_us": nodes, "nats_us": nats, "postgres_us": postgres, "ratio": ratio}
+    if took := sorted(each for figures in rounds for each in figures.took_s):
+        found |= {"p50_ms": took[len(took) // 2] * 1e3, "p99_ms": took[int(len(took) * 0.99)] * 1e3}
+    return found
 
 
-async def main(rounds: int, deliveries: int, sizes: Sequence[int]) -> None:
-    """Measure in interleaved rounds and print a table."""
+async def main(rounds: int, deliveries: int, sizes: Sequence[int]) -> list[dict[str, object]]:
+    """Measure in interleaved rounds, print a table and return its rows."""
+    rows: list[dict[str, object]] = []
     open_files(10_000)
     print(f"{'':>37}CPU us/delivery  to one   PostgreSQL us  ms until the last has it")
     print("listeners  in flight          where      nodes      NATS    alone       / message   median      p99")
@@ -173,6 +183,9 @@ async def main(rounds: int, deliveries: int, sizes: Sequence[int]) -> None:
                             figures[where].append(await each.volley(max(20, deliveries // listening), in_flight))
                     for where, all_of in figures.items():
                         print(row(listening, in_flight, where, all_of, figures["alone"]), flush=True)
+                        found = figures_of(all_of, figures["alone"])
+                        rows.append({"listeners": listening, "in_flight": in_flight, "where": where, **found})
+    return rows
 
 
 if __name__ == "__main__":
@@ -180,5 +193,8 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--deliveries", type=int, default=100_000, help="in each round")
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1_000, 2_000])
+    saving.add_argument(parser)
     chosen = parser.parse_args()
-    uvloop.run(main(chosen.rounds, chosen.deliveries, chosen.sizes))
+    rows = uvloop.run(main(chosen.rounds, chosen.deliveries, chosen.sizes))
+    if chosen.save:
+        saving.save("cluster_delivery", {"rows": rows})

@@ -12,6 +12,7 @@ import asyncio
 
 import uvloop
 
+from bench import saving
 from bench.cluster import cpu, cpu_of, rss, running_cluster
 from bench.crowd import Crowd, open_files
 from bench.load import token
@@ -37,8 +38,9 @@ async def quiet(seconds: float, crowd: Crowd, *, heartbeats: bool) -> None:
         await asyncio.sleep(0.05)
 
 
-async def main(count: int, seconds: float) -> None:
-    """Print what so many connections cost."""
+async def main(count: int, seconds: float) -> dict[str, object]:
+    """Print what so many connections cost, and return it."""
+    rests: list[dict[str, object]] = []
     open_files(count + 1_000)
     with running_cluster(nodes=2) as cluster:
         node = cluster.nodes[0]
@@ -82,13 +84,25 @@ async def main(count: int, seconds: float) -> None:
                 f" {used.postgres / seconds:.1%}, NATS {used.nats / seconds:.1%}, other node {other / seconds:.1%}",
                 flush=True,
             )
+            parts = {"node": used.nodes, "postgres": used.postgres, "nats": used.nats, "other_node": other}
+            cores = {name: spent / seconds for name, spent in parts.items()}
+            rests.append({"heartbeats": heartbeats, **cores})
         print(f"  closed {dict(crowd.closed)}, refused {dict(crowd.refused)}")
         await crowd.leave()
+    return {
+        "connections": count,
+        "kb": (full - empty) / count / 1024,
+        "connecting_ms": {name: spent / count * 1e3 for name, spent in came._asdict().items()},
+        "rests": rests,
+    }
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--connections", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=60, help="of each rest")
+    saving.add_argument(parser)
     chosen = parser.parse_args()
-    uvloop.run(main(chosen.connections, chosen.seconds))
+    figures = uvloop.run(main(chosen.connections, chosen.seconds))
+    if chosen.save:
+        saving.save("cluster_memory", figures)

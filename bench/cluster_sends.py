@@ -17,6 +17,7 @@ import msgspec
 import uvloop
 from scripts.cluster import Node
 
+from bench import saving
 from bench.cluster import Cpu, as_server, cpu, cpu_of, disconnect, lone_node, running_cluster
 from bench.load import Client, connect
 
@@ -135,8 +136,9 @@ async def measure(nodes: Sequence[Node], load: Load, seconds: float, used: Calla
     )
 
 
-async def main(rounds: int, seconds: float) -> None:
-    """Measure all homes in turn, in every round, and print a table."""
+async def main(rounds: int, seconds: float) -> list[dict[str, object]]:
+    """Measure all homes in turn, in every round, print a table and return its rows."""
+    rows: list[dict[str, object]] = []
     with lone_node() as alone, running_cluster(nodes=3) as cluster:
         homes: dict[str, tuple[Sequence[Node], Callable[[], Cpu]]] = {
             "SQLite, 1 node": ([alone], lambda: Cpu(cpu_of(alone.pid), 0.0, 0.0))
@@ -165,11 +167,17 @@ async def main(rounds: int, seconds: float) -> None:
                     f"   {all_of.p50_ms:>6.1f}   {all_of.p99_ms:>6.1f}  {ratio:>6.2f}",
                     flush=True,
                 )
+                asked = {"home": home, "rooms": load.rooms, "senders": load.senders}
+                rows.append({**asked, **all_of._asdict(), "ratio": ratio})
+    return rows
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4)
+    saving.add_argument(parser)
     chosen = parser.parse_args()
-    uvloop.run(main(chosen.rounds, chosen.seconds))
+    rows = uvloop.run(main(chosen.rounds, chosen.seconds))
+    if chosen.save:
+        saving.save("cluster_sends", {"rows": rows})

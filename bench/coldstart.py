@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from bench import saving
+
 _CHILD = """
 import resource, sys, time
 began, cpu = time.perf_counter(), time.process_time()
@@ -99,8 +101,9 @@ def measure(code: str, *, rounds: int, path: str | None, compiles: bool) -> Cost
     return Cost(*(statistics.median(column) for column in zip(*costs[1:], strict=True)))
 
 
-def main(rounds: int, beside: Path | None) -> None:
-    """Print the table."""
+def main(rounds: int, beside: Path | None) -> list[dict[str, object]]:
+    """Print the table, and return its rows."""
+    said: list[dict[str, object]] = []
     rows = ROWS | (BESIDE if beside else {})
     print(f"{'':<32}{'ms':>8}{'CPU ms':>8}{'MB':>8}{'modules':>9}{'CPU ms from sources':>21}")
     alone: Cost | None = None
@@ -111,12 +114,18 @@ def main(rounds: int, beside: Path | None) -> None:
         alone = alone or cost
         mb = cost.mb - (alone.mb if cost is not alone else 0)
         print(f"{name:<32}{cost.took_ms:>8.0f}{cost.cpu_ms:>8.0f}{mb:>8.1f}{cost.modules:>9.0f}{raw.cpu_ms:>21.0f}")
+        sizes = {"mb_beside": mb, "modules": cost.modules, "from_sources_cpu_ms": raw.cpu_ms}
+        said.append({"import": name, "took_ms": cost.took_ms, "cpu_ms": cost.cpu_ms, **sizes})
     print("Megabytes are beside those of the interpreter alone.")
+    return said
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--beside", type=Path)
+    saving.add_argument(parser)
     given = parser.parse_args()
-    main(given.rounds, given.beside)
+    rows = main(given.rounds, given.beside)
+    if given.save:
+        saving.save("coldstart", {"rows": rows})

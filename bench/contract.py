@@ -26,6 +26,7 @@ import boto3
 import uvloop
 from botocore.config import Config
 
+from bench import saving
 from bench.load import Client, Server, connect, connect_many, free_port, running, until
 from hubbub import ManagementClient
 from hubbub.sigv4 import Credentials, sign
@@ -288,8 +289,10 @@ async def to_a_thousand(server: Server, url: str, rounds: int) -> tuple[float, f
     return statistics.median(by_group) * 1e3, statistics.median(one_by_one) * 1e3
 
 
-async def main(rounds: int, seconds: float) -> None:
-    """Print the tables."""
+async def main(rounds: int, seconds: float) -> dict[str, object]:
+    """Print the tables, and return what they say."""
+    events: list[dict[str, object]] = []
+    posted: list[dict[str, object]] = []
     servers: dict[str, Callable[[], AbstractAsyncContextManager[Server]]] = {
         "in the gateway's process": in_process_server,
         "HTTP endpoint (http.server)": handler_server,
@@ -301,6 +304,7 @@ async def main(rounds: int, seconds: float) -> None:
             await events_per_s(server, 1)
             rates = [await events_per_s(server, seconds) for _ in range(rounds)]
         print(f"{name:<30}  {statistics.median(rates):>9,.0f}", flush=True)
+        events.append({"function": name, "per_s": statistics.median(rates)})
     async with in_process_server() as server:
         url = f"http://127.0.0.1:{server.port}/ws"
         client = await connect(server)
@@ -319,14 +323,20 @@ async def main(rounds: int, seconds: float) -> None:
                 figures.append((rate, (server.cpu_s() - cpu) / (rate * seconds) * 1e6))
             rate, cpu = (statistics.median(column) for column in zip(*figures, strict=True))
             print(f"{name:<30}  {rate:>9,.0f}  {cpu:>18.1f}", flush=True)
+            posted.append({"client": name, "per_s": rate, "cpu_us": cpu})
         by_group, one_by_one = await to_a_thousand(server, url, rounds)
         print(f"\none body to 1,000 connections: {by_group:,.1f} ms by one post to their group,")
         print(f"{one_by_one:,.1f} ms by 1,000 posts, {IN_FLIGHT} at a time: {one_by_one / by_group:,.0f} times as long")
+    thousand = {"by_group_ms": by_group, "one_by_one_ms": one_by_one}
+    return {"events": events, "posts": posted, "to_a_thousand": thousand}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4)
+    saving.add_argument(parser)
     chosen = parser.parse_args()
-    uvloop.run(main(chosen.rounds, chosen.seconds))
+    figures = uvloop.run(main(chosen.rounds, chosen.seconds))
+    if chosen.save:
+        saving.save("contract", figures)

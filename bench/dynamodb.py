@@ -20,6 +20,7 @@ from typing import Any
 
 import uvloop
 
+from bench import saving
 from hubbub.aws.credentials import Fixed
 from hubbub.aws.http import HttpClient
 from hubbub.aws.service import Service
@@ -172,13 +173,15 @@ async def costs(endpoint: str) -> list[tuple[str, float, float]]:
         return figures
 
 
-async def main(name: str, each: int) -> None:
-    """Print tables."""
+async def main(name: str, each: int) -> dict[str, object]:
+    """Print tables, and return what they say."""
+    said: dict[str, list[dict[str, object]]] = {"units": [], "writers": []}
     with server(name) as endpoint:
         if name == "dynamodb-local":
             print(f"{'write units':>11}  {'read units':>10}  kind")
             for kind, written, read in await costs(endpoint):
                 print(f"{written:>11g}  {read:>10g}  {kind}")
+                said["units"].append({"kind": kind, "write_units": written, "read_units": read})
         rate, size = await burst(endpoint, 1_000)
         print(f"one process, 1,000 at once: {rate:,.0f} messages/s, {size:.0f} in a transaction")
         print(
@@ -187,11 +190,17 @@ async def main(name: str, each: int) -> None:
         for writers in (1, 10, 50):
             figures = await crowd(endpoint, writers, max(4, each // writers))
             print("{:>7}  {:>10.1f}  {:>12.2f}  {:>6.2f}  {:>9.2f}".format(writers, *figures), flush=True)
+            names = ("per_s", "transactions", "reads", "longest_s")
+            said["writers"].append({"writers": writers, **dict(zip(names, figures, strict=True))})
+    return {"server": name, "burst_per_s": rate, "burst_in_a_transaction": size, **said}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--server", choices=["moto", "dynamodb-local"], default="dynamodb-local")
     parser.add_argument("--each", type=int, default=200, help="messages of the only writer, or of all together")
+    saving.add_argument(parser)
     chosen = parser.parse_args()
-    uvloop.run(main(chosen.server, chosen.each))
+    found = uvloop.run(main(chosen.server, chosen.each))
+    if chosen.save:
+        saving.save("dynamodb", found)

@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -30,21 +31,41 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Server:
-    """A server under test, in a process of its own."""
+    """A server under test, in a process of its own.
+
+    Attributes:
+        process, port, url: what they are called.
+        tls: what clients speak TLS with; None for none. It is set by who has made the certificate.
+        client: what its clients are made of.
+        offers: further headers of their handshakes.
+
+    """
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, url: str) -> None:
         self.process = process
         self.port = port
         self.url = url
+        self.tls: ssl.SSLContext | None = None
+        self.client: type[Client] = Client
+        self.offers: dict[str, str] = {}
 
     def cpu_s(self) -> float:
         """Processor time used so far by all its threads, in seconds."""
-        threads = Path(f"/proc/{self.process.pid}/task").iterdir()
-        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+        return processor_s(self.process.pid)
 
     def rss(self) -> int:
         """Resident memory in bytes."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE
+
+
+def processor_s(pid: int) -> float:
+    """Processor time of a process in seconds, of all its threads, also of those that ended, to the nanosecond.
+
+    Raises:
+        OSError: there is no such process.
+
+    """
+    return time.clock_gettime(~pid << 3 | 2)  # what clock_getcpuclockid(3) has for it; Python has only that of threads
 
 
 def free_port() -> int:
@@ -64,8 +85,8 @@ async def bare_server() -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def hubbub_server(**settings: str) -> AsyncIterator[Server]:
-    """`hubbub serve` on a SQLite file of its own, without rate limits."""
+async def hubbub_server(*, pinned: bool = True, **settings: str) -> AsyncIterator[Server]:
+    """`hubbub serve` on a SQLite file of its own, without rate limits; `pinned` as with `running`."""
     with tempfile.TemporaryDirectory(prefix="hubbub-bench-") as folder:
         port = free_port()
         environ = {
@@ -78,7 +99,8 @@ async def hubbub_server(**settings: str) -> AsyncIterator[Server]:
             **{f"HUBBUB_{name.upper()}": value for name, value in settings.items()},
         }
         command = [sys.executable, "-m", "hubbub", "serve", "--port", str(port)]
-        async with running(command, port, f"ws://127.0.0.1:{port}/ws", environ) as server:
+        scheme = "wss" if "tls_cert" in settings else "ws"
+        async with running(command, port, f"{scheme}://127.0.0.1:{port}/ws", environ, pinned=pinned) as server:
             yield server
 
 
@@ -173,8 +195,10 @@ class Client(WSListener):
 
 async def connect(server: Server, user: str | None = None, rooms: Sequence[str] = (ROOM,)) -> Client:
     """A connected client; with `user`, with a token of his for the rooms."""
-    headers = {"Authorization": f"Bearer {token(user, rooms)}"} if user else None
-    _, client = await ws_connect(Client, server.url, extra_headers=headers, enable_auto_ping=False)
+    headers = {**server.offers, **({"Authorization": f"Bearer {token(user, rooms)}"} if user else {})}
+    _, client = await ws_connect(
+        server.client, server.url, ssl_context=server.tls, extra_headers=headers, enable_auto_ping=False
+    )
     return client  # type: ignore[return-value]  # the factory's own type is the base class
 
 

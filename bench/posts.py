@@ -24,6 +24,7 @@ from typing import Any
 
 import uvloop
 
+from bench import saving
 from bench.contract import BODY, KEYS, id_of, in_process_server
 from bench.load import connect
 
@@ -38,13 +39,13 @@ WARM_S = 0.5
 Post = Callable[[str], Awaitable[None]]
 
 
-def main(rounds: int, seconds: float) -> None:
-    """Print the tables."""
-    uvloop.run(_posts(rounds, seconds))
-    _imports(rounds)
+def main(rounds: int, seconds: float) -> dict[str, object]:
+    """Print the tables, and return what they say."""
+    return {"posts": uvloop.run(_posts(rounds, seconds)), "imports": _imports(rounds)}
 
 
-async def _posts(rounds: int, seconds: float) -> None:
+async def _posts(rounds: int, seconds: float) -> list[dict[str, object]]:
+    said: list[dict[str, object]] = []
     names = [name for name in CLIENTS if "awscrt" not in name or find_spec("awscrt")]
     figures: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     async with in_process_server() as server:
@@ -57,6 +58,8 @@ async def _posts(rounds: int, seconds: float) -> None:
     for name, rows in figures.items():
         per_cpu_s, per_s = (statistics.median(column) for column in zip(*rows, strict=True))
         print(f"{name:<44}  {per_cpu_s:>11,.0f}  {per_s:>8,.0f}", flush=True)
+        said.append({"client": name, "per_cpu_s": per_cpu_s, "per_s": per_s})
+    return said
 
 
 def _in_a_process(name: str, url: str, connection: str, seconds: float) -> tuple[float, float]:
@@ -259,7 +262,7 @@ IMPORTS = {
 }
 
 
-def _imports(rounds: int) -> None:
+def _imports(rounds: int) -> list[dict[str, object]]:
     """Milliseconds of CPU time until a client is ready, beyond those of an empty process with asyncio."""
     print(f"\n{'until it is ready':<44}  {'CPU ms':>11}  (medians of {rounds})")
     figures: dict[str, list[float]] = {name: [] for name in IMPORTS}
@@ -268,6 +271,7 @@ def _imports(rounds: int) -> None:
             figures[name].append(_ready_ms(code))
     for name, row in figures.items():
         print(f"{name:<44}  {statistics.median(row):>11,.0f}", flush=True)
+    return [{"client": name, "cpu_ms": statistics.median(row)} for name, row in figures.items()]
 
 
 def _ready_ms(code: str) -> float:
@@ -284,8 +288,11 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--one", nargs=3, metavar=("CLIENT", "URL", "CONNECTION"), help=argparse.SUPPRESS)
+    saving.add_argument(parser)
     chosen = parser.parse_args()
     if chosen.one:
         print(json.dumps(one(*chosen.one, chosen.seconds)))
     else:
-        main(chosen.rounds, chosen.seconds)
+        found = main(chosen.rounds, chosen.seconds)
+        if chosen.save:
+            saving.save("posts", found)

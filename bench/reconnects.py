@@ -23,6 +23,7 @@ import uvloop
 from scripts.cluster import Cluster, Node
 from scripts.servers import Postgres
 
+from bench import saving
 from bench.cluster import as_server, cpu_of, forget_statements, rss, running_cluster, statements
 from bench.crowd import Crowd, Visitor, open_files
 from bench.load import Client, connect, token, until
@@ -272,8 +273,8 @@ async def move(cluster: Cluster, crowd: Crowd, talk: Talk, *, kill: bool, within
     )
 
 
-def report(went: Return, crowd: Crowd, how: str, before: int) -> None:
-    """Print it."""
+def report(went: Return, crowd: Crowd, how: str, before: int) -> dict[str, object]:
+    """Print it, and return what is to be saved of it."""
     times, count = went.live_after_s, len(crowd.visitors)
     print(f"\n{count:,} clients of a node that is {how}, {went.said} messages meanwhile")
     late = times[int(count * 0.99)]
@@ -300,9 +301,23 @@ def report(went: Return, crowd: Crowd, how: str, before: int) -> None:
     )
     for text, calls in sorted(went.statements.items(), key=lambda each: -each[1])[:12]:
         print(f"    {calls:>7,}  {text[:110]}")
+    return {
+        "how": how,
+        "clients": count,
+        "median_s": averages.median(times),
+        "p99_s": late,
+        "all_s": times[-1],
+        "complete_s": went.complete_after_s,
+        "refused": crowd.refused.total(),
+        "unanswered": handshakes + syncs,
+        "statements": went.asked,
+        "most_cpu": went.most_cpu,
+        "repeated": crowd.repeated,
+        "torn": crowd.torn,
+    }
 
 
-async def run(clients: int, a_second: float, *, kill: bool, drain_s: float) -> None:
+async def run(clients: int, a_second: float, *, kill: bool, drain_s: float) -> dict[str, object]:
     """One run, with a cluster of its own."""
     with running_cluster(settings={"drain_s": str(drain_s)}) as cluster:
         async with talking(cluster, clients, a_second) as talk:
@@ -315,15 +330,15 @@ async def run(clients: int, a_second: float, *, kill: bool, drain_s: float) -> N
             crowd.refused.clear()
             before = max(rss(node) for node in cluster.nodes[1:])
             went = await move(cluster, crowd, talk, kill=kill)
-            report(went, crowd, "killed" if kill else f"drained within {drain_s:g} s", before)
+            found = report(went, crowd, "killed" if kill else f"drained within {drain_s:g} s", before)
             await crowd.leave()
+            return found
 
 
-def main(clients: int, a_second: float, drain_s: float, ways: Sequence[str]) -> None:
+def main(clients: int, a_second: float, drain_s: float, ways: Sequence[str]) -> list[dict[str, object]]:
     """Measure and print."""
     open_files(clients + 1_000)
-    for way in ways:
-        uvloop.run(run(clients, a_second, kill=way == "kill", drain_s=drain_s))
+    return [uvloop.run(run(clients, a_second, kill=way == "kill", drain_s=drain_s)) for way in ways]
 
 
 if __name__ == "__main__":
@@ -332,5 +347,8 @@ if __name__ == "__main__":
     parser.add_argument("--messages", type=float, default=20, help="a second")
     parser.add_argument("--drain", type=float, default=10, help="seconds")
     parser.add_argument("--ways", nargs="+", default=["kill", "drain"], choices=["kill", "drain"])
+    saving.add_argument(parser)
     chosen = parser.parse_args()
-    main(chosen.clients, chosen.messages, chosen.drain, chosen.ways)
+    runs = main(chosen.clients, chosen.messages, chosen.drain, chosen.ways)
+    if chosen.save:
+        saving.save("reconnects", {"runs": runs})

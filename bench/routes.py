@@ -7,8 +7,11 @@ kept for a while. One function for all routes is set beside one for each. Nothin
 
 from __future__ import annotations
 
+import argparse
 import random
 from typing import NamedTuple
+
+from bench import saving
 
 KEPT_S = 600.0
 ANSWER_S = 0.03
@@ -54,13 +57,22 @@ def starts(per_s: float, hours: float, *, split: bool, seed: int = 1) -> Starts:
     return Starts(cold, asked)
 
 
-def main() -> None:
-    """Print a table: questions a second, and the share of them that waits for a start."""
+def main() -> list[dict[str, float]]:
+    """Print a table: questions a second, and the share of them that waits for a start; return its rows."""
+    said: list[dict[str, float]] = []
     print(f"{'asked a second':>14} {'one function':>16} {'one for each':>16}")
     for per_s, hours in LOADS:
         one, each = (starts(per_s, hours, split=split) for split in (False, True))
         print(f"{per_s:>14g} {one.cold / one.asked:>16.3%} {each.cold / each.asked:>16.3%}")
+        shares = {"one_function": one.cold / one.asked, "one_for_each": each.cold / each.asked}
+        said.append({"asked_per_s": per_s, **shares})
+    return said
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    saving.add_argument(parser)
+    chosen = parser.parse_args()
+    rows = main()
+    if chosen.save:
+        saving.save("routes", {"rows": rows})

@@ -20,6 +20,7 @@ import msgspec
 import uvloop
 from scripts.cluster import Cluster, Node
 
+from bench import saving
 from bench.cluster import as_server, disconnect, rss, running_cluster
 from bench.crowd import Crowd, Visitor, open_files
 from bench.load import SECRET, Client, connect, token
@@ -204,8 +205,8 @@ async def talk_to_a_slow_one(
     return went
 
 
-async def main(listeners: int, rounds: int, messages: int, rate: float) -> None:
-    """Measure in alternating rounds and print."""
+async def main(listeners: int, rounds: int, messages: int, rate: float) -> dict[str, object]:
+    """Measure in alternating rounds, print, and return what is to be saved."""
     open_files(listeners + 1_000)
     with running_cluster(nodes=2) as cluster:
         crowd, talker = await gathered(cluster, listeners, rounds + 1)
@@ -232,6 +233,14 @@ async def main(listeners: int, rounds: int, messages: int, rate: float) -> None:
         print(f"closed {dict(crowd.closed)}; entries repeated {crowd.repeated}, out of order {crowd.torn}")
         talker.leave()
         await crowd.leave()
+    medians = {
+        name: {
+            "p50_ms": statistics.median(each.p50_s for each in all_of) * 1e3,
+            "p99_ms": statistics.median(each.p99_s for each in all_of) * 1e3,
+        }
+        for name, all_of in (("all_read", without), ("one_does_not", with_it))
+    }
+    return {"listeners": listeners, "closed_after_bytes": found * TEXT_BYTES, "p99_ratio": ratio, **medians}
 
 
 if __name__ == "__main__":
@@ -240,5 +249,8 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--messages", type=int, default=200, help="in each round")
     parser.add_argument("--rate", type=float, default=20, help="messages a second")
+    saving.add_argument(parser)
     chosen = parser.parse_args()
-    uvloop.run(main(chosen.listeners, chosen.rounds, chosen.messages, chosen.rate))
+    figures = uvloop.run(main(chosen.listeners, chosen.rounds, chosen.messages, chosen.rate))
+    if chosen.save:
+        saving.save("slow_consumer", figures)

@@ -26,6 +26,9 @@ import hubbub
 from hubbub import cli, config, errors, model, protocol
 from hubbub.chat import ChatLimits
 from hubbub.chat.registry import BUILT_IN
+from hubbub.loadtest import flags as bench_flags
+from hubbub.loadtest import result as bench_result
+from hubbub.loadtest import telling as bench_telling
 from hubbub.store import SqliteStore
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +36,7 @@ ASYNCAPI = ROOT / "docs" / "asyncapi.json"
 PROTOCOL = ROOT / "docs" / "protocol.md"
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 COST = ROOT / "docs" / "explanation" / "cost.md"
+BENCH = ROOT / "docs" / "reference" / "bench.md"
 
 Json = dict[str, Any]
 
@@ -489,6 +493,66 @@ def with_tables(text: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> 
     return text
 
 
+def bench_table(panel: str) -> str:
+    """The flags of the load test that stand in one panel."""
+    rows = [
+        (
+            f"`--{each.name.replace('_', '-')}`" + (f" {each.metavar}" if each.metavar else ""),
+            f"`{each.default}`" if each.default else "",
+            each.help,
+        )
+        for each in bench_flags.FLAGS
+        if each.panel == panel
+    ]
+    return table(("flag", "default", "meaning"), rows)
+
+
+RESULT = {
+    "the object": bench_result.Result,
+    "`asked`": bench_result.Asked,
+    "`counts`": bench_telling.Counts,
+    "`per_s`": bench_result.PerS,
+    "`ack`, `delivery`, `history`, `connect`, and wherever there are durations": bench_result.Percentiles,
+    "`faults`": bench_result.Faults,
+    "each of `faults.rooms`": bench_telling.RoomEnd,
+    "`storm`": bench_result.Storm,
+    "`server`": bench_result.Server,
+    "`generator`": bench_result.Generator,
+    "each of `seconds`": bench_result.Second,
+}
+"""The structs of a load test's result, by where they stand in it."""
+
+
+def bench_fields() -> str:
+    """A table of fields for each struct of a load test's result.
+
+    Raises:
+        ValueError: a field is not described.
+
+    """
+    parts = []
+    for where, kind in RESULT.items():
+        described = attributes(kind)
+        missing = set(kind.__struct_fields__) - described.keys()
+        if missing:
+            raise ValueError(f"{kind.__name__} does not describe {', '.join(sorted(missing))}")
+        by_words: dict[str, list[str]] = {}
+        for name in kind.__struct_fields__:
+            by_words.setdefault(described[name], []).append(f"`{name}`")
+        rows = [(", ".join(names), words.replace("None", "null")) for words, names in by_words.items()]
+        parts.append(f"{where[0].upper() + where[1:]}:\n\n" + table(("field", "meaning"), rows))
+    return "\n\n".join(parts)
+
+
+BENCH_TABLES = {
+    "bench-load": partial(bench_table, bench_flags.LOAD),
+    "bench-trouble": partial(bench_table, bench_flags.TROUBLE),
+    "bench-access": partial(bench_table, bench_flags.ACCESS),
+    "bench-made": partial(bench_table, bench_flags.MADE),
+    "bench-told": partial(bench_table, bench_flags.SAYS),
+    "bench-result": bench_fields,
+}
+
 SHOWN = re.compile(r"^```console\n\$ hubbub (cost[^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 """A block that shows what `hubbub cost` prints: its arguments, and that."""
 
@@ -520,6 +584,7 @@ def documents() -> dict[Path, str]:
         ASYNCAPI: json.dumps(asyncapi(), indent=2, ensure_ascii=False) + "\n",
         PROTOCOL: with_tables(PROTOCOL.read_text(encoding="utf-8")),
         CONFIGURATION: with_tables(CONFIGURATION.read_text(encoding="utf-8"), SETTINGS_TABLES),
+        BENCH: with_tables(BENCH.read_text(encoding="utf-8"), BENCH_TABLES),
         COST: with_output(COST.read_text(encoding="utf-8")),
     }
 

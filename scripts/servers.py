@@ -75,6 +75,9 @@ class Server:
 
     stopping = signal.SIGTERM
 
+    started_within_s = STARTED_WITHIN_S
+    """How long it may take until it takes connections."""
+
     dies_with_starter = False
     """Whether it ends when the thread that started it does, however that ends: for what a person starts and kills."""
 
@@ -128,7 +131,7 @@ class Server:
         """Start it, and return when it takes connections; nothing to do for one that runs.
 
         Raises:
-            RuntimeError: it ended, or takes none within `STARTED_WITHIN_S`; the message has its last words.
+            RuntimeError: it ended, or takes none within `started_within_s`; the message has its last words.
 
         """
         if self.is_running:
@@ -162,7 +165,7 @@ class Server:
             RuntimeError: as `start`.
 
         """
-        deadline = time.monotonic() + STARTED_WITHIN_S
+        deadline = time.monotonic() + self.started_within_s
         while not self.is_ready():
             if not self.is_running or time.monotonic() > deadline:
                 words = self.log.read_text(errors="replace")[-2_000:]
@@ -266,7 +269,7 @@ class Postgres(Server):
         }
         options = [word for name, value in chosen.items() for word in ("-c", f"{name}={value}")]
         super().__init__(
-            [str(_postgres_program("postgres")), "-D", str(folder / "data"), *options],
+            [str(postgres_program("postgres")), "-D", str(folder / "data"), *options],
             port=port,
             log=folder / "postgres.log",
             user=user,
@@ -296,7 +299,7 @@ class Postgres(Server):
             RuntimeError: it failed; the message is psql's.
 
         """
-        psql = _postgres_program("psql")
+        psql = postgres_program("psql")
         done = subprocess.run(
             [psql, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", text, self.url_of(database)],
             capture_output=True,
@@ -348,7 +351,7 @@ class Postgres(Server):
         self.folder.mkdir(parents=True, exist_ok=True)
         if user is not None:
             shutil.chown(self.folder, user)
-        command = [str(_postgres_program("initdb")), "-D", str(self.folder / "data"), "-U", "hubbub", "-A", "trust"]
+        command = [str(postgres_program("initdb")), "-D", str(self.folder / "data"), "-U", "hubbub", "-A", "trust"]
         done = subprocess.run(
             [*command, "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"],
             capture_output=True,
@@ -464,7 +467,7 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def _postgres_program(name: str) -> Path:
+def postgres_program(name: str) -> Path:
     """A program of PostgreSQL's: of the newest version that Debian has put beside the others, or on PATH."""
     versions = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[-3]))
     found = versions[-1] if versions else shutil.which(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import loops
@@ -12,6 +13,10 @@ import loops
 # `hubbub local` takes DynamoDB Local where it finds it; what tests see must not depend on that. Those that want it
 # (dynamolab.py) look for it themselves.
 os.environ.setdefault("DYNAMODB_LOCAL", "")
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("hubbub", deadline=None)
+hypothesis.settings.load_profile("hubbub")
 
 FAST = ("unit", "contract", "meta")
 

@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import ClassVar
 
+from hubbub.gateway.deflate import inflate
+
 
 class FakeClock:
     """A clock that stands still until `advance`."""
@@ -185,7 +187,10 @@ class FakeSocket:
 
     @property
     def frames(self) -> list[tuple[int, bytes]]:
-        """The opcodes and payloads of what was written, which is whole, unmasked, unfragmented frames."""
+        """The opcodes and payloads of what was written, which is whole, unmasked, unfragmented frames.
+
+        What is marked as compressed is inflated.
+        """
         data = b"".join(self.writes)
         frames = []
         while data:
@@ -195,7 +200,8 @@ class FakeSocket:
                 begin = 4 if size == 126 else 10
                 size = int.from_bytes(data[2:begin], "big")
             assert begin + size <= len(data), "cut off"
-            frames.append((data[0] & 0x0F, data[begin : begin + size]))
+            payload = data[begin : begin + size]
+            frames.append((data[0] & 0x0F, inflate(payload, 2**20) if data[0] & 0x40 else payload))
             data = data[begin + size :]
         return frames
 

@@ -162,7 +162,7 @@ class ServerProcess:
         def announced() -> bool:
             words = self.output.read_text(errors="replace")
             assert self.process.returncode is None, f"the server ended:\n{words}"
-            found[:] = re.findall(r"http://127\.0\.0\.1:\d+", words)
+            found[:] = re.findall(r"https?://127\.0\.0\.1:\d+", words)
             return bool(found)
 
         await until(announced, "the server's announcement")

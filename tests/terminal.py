@@ -34,13 +34,14 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def hubbub(
-    folder: Path, *arguments: str, before: tuple[str, ...] = (), **variables: str
+    folder: Path, *arguments: str, before: tuple[str, ...] = (), bound_s: float = BOUND_S, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end, with no terminal.
 
     Args:
         folder: the current folder.
         arguments: after `hubbub`.
+        bound_s: how long it may take.
         before: a command that runs it, such as setpriv.
         variables: more of the environment.
 
@@ -52,7 +53,7 @@ def hubbub(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
-        timeout=BOUND_S,
+        timeout=bound_s,
         check=False,
     )
 

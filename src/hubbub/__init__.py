@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hubbub.model import Entry, Principal, Role, RoomKind
     from hubbub.protocol import Ask, Done, Result, Signal
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 _HOMES = {
     "Ask": "hubbub.protocol",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import gc
 import importlib
 import logging
 import os
@@ -31,10 +30,12 @@ from hubbub import api, auth, sigv4
 from hubbub.apigateway import CONNECT, DEFAULT, DISCONNECT, Api, Route
 from hubbub.chat import Chat, ChatLimits
 from hubbub.clock import SystemClock
+from hubbub.collecting import Pauses, SettingAside
 from hubbub.config import Keys, Settings, SettingsError, read_keys, read_management_keys
 from hubbub.errors import Unavailable
 from hubbub.fanout import LocalFanout, open_fanout
 from hubbub.gateway import Gateway, GatewayLimits, Hub
+from hubbub.gateway.http import LINGER_S
 from hubbub.gateway.integrations.webhook import HandlerFailed, Webhook, check_address
 from hubbub.listening import (
     HTTP_SHUTDOWN_S,
@@ -46,6 +47,8 @@ from hubbub.listening import (
     is_loopback,
     reachable,
 )
+from hubbub.listening.certificates import BadCertificate, Certificates
+from hubbub.listening.listener import ListenerLimits, TlsServers
 from hubbub.model import SYSTEM, Role, RoomId, RoomKind, UserId
 from hubbub.ports import Store
 from hubbub.protocol import Notice, encode
@@ -123,13 +126,16 @@ class GatewayNode(abc.ABC):
 
     Attributes:
         hub: the live connections.
+        pauses: how long the garbage collector has halted the process since the node began.
         port: the port it listens on, also when a free one was asked for; set once entered.
         admin_port: the port of what is not for everybody, the same unless the settings say otherwise.
         draining: whether it is on its way out.
+        certificates: what it speaks TLS with; None where it does not, or has not begun.
 
     Raises, on entering:
         SettingsError: a setting is impossible.
-        CannotStart: an address is taken or not there, or what is behind it cannot be opened.
+        CannotStart: an address is taken or not there, a certificate cannot be used, or what is behind it cannot be
+            opened.
 
     """
 
@@ -139,8 +145,10 @@ class GatewayNode(abc.ABC):
     def __init__(self, settings: Settings, *, ports: Ports | None = None) -> None:
         self.settings = settings
         self.hub = Hub()
+        self.pauses = Pauses()
         self.draining = False
         self._gateway: Gateway  # set by `_start`
+        self.certificates: Certificates | None = None
         self._servers = Servers()
         self._ports = ports or Ports([], [])
         self._stack = AsyncExitStack()
@@ -152,17 +160,18 @@ class GatewayNode(abc.ABC):
     @property
     def url(self) -> str:
         """Where HTTP is, such as `http://127.0.0.1:8000`."""
-        return f"http://{reachable(self.settings.host)}:{self.port}"
+        return f"{self.settings.http_scheme}://{reachable(self.settings.host)}:{self.port}"
 
     @property
     def ws_url(self) -> str:
         """Where clients connect."""
-        return f"ws://{reachable(self.settings.host)}:{self.port}{self.settings.path}"
+        return f"ws{self.url.removeprefix('http')}{self.settings.path}"
 
     @property
     def admin_url(self) -> str:
         """Where `/metrics` is, and `/v1` if there is one."""
-        return f"http://{reachable(self.settings.admin_host or self.settings.host)}:{self.admin_port}"
+        host = reachable(self.settings.admin_host or self.settings.host)
+        return f"{self.settings.http_scheme}://{host}:{self.admin_port}"
 
     async def __aenter__(self: NodeT) -> NodeT:
         async with AsyncExitStack() as stack:
@@ -185,13 +194,42 @@ class GatewayNode(abc.ABC):
     def _take_ports(self, stack: AsyncExitStack, dev_warning: str) -> None:
         """Have the ports before anything else begins; nobody can connect yet."""
         settings = self.settings
+        stack.enter_context(self.pauses)
+        stack.callback(self._close_ports)
+        if settings.tls_cert is not None:
+            self._speak_tls(settings.tls_cert)
         if not self._ports.public:
             self._ports = bind_ports(settings.host, settings.port, settings.admin_host, settings.admin_port)
-        stack.callback(self._ports.close)
         self.port = self._ports.public[0].getsockname()[1]
         self.admin_port = (self._ports.admin or self._ports.public)[0].getsockname()[1]
         if settings.dev and not all(is_loopback(listener) for listener in self._ports.public):
             logger.warning("--dev on %s: %s", settings.host, dev_warning)
+
+    def _close_ports(self) -> None:
+        self._ports.close()
+
+    def _speak_tls(self, certificate: str) -> None:
+        """Let the servers speak TLS, with what the settings name.
+
+        Raises:
+            CannotStart: it cannot be used.
+
+        """
+        settings = self.settings
+        try:
+            self.certificates = found = Certificates(
+                Path(certificate), Path(settings.tls_key) if settings.tls_key else None
+            )
+        except BadCertificate as error:
+            raise CannotStart(str(error)) from error
+        within_s = settings.handshake_timeout_s
+        self._servers = TlsServers(
+            lambda: found.context,
+            tells_s=LINGER_S,
+            limits=ListenerLimits(
+                silent_s=within_s, handshake_s=within_s, shutdown_s=LINGER_S, max_undecided=settings.max_handshakes
+            ),
+        )
 
     def _open_gateway(self, served: Api, keys: sigv4.Keys | None) -> None:
         self._gateway = Gateway(
@@ -217,6 +255,8 @@ class GatewayNode(abc.ABC):
         await self._servers.listen(config, self._ports.public)
         if admin is not None:
             await self._servers.listen(http_only(admin), self._ports.admin)
+        if self.certificates is not None:
+            self._servers.own(self.certificates.follow(), "certificates")
 
     async def failed(self) -> None:
         """Return when a part of the node ends that should not; raises what it raised."""
@@ -318,9 +358,11 @@ class Node(GatewayNode):
         metrics = Metrics(
             MetricsSources(
                 hub=self.hub.stats,
+                pauses=self.pauses,
                 chat=self.chat.stats,
                 requests=doorkeeper.requests,
                 fanout=None if isinstance(fanout, LocalFanout) else fanout.stats,
+                expires=self.certificates.expires if self.certificates else None,
             )
         )
         health = api.health_routes(needs=needs, lacks=lacks, draining=lambda: self.draining)
@@ -396,7 +438,14 @@ class HandlerNode(GatewayNode):
 
     def _apps(self) -> tuple[ASGIApp, ASGIApp | None]:
         """What the public port serves, and what the admin port does if there is one."""
-        metrics = Metrics(MetricsSources(hub=self.hub.stats, handler=self.webhook.calls))
+        metrics = Metrics(
+            MetricsSources(
+                hub=self.hub.stats,
+                handler=self.webhook.calls,
+                expires=self.certificates.expires if self.certificates else None,
+                pauses=self.pauses,
+            )
+        )
         health = api.health_routes(needs=self._is_reachable, draining=lambda: self.draining)
         numbers = api.metrics_routes(metrics.text)
         if self.settings.admin_port is None:
@@ -471,6 +520,7 @@ def _gateway_limits(settings: Settings) -> GatewayLimits:
         handler_timeout_s=settings.handler_timeout_s,
         handshake_timeout_s=settings.handshake_timeout_s,
         max_header_bytes=settings.max_header_bytes,
+        deflate_min_bytes=settings.deflate_min_bytes if settings.deflate else None,
     )
 
 
@@ -509,6 +559,8 @@ async def serve(
 ) -> None:
     """Run a node until SIGTERM or SIGINT, then drain it; a second signal ends the process at once.
 
+    Where it speaks TLS, SIGHUP has it read its certificate again.
+
     Args:
         settings: what is to run: a `HandlerNode` if they name a handler, else a `Node`.
         chat: the chat; by default what `settings.app` names, or a plain one.
@@ -533,9 +585,13 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, received, number)
     try:
-        async with HandlerNode(settings) if settings.handler else Node(settings, chat=chat, ports=ports) as node:
-            gc.collect()
-            gc.freeze()  # what is there now stays, and need not be looked at again and again
+        async with AsyncExitStack() as stack:
+            node: GatewayNode = HandlerNode(settings) if settings.handler else Node(settings, chat=chat, ports=ports)
+            await stack.enter_async_context(node)
+            stack.enter_context(SettingAside())
+            node.pauses.forget()
+            if node.certificates is not None:
+                loop.add_signal_handler(signal.SIGHUP, node.certificates.renew)
             announce(node.url)
             failed = loop.create_task(node.failed())
             both: list[asyncio.Future[Any]] = [asked, failed]
@@ -550,5 +606,5 @@ async def serve(
             logger.info("%s: draining for up to %g s", asked.result().name, period_s)
             await node.drain(period_s)
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)

@@ -42,6 +42,15 @@ class Buckets:
             self._prune_at = max(1_000, 2 * len(self._full_at))
         return 0.0
 
+    def try_take(self, key: str, now: float) -> bool:
+        """As `take`, but False where there was none; the fast way where there is no limit."""
+        return not self._cost_s or not Buckets.take(self, key, now)
+
+    def give_back(self, key: str) -> None:
+        """Put back a token that was just taken."""
+        if self._cost_s and key in self._full_at:
+            self._full_at[key] -= self._cost_s
+
     def forget(self, key: str) -> None:
         """Drop the bucket of `key`."""
         self._full_at.pop(key, None)

@@ -1,4 +1,4 @@
-"""The command line: `serve`, `local`, `token`, `doctor`, `cost`, `version`.
+"""The command line: `serve`, `local`, `token`, `doctor`, `bench`, `cost`, `version`.
 
 Its flags are made of the settings' table. Whatever goes wrong in a foreseeable way ends in one clear message on
 standard error: status 2 for what was asked for wrongly, 1 for what could not be done.
@@ -6,6 +6,7 @@ standard error: status 2 for what was asked for wrongly, 1 for what could not be
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import re
@@ -473,6 +474,78 @@ def _cost(**given: Any) -> None:
         _fail(str(error), 2)
 
 
+def _bench(**given: Any) -> None:
+    """Load-test a deployment of the chat, in any home, and say whether it held.
+
+    [bold]hubbub bench ws://127.0.0.1:8000/ws[/bold]  beside `hubbub serve --dev`, in the same folder
+
+    [bold]hubbub bench wss://chat.example.com/ws --tokens FILE --connections 2000 --rooms 50 --html r.html[/bold]
+
+    [bold]hubbub bench ws://127.0.0.1:8000/ws --connections 5000 --storm --slow 10 --history 5[/bold]  when it goes hard
+
+    Ends with status 1 if anything was lost, doubled, out of order, refused, unanswered, or slower than asked for.
+    Ctrl-C ends it early, with the report of what there was.
+    """
+    from hubbub.loadtest.command import CannotRun, PlanError, run
+
+    url = given.pop("url")
+    settings = _load({}, given.pop("config"))
+    secret = None
+    if not any(given[way] for way in ("secret", "token_url", "tokens")):
+        with contextlib.suppress(SettingsError):  # that there is none is for the plan to say
+            secret = _signing_secret(settings)
+    try:
+        status = run(
+            *(url, given, sys.stdout, sys.stderr, __version__),
+            secret=secret,
+            audience=settings.audience,
+            issuer=settings.issuer,
+        )
+    except PlanError as error:
+        _fail(str(error), 2)
+    except CannotRun as error:
+        _fail(str(error), 130 if error.by_hand else 1)
+    raise typer.Exit(status)
+
+
+def _with_load(function: Any) -> Any:  # Any: typer reads the signature that is made here
+    """Give `function(**given)` a URL and the flags of the load test."""
+    from hubbub.loadtest.flags import FLAGS
+
+    parameters = [
+        inspect.Parameter(
+            "url",
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            annotation=Annotated[str, typer.Argument(help="Of the WebSocket.", metavar="URL", show_default=False)],
+        )
+    ]
+    parameters += [
+        inspect.Parameter(
+            each.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False if each.metavar is None else None,
+            annotation=Annotated[
+                bool if each.metavar is None else Optional[str],  # noqa: UP045
+                typer.Option(
+                    f"--{each.name.replace('_', '-')}",
+                    help=each.help + (f" [dim]\\[default: {each.default}][/dim]" if each.default else ""),
+                    metavar=each.metavar or "",
+                    rich_help_panel=each.panel,
+                    show_default=False,
+                ),
+            ],
+        )
+        for each in FLAGS
+    ]
+    parameters.append(inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_Config))
+    function.__signature__ = inspect.Signature(parameters)
+    function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return function
+
+
+app.command("bench")(_with_load(_bench))
+
+
 def _with_inputs(function: Any) -> Any:  # Any: typer reads the signature that is made here
     """Give `function(**given)` the flags of the model, one for each input of the chat."""
     from hubbub.cost.flags import FLAGS
@@ -515,4 +588,10 @@ def main() -> None:
     if arguments[:1] == ["local"] and "--" in arguments:  # what follows is a command of its own
         end = arguments.index("--")
         arguments, command = arguments[:end], arguments[end + 1 :]
-    app(arguments, obj=command)
+    try:
+        app(arguments, obj=command)
+    except ImportError as error:
+        if error.name != "hubbub.gateway._accelerator":
+            raise
+        typer.echo(_coloured(f"hubbub: {error}", typer.colors.RED, sys.stderr), err=True)
+        sys.exit(1)

@@ -29,6 +29,9 @@ CLIENTS_VARIABLES = ("HUBBUB_TOKEN", "HUBBUB_URL", "HUBBUB_CALLBACK_URL")
 CLIENTS_PREFIX = "HUBBUB_URL_"
 """What the variables begin with by which a local stack's further APIs are found."""
 
+NO_SETTINGS = ("HUBBUB_ACCELERATOR",)
+"""Variables that count before there are settings: the gateway reads it when it is imported."""
+
 SECRETS = ("secret", "handler_secret", "management_keys")
 """Settings whose values are never shown."""
 
@@ -73,6 +76,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     path: str = "/ws"
     forwarded_allow_ips: str = "127.0.0.1"
     proxy_protocol: bool = False
+    tls_cert: str | None = None
+    tls_key: str | None = None
     allowed_origins: list[str] | None = None
 
     app: str | None = None
@@ -110,6 +115,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_handshakes: Positive = 1_000
     outbox_bytes: Annotated[int, Meta(ge=64 * 1024)] = 1024 * 1024
     max_header_bytes: Annotated[int, Meta(ge=1024, le=1024 * 1024)] = 16 * 1024
+    deflate: bool = False
+    deflate_min_bytes: Positive = 512
 
     ping_after_s: PositiveSeconds = 25.0
     idle_s: PositiveSeconds | None = None
@@ -131,6 +138,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def store_url(self) -> str:
         """The store's URL: as set, else a SQLite file in the data folder."""
         return self.store or f"sqlite:///{Path(self.data) / 'hubbub.db'}"
+
+    @property
+    def http_scheme(self) -> str:
+        """What the addresses of this node's ports begin with: `http`, or `https` where it speaks TLS itself."""
+        return "http" if self.tls_cert is None else "https"
 
     @property
     def has_key(self) -> bool:
@@ -177,6 +189,12 @@ SETTINGS: dict[str, About] = {
         ADDRESS,
         "Expect the PROXY protocol from forwarded_allow_ips on port; nobody else may connect there.",
     ),
+    "tls_cert": About(
+        ADDRESS,
+        "File with the server's certificate and those that vouch for it, in PEM: TLS is spoken on all ports.",
+        "FILE",
+    ),
+    "tls_key": About(ADDRESS, "File with its private key, in PEM. By default it is in tls_cert.", "FILE"),
     "allowed_origins": About(
         ADDRESS,
         "Web pages that may connect, such as https://app.example.com; * for all. By default only this server's own.",
@@ -244,7 +262,11 @@ SETTINGS: dict[str, About] = {
     "max_handshakes": About(LIMITS, "Handshakes that wait to be decided; more are refused with 503."),
     "outbox_bytes": About(LIMITS, "How much may wait for a connection that does not read, bytes; then it is closed."),
     "max_header_bytes": About(LIMITS, "Longest head of an HTTP request, bytes."),
-    "ping_after_s": About(TIME, "A connection silent for so long is pinged, seconds."),
+    "deflate": About(LIMITS, "Compress for clients that offer permessage-deflate, once for all listeners."),
+    "deflate_min_bytes": About(LIMITS, "From which length on a message is compressed, bytes."),
+    "ping_after_s": About(
+        TIME, "A connection silent for so long is pinged, a fifth sooner where many would be at once, seconds."
+    ),
     "idle_s": About(TIME, "A connection without messages for so long is closed, seconds. By default never."),
     "lifetime_s": About(TIME, "The longest a connection lives, seconds. By default no limit."),
     "handshake_timeout_s": About(TIME, "How long the head of an HTTP request may take to arrive, seconds."),
@@ -302,7 +324,7 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | N
     values: dict[str, Any] = {}
     values.update(_from_file(file))
     for variable, text in environ.items():
-        if variable in CLIENTS_VARIABLES or variable.startswith(CLIENTS_PREFIX):
+        if variable in (*CLIENTS_VARIABLES, *NO_SETTINGS) or variable.startswith(CLIENTS_PREFIX):
             continue
         if variable.startswith(PREFIX):
             name = variable[len(PREFIX) :].lower()
@@ -410,6 +432,13 @@ def _consistent(settings: Settings) -> None:
         raise SettingsError("admin_port: expected a port beside admin_host, got none")
     if settings.admin_port not in (None, 0) and settings.admin_port == settings.port:
         raise SettingsError(f"admin_port: expected another port than port, got {settings.port} for both")
+    if settings.tls_key is not None and settings.tls_cert is None:
+        raise SettingsError("tls_cert: expected a certificate beside tls_key, got none")
+    if settings.tls_cert is not None and settings.proxy_protocol:
+        raise SettingsError(
+            "proxy_protocol: expected false beside tls_cert: its header is looked for where TLS begins. End TLS at the"
+            " proxy, or pass connections on without the header"
+        )
     _consistent_handler(settings)
     if settings.handler is None:
         _consistent_nodes(settings)

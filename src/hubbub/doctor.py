@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import errno
 import os
 import resource
 import shutil
 import socket
+import stat
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +20,9 @@ import msgspec
 from hubbub.auth import JwtVerifier
 from hubbub.config import Settings, SettingsError, dev_secret, masked, read_keys
 from hubbub.errors import HubbubError, Unavailable
+from hubbub.gateway import accelerator
 from hubbub.gateway.integrations.webhook import Webhook
+from hubbub.listening.certificates import BadCertificate, read_pair
 from hubbub.store import open_store
 
 FILES_OF_ITS_OWN = 100
@@ -29,6 +33,7 @@ LITTLE_SPACE = 512 * 1024 * 1024
 SLOW_WRITE_MS = 50.0
 ANSWER_WITHIN_S = 2.0
 LOOK_WITHIN_S = 5.0
+ENDS_SOON = datetime.timedelta(days=14)
 BUILT = 1_764_000_000
 """A time before which no clock of a running Hubbub can be, epoch seconds."""
 
@@ -48,6 +53,8 @@ async def examine(settings: Settings) -> list[Finding]:
         findings.append(await _handler(settings, settings.handler))
     else:
         findings += [await _keys(settings), await _store(settings), *await _fanout(settings), *_folders(settings)]
+    if settings.tls_cert is not None:
+        findings.append(_certificate(settings, settings.tls_cert))
     findings.append(await _port("port", settings.host, settings.port))
     if settings.admin_port:
         host = settings.admin_host or settings.host
@@ -56,7 +63,7 @@ async def examine(settings: Settings) -> list[Finding]:
     elif settings.workers > 1:
         words = "/metrics is that of whichever worker answers; set --admin-port to have one for each"
         findings.append(Finding("warn", "admin port", words))
-    return [*findings, _clock(settings), _files(settings)]
+    return [*findings, _clock(settings), _files(settings), _accelerator()]
 
 
 async def _keys(settings: Settings) -> Finding:
@@ -257,12 +264,40 @@ async def _port_trouble(error: OSError, what: str, host: str, port: int) -> Find
 
 async def _is_hubbub(host: str, port: int) -> bool:
     there = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  only compared with
+    for scheme in ("http", "https"):
+        try:
+            # Nothing is told to it, so it may be anybody.
+            async with httpx.AsyncClient(trust_env=False, verify=False, timeout=ANSWER_WITHIN_S) as client:  # noqa: S501
+                answer = await client.get(httpx.URL(scheme=scheme, host=there, port=port, path="/healthz"))
+            if answer.json() == {"status": "ok"}:
+                return True
+        except (httpx.HTTPError, ValueError):
+            continue
+    return False
+
+
+def _certificate(settings: Settings, file: str) -> Finding:
+    """Whether TLS can be spoken with what the settings name, and for how long."""
+    key = Path(settings.tls_key) if settings.tls_key else None
     try:
-        async with httpx.AsyncClient(trust_env=False, timeout=ANSWER_WITHIN_S) as client:
-            answer = await client.get(httpx.URL(scheme="http", host=there, port=port, path="/healthz"))
-        return bool(answer.json() == {"status": "ok"})
-    except (httpx.HTTPError, ValueError):
-        return False
+        pair = read_pair(Path(file), key)
+    except BadCertificate as error:
+        return Finding("fail", "certificate", str(error))
+    now = datetime.datetime.now(datetime.UTC)
+    names = ", ".join(pair.names) or "no name, so that no client takes it"
+    if pair.begins > now:
+        words = f"{file} holds from {pair.begins:%Y-%m-%d %H:%M} UTC only; is the clock right?"
+        return Finding("fail", "certificate", words)
+    if pair.expires <= now:
+        return Finding("fail", "certificate", f"{file} has expired on {pair.expires:%Y-%m-%d}; renew it")
+    words = f"for {names}, until {pair.expires:%Y-%m-%d}"
+    if not pair.names:
+        return Finding("fail", "certificate", f"{words}; have it issued with subject alternative names")
+    if (key or Path(file)).stat().st_mode & stat.S_IROTH:
+        return Finding("warn", "certificate", f"{words}; but every user can read its key in {key or file}: chmod 640")
+    if pair.expires - now < ENDS_SOON:
+        return Finding("warn", "certificate", f"{words}, which is soon; is it being renewed?")
+    return Finding("ok", "certificate", words)
 
 
 def _clock(settings: Settings) -> Finding:
@@ -290,3 +325,10 @@ def _files(settings: Settings) -> Finding:
     if hard < FEW_FILES:
         return Finding("warn", "open files", f"{words}; {more}")
     return Finding("ok", "open files", words)
+
+
+def _accelerator() -> Finding:
+    if accelerator.is_used():
+        return Finding("ok", "accelerator", "frames are written by it")
+    words = f"frames are written in plain Python, which costs more with many listeners: {accelerator.missing}"
+    return Finding("ok" if accelerator.WANTED else "warn", "accelerator", words)

@@ -7,7 +7,7 @@ cannot work), leaving closes them after what was accepted is done.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from msgspec import UNSET, UnsetType
 
@@ -211,6 +211,53 @@ class Store(Protocol):
 
         What is not given stays, also when somebody else changes it at the same time.
         """
+        ...
+
+
+Appended = Callable[[tuple[Entry, bytes | None] | None, Exception | None], None]
+"""Told of an append: the entry that is stored, with its frame if that is at hand; or why there is none."""
+
+
+@runtime_checkable
+class ReadyStore(Protocol):
+    """What a store offers beside its port that can answer of some things at once: a short way for most messages.
+
+    All of it is called on the event loop, returns at once, and agrees with what the port's own calls would say.
+
+    Promises:
+        - What was remembered for a short way is what the store would say.
+        - Appends by the short way and by the long one get their seq in the order in which they were started.
+    """
+
+    def may_know(self, room: RoomId, user: UserId) -> tuple[Member | None, User | None] | None:
+        """The user's membership of the room and what is remembered of him; None where that is to be asked for.
+
+        That is so where it is not known that there is such a room, too.
+        """
+        ...
+
+    def append_ready(self, entry: Entry, appended: Appended) -> bool:
+        """As `Store.append`, but that `appended` is told what came of it, later; False when nothing was begun."""
+        ...
+
+
+@runtime_checkable
+class ReadyFanout(Protocol):
+    """What a fan-out and directory offer beside their ports when all connections are here: each as the port's call.
+
+    There is nobody to ask, so none of them is ever `Unavailable`.
+    """
+
+    def principal_ready(self, connection: ConnectionId) -> Principal | None:
+        """As `Directory.principal`."""
+        ...
+
+    def publish_ready(self, room: RoomId, seq: int, frame: bytes) -> None:
+        """As `Fanout.publish`."""
+        ...
+
+    def look_after_ready(self, room: RoomId, at_ms: int) -> None:
+        """As `Directory.look_after`."""
         ...
 
 

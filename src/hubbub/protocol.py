@@ -312,7 +312,7 @@ class Synced(Result):
     heartbeat_ms: int | None = None
 
 
-class Sent(Result):
+class Sent(Result, gc=False):
     """Where the message stands in the log."""
 
     room: RoomId

@@ -9,7 +9,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar, NamedTuple, Protocol, TextIO
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from hubbub.chat.core import ChatStats
+from hubbub.collecting import Pauses
 
 
 class MetricsHub(Protocol):
@@ -44,6 +45,8 @@ class MetricsSources(NamedTuple):
         requests: answered requests of `/v1` by (method, path template, status); None where there is none.
         handler: calls of an HTTP endpoint by their outcome; None where there is none.
         fanout: the counters of a fan-out over NATS, as in `FANOUT_METRICS`; None where there is none.
+        expires: when the certificate in use expires, epoch seconds; None where no TLS is spoken.
+        pauses: those of the garbage collector; None where nobody notes them.
 
     """
 
@@ -52,6 +55,8 @@ class MetricsSources(NamedTuple):
     requests: Mapping[tuple[str, str, int], int] | None = None
     handler: Mapping[str, int] | None = None
     fanout: object | None = None
+    expires: Callable[[], float] | None = None
+    pauses: Pauses | None = None
 
 
 FANOUT_METRICS: dict[str, tuple[type[CounterMetricFamily] | type[GaugeMetricFamily], str]] = {
@@ -91,7 +96,7 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """The counters as they are now, for `prometheus_client`."""
-        hub, chat, requests, handler, fanout = self._sources
+        hub, chat, requests, handler, fanout, expires, pauses = self._sources
         yield GaugeMetricFamily("hubbub_connections", "Live connections.", value=hub.connections)
         yield CounterMetricFamily("hubbub_connections_opened", "Connections that were let in.", value=hub.opened)
         yield _metrics_by("hubbub_connections_closed", "Connections that ended.", "code", hub.closed_by_code)
@@ -121,6 +126,18 @@ class Metrics:
         if fanout is not None:
             for name, (family_type, words) in FANOUT_METRICS.items():
                 yield family_type(f"hubbub_nats_{name}", words, value=getattr(fanout, name))
+        if expires is not None:
+            words = "When the certificate in use expires, epoch seconds."
+            yield GaugeMetricFamily("hubbub_certificate_expires_seconds", words, value=expires())
+        if pauses is not None:
+            yield GaugeMetricFamily(
+                "hubbub_gc_pause_seconds_max",
+                "The longest halt for the garbage collector so far.",
+                value=pauses.longest_s,
+            )
+            yield CounterMetricFamily(
+                "hubbub_gc_pause_seconds", "All halts for the garbage collector together.", value=pauses.total_s
+            )
 
 
 def _metrics_of_chat(chat: ChatStats) -> Iterator[Metric]:

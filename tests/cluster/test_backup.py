@@ -39,7 +39,7 @@ def run(script: str, server: Postgres, folder: Path, **variables: str) -> str:
     """Let a shell run what the page says, as whoever the server runs as; returns what it printed."""
     if server._user:
         shutil.chown(folder, server._user)
-    programs = servers._postgres_program("psql").parent
+    programs = servers.postgres_program("psql").parent
     environment = {
         "PATH": f"{programs}:{os.environ['PATH']}",
         "PGHOST": "127.0.0.1",

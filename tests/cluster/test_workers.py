@@ -19,6 +19,7 @@ from clusterlab import Shared, Workers
 from hubbub.client import connect
 from hubbub.model import Entry, MessageCreated
 from live import BOUND_S, Wire, token, until
+from tlslab import Issuer
 
 CROWD = 24
 """So many connections that it would be a wonder if they all came to one of two workers."""
@@ -189,6 +190,42 @@ async def test_metrics_say_how_nats_fares_and_readiness_when_it_is_away(servers:
                     await wire.ok("send", room="hall", text="still here")
         finally:
             workers.stop()
+
+
+async def test_workers_speak_tls_and_take_a_renewed_certificate_at_sighup(servers: Shared, tmp_path: Path):
+    """All of them, on the common port; those that take the places of the old ones read the files anew."""
+    issuer = Issuer(tmp_path)
+    first = issuer.write()
+    tls = {"tls_cert": str(issuer.cert), "tls_key": str(issuer.key)}
+    workers = Workers(2, {**servers.settings(), **tls}, folder=tmp_path)
+    await workers.begin_all()
+
+    async def shown() -> str:
+        _, writer = await asyncio.open_connection("127.0.0.1", workers.port, ssl=issuer.client_context())
+        number = writer.get_extra_info("peercert")["serialNumber"]
+        writer.transport.abort()
+        return str(number).lstrip("0")
+
+    try:
+        assert f"is running: https://127.0.0.1:{workers.port}\n" in workers.said
+        assert {await shown() for _ in range(8)} == {first}
+        url = f"wss://127.0.0.1:{workers.port}/ws"
+        bearer = token("ann", rooms={"hall": "member"})
+        async with await Wire.open(url, bearer, ssl=issuer.client_context()) as wire:
+            await wire.ok("sync")
+            await wire.ok("send", room="hall", text="over TLS")
+        fresh, before = issuer.write(), workers.pids
+        os.kill(workers.pid, signal.SIGHUP)
+        await until(
+            lambda: len(workers.pids) == workers.count and not set(workers.pids) & set(before),
+            "new workers",
+            bound_s=3 * BOUND_S,
+        )
+        # An old one listens beside the new one in its place until it is told to end.
+        await until(lambda: not any(map(_is_running, before)), "no old workers", bound_s=3 * BOUND_S)
+        assert {await shown() for _ in range(8)} == {fresh}
+    finally:
+        workers.stop()
 
 
 def _is_running(pid: int) -> bool:

@@ -59,7 +59,7 @@ def closing(code: int, reason: str | bytes = b"") -> bytes:
 
 
 class Frame(NamedTuple):
-    """What came: opcode and payload of a final, unmasked frame without reserved bits."""
+    """What came: opcode and payload of a final, unmasked frame."""
 
     opcode: int
     payload: bytes
@@ -192,11 +192,16 @@ class Peer:
             body = await self._reader.readexactly(int(headers.get("content-length", "0")))
         return Answer(int(status.split()[1]), headers, body)
 
-    async def receive(self) -> Frame:
-        """The frame that comes next, which must be whole, unmasked and in the shortest form."""
+    async def receive(self, bits: int = FIN) -> Frame:
+        """The frame that comes next, which must be whole, unmasked and in the shortest form.
+
+        Args:
+            bits: FIN and the reserved ones that it must have.
+
+        """
         async with asyncio.timeout(BOUND_S):
             first, second = await self._reader.readexactly(2)
-            assert first & 0xF0 == FIN, f"the server sent a fragment or reserved bits: {first:#04x}"
+            assert first & 0xF0 == bits, f"the server sent a fragment or other reserved bits: {first:#04x}"
             assert not second & 0x80, "the server masks"
             size = second
             if second > 125:

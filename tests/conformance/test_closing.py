@@ -229,7 +229,9 @@ async def test_a_silent_client_is_pinged_and_stays_if_it_answers() -> None:
 
 
 @pytest.mark.parametrize(
-    "sign", [frame(TEXT, b""), frame(PING, b"x"), frame(TEXT, b"part", bits=0)], ids=["text", "ping", "fragment"]
+    "sign",
+    [frame(TEXT, b""), frame(PING, b"x"), frame(TEXT, b"part", bits=0), frame(TEXT, b"x" * 100)[:50]],
+    ids=["text", "ping", "fragment", "half a frame"],
 )
 async def test_any_frame_is_a_sign_of_life(sign: bytes) -> None:
     """A client that sends anything at all after a ping is not taken for dead."""

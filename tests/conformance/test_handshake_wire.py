@@ -13,6 +13,7 @@ from gatewaylab import Functions, Lab, hello, running, still_works
 from rawpeer import PING, PONG, TEXT, Frame, Peer, closing, frame, request
 
 from hubbub.apigateway import Event, Response
+from hubbub.gateway import sockets
 from hubbub.gateway.admission import RETRY_AFTER_S
 from live import until
 
@@ -24,6 +25,50 @@ async def test_a_handshake_that_trickles_in_works() -> None:
     async with running(handshake_timeout_s=15.0) as lab, await lab.dial() as peer:
         await peer.trickle(request("/ws?a=b", extra=("X-Long: " + "x" * 300,)))
         assert (await peer.answer()).status == 101
+        await still_works(peer)
+
+
+async def test_a_handshake_is_the_same_at_once_and_in_pieces(lab: Lab) -> None:
+    """Functions are told the same of both, and frames that follow it at once are taken from both."""
+    head = request("/ws?a=b&a=c", extra=("X-Two: 1", "x-two: 2", "Cookie: a=b"), User_Agent="somebody")
+    for cut in (len(head), 10):
+        async with await lab.dial(head[:cut]) as peer:
+            await lab.hang_on()
+            await peer.send(head[cut:] + frame(TEXT, b"early"))
+            assert (await peer.answer()).status == 101
+            assert await peer.text() == "early"
+    whole, pieces = await lab.functions.wait_for("CONNECT", count=1), lab.functions.of("CONNECT")[1]
+    for told in (whole, pieces):
+        for headers in (told["headers"], told["multiValueHeaders"]):
+            assert headers.pop("X-Amzn-Trace-Id")
+        context = told.pop("requestContext")
+        assert context["identity"] == {"sourceIp": "127.0.0.1", "userAgent": "somebody"}
+    assert whole == pieces
+    assert whole["multiValueHeaders"]["X-Two"] == ["1", "2"]
+
+
+@pytest.mark.parametrize("step", ["before it is known", "when it is added"])
+async def test_a_socket_that_cannot_be_handed_over_ends_once(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
+) -> None:
+    """Whichever step fails after `$connect` has agreed: `$disconnect` is told once, and one line is logged."""
+
+    def fail(*arguments: Any, **fields: Any) -> None:
+        raise OSError("a defect")
+
+    with monkeypatch.context() as patched:
+        if step == "when it is added":
+            patched.setattr(lab.hub, "add", fail)
+        else:
+            patched.setattr(sockets, "Life", fail)
+        async with await lab.dial(request()):
+            await lab.functions.wait_for("DISCONNECT", count=1)
+            await lab.hang_on()
+    assert len(lab.functions.of("DISCONNECT")) == 1
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        "a socket could not be handed over"
+    ]
+    async with await lab.open() as peer:
         await still_works(peer)
 
 
@@ -309,6 +354,33 @@ async def test_a_websocket_is_asked_for_in_turn() -> None:
         assert (await peer.answer()).body == b"/page"
         assert (await peer.answer()).status == 101
         assert sorted([await peer.text() for _ in range(3)]) == ["one", "three", "two"]
+
+
+async def test_a_websocket_does_not_overtake_an_answer_that_is_not_read() -> None:
+    """What is published waits behind 101, and 101 behind what was asked before: nothing gets into the midst of it."""
+    page = b"page" * 2_000_000  # more than the socket of a client that does not read takes
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", b"%d" % len(page))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": page})
+
+    async with running(app=app) as lab, await lab.dial() as peer:
+        lab.hub.configure(lab.hub.rules, 2 * len(page))
+        peer.stop_reading()
+        await peer.send(GET, b"\r\n", request())
+        await until(lambda: len(lab.hub) == 1, "the client is connected")
+        for text in (b"one", b"two"):
+            lab.hub.broadcast(text)
+            await asyncio.sleep(0)
+        (live,) = lab.hub.peers()
+        assert live.congested
+        peer.read_again()
+        assert (await peer.answer()).body == page
+        assert (await peer.answer()).status == 101
+        assert (await peer.text(), await peer.text()) == ("one", "two")
+        await until(lambda: not live.congested, "the client has read all")
+        await still_works(peer)
 
 
 async def test_a_websocket_outlives_the_time_that_http_is_kept_alive() -> None:

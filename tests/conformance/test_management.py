@@ -213,6 +213,7 @@ async def test_messages_either_way_make_a_connection_active(backend: Backend) ->
         assert lab.hub.join("room", peer.id)
 
         def grow_old() -> None:
+            known.context.connected_at -= 1_000_000
             known.life.message_at -= 1_000
             known.sent_at -= 1_000
             for group in known.groups or ():

@@ -106,8 +106,10 @@ def test_what_functions_do_not_need_is_left_out(built: Any) -> None:
     with zipfile.ZipFile(built.path) as archive:
         names = archive.namelist()
     parts = {name.partition("/")[0] for name in names}
-    assert not {"picows", "uvicorn", "uvloop", "typer", "rich", "prometheus_client", "websockets", "httpx"} & parts
-    assert not [name for name in names if re.match(r"hubbub/(emulator|web|gateway|client|cost|cli|app)\b", name)]
+    assert not {"uvicorn", "uvloop", "typer", "rich", "prometheus_client", "websockets", "httpx"} & parts
+    assert not [
+        name for name in names if re.match(r"hubbub/(emulator|web|gateway|client|cost|loadtest|cli|app)\b", name)
+    ]
     assert not [name for name in names if name.endswith((".pyi", ".c", ".h"))]
     assert not set(LAMBDAS_PACKAGES) & parts - {"typing_extensions"}
     assert built.packed < 12_000_000

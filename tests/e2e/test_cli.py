@@ -527,7 +527,7 @@ def test_the_doctor_is_readable_on_a_terminal(tmp_path: Path, columns: int):
         assert "\x1b[32m" in terminal.shown
         found = [line.split()[0] for line in terminal.text.splitlines()]
         assert set(found) <= {"ok", "warn"}
-        assert len(found) == 7
+        assert len(found) == 8
     with Terminal(tmp_path, "doctor", "--dev", "--port", "0", NO_COLOR="1") as terminal:
         assert terminal.ends() == 0
         assert "\x1b[" not in terminal.shown

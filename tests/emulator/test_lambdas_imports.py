@@ -8,13 +8,11 @@ import sys
 import pytest
 
 HEAVY = {
-    "aiofastnet",
     "boto3",
     "botocore",
     "cryptography",
     "httpx",
     "joserfc",
-    "picows",
     "prometheus_client",
     "rich",
     "sqlite3",

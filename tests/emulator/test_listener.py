@@ -18,11 +18,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from hubbub.apigateway import CONNECT, DEFAULT, DISCONNECT, Api, Event, Response, Route
-from hubbub.emulator import listener
-from hubbub.emulator.listener import DualListener, DualServer, ListenerLimits
 from hubbub.emulator.trust import Authority
 from hubbub.gateway import Gateway, GatewayLimits, Hub
-from hubbub.listening import bind
+from hubbub.listening import bind, listener
+from hubbub.listening.listener import ListenerLimits, TlsListener, TlsServer
 from live import BOUND_S, until
 
 SPEEDY = ListenerLimits(silent_s=1.0, handshake_s=1.0)
@@ -49,7 +48,7 @@ class Here:
         self.authority = authority
         self.port = 0
         self.hub = Hub()
-        self.server: DualServer
+        self.server: TlsServer
         self.events: list[dict[str, Any]] = []
 
     async def keep(self, event: Event) -> Response:
@@ -57,9 +56,9 @@ class Here:
         return Response(body=event.body)
 
     @property
-    def listener(self) -> DualListener:
+    def listener(self) -> TlsListener:
         found = self.server.servers[0]
-        assert isinstance(found, DualListener)
+        assert isinstance(found, TlsListener)
         return found
 
     def open(self, scheme: str, path: str = "/ws", **options: Any) -> connect:
@@ -96,7 +95,7 @@ async def running(authority: Authority, limits: ListenerLimits | None = None) ->
     sockets = bind("127.0.0.1", 0)
     here.port = sockets[0].getsockname()[1]
     config = gateway.config(app, timeout_graceful_shutdown=1)
-    here.server = DualServer(config, tls=authority.server_context, limits=limits)
+    here.server = TlsServer(config, tls=lambda: authority.server_context, limits=limits)
     serving = asyncio.create_task(here.server.serve(sockets=sockets))
     try:
         async with asyncio.timeout(BOUND_S):
@@ -327,7 +326,9 @@ async def test_accepting_goes_on_after_files_ran_out(
     listening = _Exhausted()
     listening.bind(("127.0.0.1", 0))
     listening.listen()
-    dual = DualListener(listening, Greeting, tls=authority.server_context, limits=ListenerLimits())
+    dual = TlsListener(
+        listening, Greeting, plain=Greeting, tls=lambda: authority.server_context, limits=ListenerLimits()
+    )
     try:
         _, writer = await asyncio.open_connection(*listening.getsockname())
         writer.write(b"hello")
@@ -340,6 +341,12 @@ async def test_accepting_goes_on_after_files_ran_out(
     assert "Too many open files" in caplog.text
 
 
+async def test_each_listener_reads_into_a_buffer_of_its_own(authority: Authority) -> None:
+    """Or two whose loops are in two threads would read into each other's."""
+    async with running(authority) as one, running(authority) as other:
+        assert one.listener._buffer.obj is not other.listener._buffer.obj
+
+
 # The end
 
 
@@ -350,7 +357,13 @@ def test_who_comes_at_the_very_end_is_dropped(authority: Authority, ticks: int) 
     async def story() -> None:
         listening = bind("127.0.0.1", 0)[0]
         listening.listen()
-        dual = DualListener(listening, asyncio.Protocol, tls=authority.server_context, limits=ListenerLimits())
+        dual = TlsListener(
+            listening,
+            asyncio.Protocol,
+            plain=asyncio.Protocol,
+            tls=lambda: authority.server_context,
+            limits=ListenerLimits(),
+        )
         with socket.create_connection(listening.getsockname(), BOUND_S):
             for _ in range(ticks):
                 await asyncio.sleep(0)
@@ -361,15 +374,18 @@ def test_who_comes_at_the_very_end_is_dropped(authority: Authority, ticks: int) 
     gc.collect()  # what was left open is found now, and fails this test
 
 
-def test_who_does_not_answer_the_end_of_tls_is_cut(authority: Authority) -> None:
+@pytest.mark.parametrize("asks", [True, False])
+def test_who_does_not_answer_the_end_of_tls_is_cut(authority: Authority, asks: bool) -> None:
     """A client that keeps its connection and reads nothing, as those do that pool them, is not left open."""
 
     async def story() -> None:
         async with running(authority) as here:
             reader, writer = await here.dial(ssl=authority.client_context(), server_hostname="localhost")
-            writer.write(b"GET /pooled HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            async with asyncio.timeout(BOUND_S):
-                assert b"200" in await reader.readline()
+            if asks:
+                writer.write(b"GET /pooled HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                async with asyncio.timeout(BOUND_S):
+                    assert b"200" in await reader.readline()
+            await until(lambda: len(here.server.server_state.connections) == 1, "the server's side of it")
             writer.transport.pause_reading()
         writer.transport.abort()
 
@@ -402,4 +418,4 @@ async def test_a_server_wants_bound_sockets(authority: Authority) -> None:
     """Without sockets it does not start."""
     gateway = Gateway(Api(routes={}), hub=Hub())
     with pytest.raises(ValueError, match="expected bound sockets"):
-        await DualServer(gateway.config(app), tls=authority.server_context).serve()
+        await TlsServer(gateway.config(app), tls=lambda: authority.server_context).serve()

@@ -19,13 +19,13 @@ import pytest
 from websockets.asyncio.client import connect
 
 from hubbub.apigateway import CONNECT, DEFAULT, Api, Event, Response, Route
-from hubbub.emulator.listener import DualServers
 from hubbub.emulator.proxy import Proxy, ProxyLimits
 from hubbub.emulator.trust import Authority
 from hubbub.emulator.upstream import Upstream
 from hubbub.gateway import Gateway, Hub
 from hubbub.gateway.sites import Sites
 from hubbub.listening import bind
+from hubbub.listening.listener import TlsServers
 from hubbub.sigv4 import Keys
 from live import BOUND_S, until
 
@@ -83,7 +83,7 @@ async def here() -> AsyncIterator[Here]:
     sockets = bind("127.0.0.1", 0)
     port = sockets[0].getsockname()[1]
     with Authority(["chat.example.com"]) as authority:
-        servers = DualServers(authority.server_context)
+        servers = TlsServers(lambda: authority.server_context)
         await servers.listen(gateway.config(app, timeout_graceful_shutdown=1), sockets)
         address = ("127.0.0.1", port)
         async with Proxy({API: address}, hosts={"chat.example.com": address}, environment=NOBODY) as proxy:

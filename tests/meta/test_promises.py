@@ -37,7 +37,7 @@ def as_name(sentence: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", sentence.lower().replace("'", "")).strip("_")
 
 
-@pytest.mark.parametrize("port", [ports.Store, ports.Sink, ports.Fanout, ports.Directory])
+@pytest.mark.parametrize("port", [ports.Store, ports.ReadyStore, ports.Sink, ports.Fanout, ports.Directory])
 def test_every_promise_is_the_name_of_a_test(port: type) -> None:
     """Of the whole sentence, or of its beginning."""
     known = [name for name in contract_tests() if name.count("_") >= SHORTEST - 1]

@@ -28,7 +28,7 @@ def standby_of(primary: Postgres) -> Iterator[Postgres]:
     as_user = servers._as(primary._user)
     if primary._user:
         shutil.chown(folder, primary._user)
-    command = [str(servers._postgres_program("pg_basebackup")), "-R", "-X", "stream", "-c", "fast"]
+    command = [str(servers.postgres_program("pg_basebackup")), "-R", "-X", "stream", "-c", "fast"]
     source = f"host=127.0.0.1 port={primary.port} user=hubbub application_name=standby"
     subprocess.run([*command, "-D", str(folder / "data"), "-d", source], check=True, cwd=folder, **as_user)  # type: ignore[call-overload]
     standby = Postgres(folder, settings={"hot_standby": "on"})

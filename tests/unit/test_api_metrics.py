@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from hubbub.chat.core import ChatStats
+from hubbub.collecting import Pauses
 from hubbub.fanout.nats.stats import NatsStats
 from hubbub.gateway.hub import HubStats
 from hubbub.telemetry import FANOUT_METRICS, Metrics, MetricsSources
@@ -86,3 +88,13 @@ def test_the_process_is_watched_too() -> None:
     names = {name for name, _ in samples(metrics)}
     assert {"process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"} <= names
     assert "python_gc_collections_total" in names
+
+
+def test_the_collectors_halts_are_shown() -> None:
+    """The longest and their sum, where somebody notes them; nothing of the kind where nobody does."""
+    with Pauses() as pauses:
+        gc.collect()
+    read = samples(Metrics(MetricsSources(hub=HubStats(), pauses=pauses)))
+    assert read["hubbub_gc_pause_seconds_max", ()] == pauses.longest_s > 0
+    assert read["hubbub_gc_pause_seconds_total", ()] == pauses.total_s
+    assert not [name for name, _ in samples(Metrics(MetricsSources(hub=HubStats()))) if "gc_pause" in name]

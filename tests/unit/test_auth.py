@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hmac
 import json
 import logging
 from typing import Any
@@ -474,6 +475,60 @@ async def test_no_text_breaks_the_verifier(text: str):
     """Any text at all is refused, not choked on."""
     with pytest.raises(Unauthorized):
         await verifier().verify(text)
+
+
+async def verdict(of: JwtVerifier, token: str) -> Principal | str:
+    """What a token is taken for, or the words with which it is refused."""
+    try:
+        return await of.verify(token)
+    except (Unauthorized, TokenExpired) as refused:
+        return refused.message
+
+
+def signed(head: str, payload: str, secret: str = SECRET) -> str:
+    """A token of these encoded parts, whatever they are, with the right signature for them."""
+    signature = hmac.digest(secret.encode(), f"{head}.{payload}".encode(), "sha256")
+    return f"{head}.{payload}.{base64url(signature)}"
+
+
+KNOWN_HEAD = base64url(b'{"alg":"HS256","typ":"JWT"}')
+ENDED = base64url(json.dumps({**CLAIMS, "exp": NOW - 100}).encode())
+
+
+@given(
+    payload=st.one_of(
+        st.sampled_from([base64url(json.dumps(CLAIMS).encode()), ENDED, base64url(b"{}"), "", "A", "AB", "e30="]),
+        st.text("AZaz09-_+/=.", max_size=12),
+        st.binary(max_size=8).map(base64url),
+    ),
+    secret=st.sampled_from([SECRET, OLDER, "nobody's, and long enough to be a good one"]),
+    change=st.one_of(st.none(), st.tuples(st.integers(0, 400), st.sampled_from("AQgwB.-_+=/"))),
+    head=st.sampled_from(
+        [KNOWN_HEAD, base64url(b'{"alg":"HS256","typ":"JWT","kid":"a"}'), base64url(b'{"alg":"HS256"}')]
+    ),
+)
+@settings(max_examples=300, deadline=None)
+async def test_a_known_header_changes_no_verdict(
+    payload: str, secret: str, change: tuple[int, str] | None, head: str
+) -> None:
+    """What was verified before is verified the short way, and taken and refused with the very same words."""
+    token = signed(head, payload, secret)
+    if change is not None:
+        at = change[0] % len(token)
+        token = token[:at] + change[1] + token[at + 1 :]
+    fresh, used = (verifier(secrets=[SECRET, OLDER]) for _ in range(2))
+    assert isinstance(await verdict(used, signed(head, base64url(json.dumps(CLAIMS).encode()))), Principal)
+    assert await verdict(used, token) == await verdict(fresh, token)
+
+
+async def test_headers_are_remembered_in_bounds():
+    """Tokens with ever new headers are verified, and what is kept of them does not grow."""
+    one = verifier()
+    for number in range(100):
+        head = base64url(json.dumps({"alg": "HS256", "kid": str(number)}).encode())
+        token = signed(head, base64url(json.dumps(CLAIMS).encode()))
+        assert isinstance(await verdict(one, token), Principal)
+    assert 0 < len(one._heads) <= 16
 
 
 async def test_tokens_are_not_logged(caplog: pytest.LogCaptureFixture):

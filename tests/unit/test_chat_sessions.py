@@ -14,6 +14,7 @@ from chatlab import Tab, lab
 from doubles import settle
 from hubbub.errors import Unavailable
 from hubbub.model import Principal
+from hubbub.parallel import FEW_AT_ONCE
 from hubbub.protocol import ACTIONS
 
 TOKEN = "a.b.c"
@@ -152,6 +153,59 @@ async def test_a_long_absence_is_told_in_part_and_names_the_rest():
         page = await tab.ok("history", room="a", after=5)
         assert [entry["seq"] for entry in page["entries"]] == [6, 7]
         assert {room["room"]: room["head"] for room in synced["rooms"]} == {"a": 7, "b": 7}
+
+
+async def test_many_rooms_are_read_some_at_a_time(monkeypatch):
+    """As many at once as the reply may carry, in the order of the rooms, and not all of a thousand."""
+    async with lab() as at:
+        alice = await at.tab("alice")
+        names = [f"room{number:02}" for number in range(40)]
+        for name in names:
+            await alice.ok("create", kind="public", room=name)
+            for n in range(2):
+                await alice.ok("send", room=name, text=str(n))
+        under_way, most, real = 0, 0, at.chat.store.page
+
+        async def page(room, **where):
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await settle()
+            found = await real(room, **where)
+            under_way -= 1
+            return found
+
+        monkeypatch.setattr(at.chat.store, "page", page)
+        tab = await at.tab("alice", sync=False)
+        synced = await tab.ok("sync", rooms=dict.fromkeys(names, 2))
+        assert [(entry["room"], entry["text"]) for entry in synced["entries"]] == [
+            (name, text) for name in names for text in ("0", "1")
+        ]
+        assert most == FEW_AT_ONCE
+
+
+async def test_no_more_is_read_than_a_reply_may_carry(monkeypatch):
+    """However many rooms there are, and what is left is named, in order."""
+    async with lab(sync_entries=5) as at:
+        alice = await at.tab("alice")
+        names = [f"room{number}" for number in range(6)]
+        for name in names:
+            await alice.ok("create", kind="public", room=name)
+            for n in range(2):
+                await alice.ok("send", room=name, text=str(n))
+        read = []
+        real = at.chat.store.page
+
+        async def page(room, **where):
+            read.append((room, where["limit"]))
+            return await real(room, **where)
+
+        monkeypatch.setattr(at.chat.store, "page", page)
+        tab = await at.tab("alice", sync=False)
+        synced = await tab.ok("sync", rooms=dict.fromkeys(names, 2))
+        assert [entry["room"] for entry in synced["entries"]] == ["room0", "room0", "room1", "room1", "room2"]
+        assert synced["more"] == names[2:]
+        assert read == [("room0", 2), ("room1", 2), ("room2", 2)]
 
 
 async def test_seqs_of_another_epoch_or_beyond_the_head_are_reset(at, alice):

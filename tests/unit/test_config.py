@@ -148,6 +148,11 @@ def test_variables_of_clients_are_no_settings():
     )
 
 
+def test_what_counts_before_there_are_settings_is_none():
+    """A server starts with and without the gateway's accelerator."""
+    assert load({}, {"HUBBUB_ACCELERATOR": "0"}) == load({}, {"HUBBUB_ACCELERATOR": "1"}) == Settings()
+
+
 # What is wrong is named
 
 
@@ -524,6 +529,6 @@ def test_the_reference_has_every_setting():
         (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
         assert kind_of(name) in row.replace("\\|", "|")
         assert about.help in row
-    assert set(re.findall(r"HUBBUB_([A-Z_]+)", page)) - {"TOKEN", "URL"} <= {name.upper() for name in SETTINGS} | {
-        "SERVICE_HOST"
-    }
+    assert set(re.findall(r"HUBBUB_([A-Z_]+)", page)) - {"ACCELERATOR", "TOKEN", "URL"} <= {
+        name.upper() for name in SETTINGS
+    } | {"SERVICE_HOST"}

@@ -350,6 +350,19 @@ def test_whatever_comes_is_a_sign_of_life(opcode):
     assert line.after(24) == Ping()
 
 
+def test_a_ping_may_go_somewhat_sooner_where_that_was_said():
+    """Who is looked at early on purpose is pinged from `ping_early_s` before the time on; nobody else is."""
+    rules = Rules(ping_after_s=25.0, ping_early_s=5.0, idle_s=90.0)
+    life = Life(0.0)
+    assert (life.next_look(0.0, 0.0, rules), life.earliest_look(25.0, rules)) == (25.0, 20.0)
+    assert life.passed(19.5, 0.0, rules, early=True) is None
+    assert life.passed(24.5, 0.0, rules) is None
+    assert life.passed(20.0, 0.0, rules, early=True) == Ping()
+    assert life.next_look(20.0, 0.0, rules) == life.earliest_look(40.0, rules) == 40.0
+    life.received(PONG, True, 0, b"", 70.0, rules)
+    assert life.next_look(70.0, 0.0, rules) == life.earliest_look(90.0, rules) == 90.0
+
+
 def test_who_does_not_answer_a_ping_is_dead():
     """After `pong_within_s` the socket is cut off, and `$disconnect` reports 1006."""
     line = Line()

@@ -19,11 +19,14 @@ from scripts.servers import free_port
 
 from endpoint import Endpoint, response
 from hubbub import doctor
+from hubbub.app import Node
 from hubbub.config import Settings, dev_secret
 from hubbub.doctor import Finding, examine
 from hubbub.errors import Unavailable
+from hubbub.gateway import accelerator
 from hubbub.store import SqliteStore, open_store
 from live import SECRET
+from tlslab import Issuer, replace
 from tokens import JwksServer, private_key, public_jwk, public_pem
 
 Examine = Callable[..., Awaitable[Finding]]
@@ -55,6 +58,7 @@ async def test_on_a_good_machine_all_is_well(monkeypatch: pytest.MonkeyPatch):
         "admin port",
         "clock",
         "open files",
+        "accelerator",
     ]
     assert {finding.state for finding in findings} == {"ok"}
 
@@ -335,7 +339,14 @@ async def test_with_a_handler_nothing_of_a_chat_is_looked_at(endpoint: Endpoint,
     monkeypatch.setattr(resource, "getrlimit", lambda _: (65_536, 65_536))
     endpoint.answer = lambda call: response(405)
     findings = await examine(Settings(port=0, handler=endpoint.url, handler_secret=[WHSEC]))
-    assert [finding.what for finding in findings] == ["settings", "handler", "port", "clock", "open files"]
+    assert [finding.what for finding in findings] == [
+        "settings",
+        "handler",
+        "port",
+        "clock",
+        "open files",
+        "accelerator",
+    ]
     assert {finding.state for finding in findings} == {"ok"}
     assert [(call.line, call.body) for call in endpoint.calls] == [("HEAD /events HTTP/1.1", b"")]
 
@@ -431,3 +442,79 @@ async def test_the_limit_of_open_files_is_held_against_the_connections(
     found = await look("open files", max_connections=max_connections)
     assert found.state == state
     assert words in found.words
+
+
+# The certificate
+
+
+async def test_a_certificate_that_holds_is_well(folder: Path):
+    """What it is for and until when is said; without TLS there is no such line."""
+    issuer = Issuer(folder)
+    issuer.write("chat.example.com", days=60)
+    found = await look("certificate", tls_cert=str(issuer.cert), tls_key=str(issuer.key))
+    assert found.state == "ok"
+    assert found.words.startswith("for chat.example.com, until 20")
+    assert "certificate" not in [each.what for each in await examine(Settings(port=0, secret=SECRET))]
+
+
+@pytest.mark.parametrize(
+    ("since_days", "days", "state", "words"),
+    [
+        (60, 5, "warn", "which is soon"),
+        (60, -1, "fail", "has expired on"),
+        (-2, 60, "fail", "UTC only; is the clock right?"),
+    ],
+)
+async def test_a_certificate_that_does_not_hold_is_told(
+    folder: Path, since_days: float, days: float, state: str, words: str
+):
+    """Before clients find out."""
+    issuer = Issuer(folder)
+    issuer.write("chat.example.com", days=days, since_days=since_days)
+    found = await look("certificate", tls_cert=str(issuer.cert), tls_key=str(issuer.key))
+    assert found.state == state
+    assert words in found.words
+
+
+async def test_a_key_that_does_not_belong_to_the_certificate_is_a_failure(folder: Path):
+    """The words are those that `serve` refuses with."""
+    issuer = Issuer(folder)
+    issuer.write()
+    old = issuer.key.read_bytes()
+    issuer.write()
+    replace(issuer.key, old)
+    found = await look("certificate", tls_cert=str(issuer.cert), tls_key=str(issuer.key))
+    assert (found.state, found.words.partition(":")[0]) == ("fail", "tls_key")
+
+
+async def test_a_key_that_everybody_reads_is_a_warning(folder: Path):
+    """As it would be of a secret."""
+    issuer = Issuer(folder)
+    issuer.write(days=60)
+    issuer.key.chmod(0o644)
+    found = await look("certificate", tls_cert=str(issuer.cert), tls_key=str(issuer.key))
+    assert found.state == "warn"
+    assert "every user can read its key" in found.words
+
+
+async def test_a_port_where_a_hubbub_speaks_tls_is_known(folder: Path):
+    """A port that one has is told from one that somebody else has."""
+    issuer = Issuer(folder)
+    issuer.write()
+    tls = {"tls_cert": str(issuer.cert), "tls_key": str(issuer.key)}
+    async with Node(Settings(port=0, secret=SECRET, data=str(folder), **tls)) as node:
+        found = await look("port", port=node.port, **tls)
+    assert found.state == "warn"
+    assert "a Hubbub runs on" in found.words
+
+
+async def test_it_says_whether_frames_are_written_by_the_accelerator(monkeypatch: pytest.MonkeyPatch):
+    """One that was not built is worth a warning, one that was switched off is not."""
+    monkeypatch.setattr(accelerator, "missing", "")
+    assert await look("accelerator") == Finding("ok", "accelerator", "frames are written by it")
+    in_python = "frames are written in plain Python, which costs more with many listeners: "
+    monkeypatch.setattr(accelerator, "missing", "it was not built")
+    monkeypatch.setattr(accelerator, "WANTED", "")
+    assert await look("accelerator") == Finding("warn", "accelerator", in_python + "it was not built")
+    monkeypatch.setattr(accelerator, "WANTED", "0")
+    assert (await look("accelerator")).state == "ok"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import random
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from doubles import FakeSocket
-from hubbub.gateway.connection import CLOSE, PING, PONG, TEXT, Close, Life, Rules
+from hubbub.gateway import hub as hub_module
+from hubbub.gateway.connection import CLOSE, COMPRESSED, PING, PONG, TEXT, Close, Life, Rules
+from hubbub.gateway.deflate import MAX_BYTES, compress
 from hubbub.gateway.hub import LATE_AFTER_S, MAX_HEAD_BYTES, Hub, Peer, control_frame, text_frame
 
 OUTBOX_BYTES = 100
@@ -34,13 +37,13 @@ class WatchedLife(Life):
 
     __slots__ = ("looks",)
 
-    def __init__(self, now: float) -> None:
-        super().__init__(now)
+    def __init__(self, now: float, *, deflates: bool = False) -> None:
+        super().__init__(now, deflates=deflates)
         self.looks = 0
 
-    def passed(self, now: float, message_out_at: float, rules: Rules) -> Any:
+    def passed(self, now: float, message_out_at: float, rules: Rules, early: bool = False) -> Any:
         self.looks += 1
-        return super().passed(now, message_out_at, rules)
+        return super().passed(now, message_out_at, rules, early)
 
 
 class Node:
@@ -51,9 +54,9 @@ class Node:
         self.hub = Hub(Rules(**rules), outbox_bytes=OUTBOX_BYTES, clock=lambda: self.now)
         self.sockets: dict[str, FakeSocket] = {}
 
-    def add(self, connection: str, *groups: str) -> FakeSocket:
+    def add(self, connection: str, *groups: str, deflates: bool = False) -> FakeSocket:
         socket = self.sockets[connection] = FakeSocket()
-        self.hub.add(Peer(connection, WatchedLife(self.now), socket, socket.write))
+        self.hub.add(Peer(connection, WatchedLife(self.now, deflates=deflates), socket, socket.write))
         for group in groups:
             assert self.hub.join(group, connection)
         return socket
@@ -540,6 +543,62 @@ async def test_the_silent_are_pinged_and_the_dead_cut_off(node):
     assert node.hub.remove(node.peer("a")) == (1006, "no answer to ping")
 
 
+def pinged_in(node: Node, seconds: int) -> list[int]:
+    """How many pings go out in each of the next seconds; each is answered at once."""
+    counts = []
+    for _ in range(seconds):
+        for socket in node.sockets.values():
+            socket.writes.clear()
+        node.sweep(1)
+        pinged = [name for name, socket in node.sockets.items() if socket.writes]
+        for name in pinged:
+            node.receive(name, PONG)
+        counts.append(len(pinged))
+    return counts
+
+
+async def test_who_came_together_is_not_pinged_together():
+    """After a cut all come within a second: their pings are spread, some sooner than they must be, and none later."""
+    node = Node(ping_after_s=25.0, ping_early_s=5.0)
+    for number in range(1_200):
+        node.add(f"c{number}")
+    first = pinged_in(node, 30)
+    assert sum(first[:20]) == 0
+    assert sum(first[:26]) == 1_200
+    assert max(first) <= 1_200 / 5
+    later = pinged_in(node, 270)[-25:]
+    assert max(later) <= 100  # all even would be 48 a second
+    assert 0.95 * 1_200 <= sum(later) <= 1.3 * 1_200
+
+
+async def test_few_are_pinged_when_it_is_time():
+    """Nothing is spread where nobody would notice."""
+    node = Node(ping_after_s=25.0, ping_early_s=5.0)
+    for number in range(50):
+        node.add(f"c{number}")
+    counts = pinged_in(node, 27)
+    assert counts[24:26] in ([50, 0], [0, 50])
+    assert sum(counts) == 50
+
+
+async def test_one_that_fails_keeps_no_other_from_being_looked_at(node, monkeypatch):
+    """What a sweep did not come to because of it, the next one does."""
+    sockets = [node.add(f"c{number}") for number in range(20)]
+    broken, real = [], node.hub.act
+
+    def act(peer, wanted):
+        if not broken:
+            broken.append(peer.id)
+            raise RuntimeError("this one is broken")
+        real(peer, wanted)
+
+    monkeypatch.setattr(node.hub, "act", act)
+    with pytest.raises(RuntimeError):
+        node.sweep(30)
+    node.sweep(1)
+    assert sum(bool(socket.frames) for socket in sockets) == 19
+
+
 async def test_pings_are_answered(node):
     """With their own payload."""
     a = node.add("a")
@@ -697,6 +756,113 @@ def test_hubs_and_peers_say_what_they_are(node):
     assert repr(node.peer("a")) == "<Peer a <Life OPEN> congested>"
 
 
+# Compression
+
+LONG = b"one and the same, " * 20
+
+
+@pytest.fixture
+def compressing() -> Node:
+    return Node(deflate_min_bytes=50)
+
+
+def is_compressed(write: bytes) -> bool:
+    return bool(write[0] & COMPRESSED)
+
+
+async def test_a_frame_is_compressed_once(compressing, monkeypatch):
+    """All who have agreed to it get the same bytes object, the others the plain one, in the order of the calls.
+
+    Whatever way it goes in a turn: to a group, to all, or to one.
+    """
+    calls = []
+    monkeypatch.setattr(hub_module, "compress", lambda frame: (calls.append(frame), compress(frame))[1])
+    plain = [compressing.add(f"p{n}", "g") for n in range(3)]
+    packed = [compressing.add(f"c{n}", "g", deflates=True) for n in range(3)]
+    compressing.hub.publish("g", LONG)
+    await turn()
+    assert calls == [LONG]
+    assert {id(socket.writes[0]) for socket in plain} == {id(plain[0].writes[0])}
+    assert {id(socket.writes[0]) for socket in packed} == {id(packed[0].writes[0])}
+    assert [is_compressed(socket.writes[0]) for socket in (plain[0], packed[0])] == [False, True]
+    assert len(packed[0].writes[0]) < len(LONG) / 4
+    compressing.hub.publish("g", LONG)
+    compressing.hub.publish("g", b"short")
+    compressing.hub.send("c0", LONG)
+    compressing.hub.broadcast(LONG)
+    await turn()
+    assert calls == [LONG, LONG]
+    assert [len(socket.writes) for socket in (*plain, *packed)] == [2] * 6
+    for socket in (*plain, *packed):
+        mine = [LONG] if socket is packed[0] else []
+        assert [text.encode() for text in socket.texts] == [LONG, LONG, b"short", *mine, LONG]
+
+
+async def test_what_goes_to_several_groups_is_compressed_once(compressing, monkeypatch):
+    """Also where it does not get shorter, and nothing of it is kept after the turn."""
+    calls = []
+    monkeypatch.setattr(hub_module, "compress", lambda frame: (calls.append(frame), compress(frame))[1])
+    noise = bytes(random.Random(1).choices(range(33, 127), k=50))
+    a, b = compressing.add("a", "g", "h", deflates=True), compressing.add("b", "h", deflates=True)
+    for frame in (LONG, noise):
+        for group in ("g", "h"):
+            compressing.hub.publish(group, frame)
+            compressing.hub.publish(group, frame, exclude="b")
+        compressing.hub.send("b", frame)
+    await turn()
+    assert calls == [LONG, noise]
+    assert [text.encode() for text in a.texts] == [LONG] * 4 + [noise] * 4
+    assert [text.encode() for text in b.texts] == [LONG] * 2 + [noise] * 2
+    assert not compressing.hub._packed
+
+
+async def test_nothing_is_compressed_for_nobody(compressing, monkeypatch):
+    """Nor what is short, nor while it is off."""
+    monkeypatch.setattr(hub_module, "compress", None)
+    a = compressing.add("a", "g")
+    compressing.hub.publish("g", LONG)
+    await turn()
+    b = compressing.add("b", "g", deflates=True)
+    compressing.hub.publish("g", b"short")
+    compressing.hub.broadcast(b"short")
+    await turn()
+    assert (a.texts, b.texts) == ([LONG.decode(), "short", "short"], ["short", "short"])
+
+
+async def test_what_does_not_get_shorter_goes_out_plain(compressing):
+    """As its length says, and not as it was meant."""
+    noise = bytes(random.Random(1).choices(range(33, 127), k=50))
+    a, b = compressing.add("a", "g"), compressing.add("b", "g", deflates=True)
+    compressing.hub.publish("g", noise)
+    await turn()
+    assert a.writes == b.writes
+    assert not is_compressed(b.writes[0])
+
+
+async def test_what_is_very_long_goes_out_plain(compressing):
+    """Nobody waits for a page of history that somebody else has asked for."""
+    a = compressing.add("a", "g", deflates=True)
+    for size in (MAX_BYTES, MAX_BYTES + 1):
+        compressing.hub.publish("g", b"x" * size)
+        await turn()
+    assert [is_compressed(write) for write in a.writes] == [True, False]
+
+
+async def test_members_of_both_kinds_are_members(compressing):
+    """Who is asked for them gets all, in signals too, and a group ends with the last of either."""
+    a, b = compressing.add("a", "g"), compressing.add("b", "g", deflates=True)
+    assert {peer.id for peer in compressing.hub.members("g")} == {"a", "b"}
+    compressing.stick("b")
+    compressing.hub.publish("g", LONG, droppable=True)
+    compressing.hub.publish("g", LONG, exclude="a")
+    await turn()
+    assert (len(a.texts), len(b.texts), compressing.hub.stats.signals_shed) == (1, 1, 1)
+    compressing.hub.leave("g", "a")
+    assert {peer.id for peer in compressing.hub.members("g")} == {"b"}
+    compressing.hub.leave("g", "b")
+    assert "0 groups" in repr(compressing.hub)
+
+
 # Any calls in any order
 
 
@@ -726,6 +892,9 @@ class Expected:
 
 
 CONNECTIONS = st.sampled_from(["a", "b", "c", "d", "e", "nobody"])
+COMPRESSING = ("d", "e")
+"""Those of them who have agreed to that. What they get has fewer bytes, and never more."""
+
 GROUPS = st.sampled_from(["g", "h", "i"])
 
 
@@ -736,7 +905,7 @@ class AnyCalls(RuleBasedStateMachine):
         super().__init__()
         self.turns = Turns()
         asyncio._set_running_loop(self.turns)  # type: ignore[arg-type]  # all that the hub asks of a loop
-        self.node = Node()
+        self.node = Node(deflate_min_bytes=20)
         self.expected: dict[str, Expected] = {}
         self.count = 0
         self.shed = 0
@@ -756,7 +925,7 @@ class AnyCalls(RuleBasedStateMachine):
     def add(self, name: str) -> None:
         """A connection comes, if it is not there."""
         if name not in self.expected:
-            self.node.add(name)
+            self.node.add(name, deflates=name in COMPRESSING)
             self.expected[name] = Expected()
 
     @rule(name=CONNECTIONS)

@@ -347,3 +347,92 @@ async def test_finish_returns_at_once_when_nothing_is_under_way(lab):
     finishing = asyncio.create_task(lab.integration.finish(60.0))
     await steps()
     assert finishing.done()
+
+
+# Shortcuts
+
+
+class Shortcut:
+    """A shortcut that takes what is said with a capital, and answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+        self.ends: list[Any] = []
+
+    def __call__(self, connection_id: str, body: str, answer: Any) -> bool:
+        if not body[0].isupper():
+            return False
+        self.taken.append(f"{connection_id} {body}")
+        self.ends.append(answer)
+        return True
+
+    def route(self, handler: Any) -> Route:
+        return Route(handler, two_way=True, shortcut=self)
+
+
+def shorten(lab: Lab, route: Route, body: str, connection_id: str = "c") -> bool:
+    now = asyncio.get_running_loop().time()
+    return lab.integration.shorten(route, connection_id, body, lab.said.append, lambda: lab.said.append("done"), now)
+
+
+async def test_a_shortcut_takes_what_it_will_and_leaves_the_rest_untouched(lab):
+    """Its answer is sent when it comes, and then it is done."""
+    shortcut, function = Shortcut(), Function()
+    route = shortcut.route(function)
+    assert not shorten(lab, route, "small")
+    assert shorten(lab, route, "Tall")
+    assert (lab.said, len(lab.integration)) == ([], 1)
+    shortcut.ends[0](b"yes")
+    assert (lab.said, len(lab.integration), lab.failures) == ([b"yes", "done"], 0, 0)
+
+
+async def test_a_shortcut_that_has_nothing_to_say_is_done_all_the_same(lab):
+    """None and an empty body are no answers."""
+    shortcut = Shortcut()
+    for body in (None, b""):
+        assert shorten(lab, shortcut.route(Function()), "Tall")
+        shortcut.ends.pop()(body)
+    assert lab.said == ["done", "done"]
+
+
+async def test_a_shortcut_waits_for_functions_of_its_connection_that_have_yet_to_begin(lab):
+    """What came before shall begin before; other connections have nothing to do with it."""
+    shortcut, function = Shortcut(), Function()
+    route = shortcut.route(function)
+    lab.integration.start(route, event(), lab.said.append, lambda: None)
+    assert not shorten(lab, route, "Tall")
+    assert shorten(lab, route, "Tall", connection_id="other")
+    await steps()
+    assert function.given is not None
+    assert shorten(lab, route, "Tall"), "it has begun, and need not have ended"
+    assert shortcut.taken == ["other Tall", "c Tall"]
+    function.returns(Response())
+
+
+async def test_a_shortcut_that_takes_too_long_is_answered_for_once(lab, caplog):
+    """Its late answer is not sent; it is done when it ends."""
+    shortcut = Shortcut()
+    assert shorten(lab, shortcut.route(Function()), "Tall")
+    lab.sweep_after(TIMEOUT_S - 1)
+    assert lab.said == []
+    lab.sweep_after(TIMEOUT_S + 1)
+    lab.sweep_after(TIMEOUT_S + 2)
+    [line] = logged(caplog, f"a function took longer than {TIMEOUT_S:g} s")
+    assert (line.connection_id, lab.failures) == ("c", 1)
+    assert lab.said == [server_error_document("c", line.request_id)]
+    shortcut.ends[0](b"late")
+    assert lab.said[1:] == ["done"]
+    assert len(lab.integration) == 0
+
+
+async def test_finishing_waits_for_what_shortcuts_have_taken(lab):
+    """As long as it is given, and no longer."""
+    shortcut = Shortcut()
+    assert shorten(lab, shortcut.route(Function()), "Tall")
+    await lab.integration.finish(0.01)
+    assert len(lab.integration) == 1
+    finishing = asyncio.create_task(lab.integration.finish(20))
+    await steps()
+    assert not finishing.done()
+    shortcut.ends[0](b"yes")
+    await asyncio.wait_for(finishing, 5)

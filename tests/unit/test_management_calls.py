@@ -183,6 +183,15 @@ async def test_signatures_may_have_to_be_for_a_region():
     assert (await Desk(region="eu-west-1").told(chunk(b"x")))[1] == "InvalidSignatureException"
 
 
+async def test_nobody_was_active_before_he_connected():
+    """However coarse the loop's own time is beside the clock's."""
+    now_s = 1_700_000_000.0 - 0.005
+    answer = await Desk(clock=lambda: now_s).call(chunk(b""), method="GET", now_s=now_s)
+    assert answer is not None
+    found = json.loads(answer[2])
+    assert found["lastActiveAt"] == found["connectedAt"] == "2023-11-14T22:13:20.000Z"
+
+
 async def test_time_is_that_of_the_clock():
     """It decides whether a signature is of now, and when a connection was last active."""
     desk = Desk(clock=lambda: 1_700_000_100.0)

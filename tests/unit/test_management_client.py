@@ -581,7 +581,6 @@ def test_it_loads_no_server_and_no_aws() -> None:
         "httpcore",
         "uvicorn",
         "starlette",
-        "picows",
         "uvloop",
         "joserfc",
         "typer",

@@ -14,6 +14,9 @@ DISCONNECT = "$disconnect"
 DEFAULT = "$default"
 
 
+_OF_ALL_MESSAGES = frozenset({CONNECT, DISCONNECT, DEFAULT})
+"""With no other routes than these there is nothing to choose between."""
+
 Handler = Callable[[Event], Awaitable[Response]]
 """A function behind a route, wherever it runs: in this process, behind HTTP, in Lambda."""
 
@@ -44,6 +47,9 @@ Authorizer = Callable[[Event], Awaitable[AuthorizerContext]]
 """A REQUEST authorizer that has already been reduced to its outcome: the context to add, or `Refused`."""
 
 
+_PLAIN = (str, int, float, bool)
+
+
 def checked_context(context: object) -> AuthorizerContext:
     """What an authorizer answered, if it is what it may answer: a `principalId`, and no value with parts.
 
@@ -54,7 +60,7 @@ def checked_context(context: object) -> AuthorizerContext:
     if not isinstance(context, dict) or not context.get("principalId"):
         raise ValueError("expected an authorizer's context with a principalId")
     for key, value in context.items():
-        if not isinstance(value, str | int | float | bool):
+        if not isinstance(value, _PLAIN):
             raise ValueError(f"expected a string, a number or a boolean as {key!r}, got {type(value).__name__}")
     return context
 
@@ -73,6 +79,14 @@ class ApiKey(msgspec.Struct, frozen=True):
     value: str
 
 
+Shortcut = Callable[[str, str, Callable[[bytes | None], None]], bool]
+"""A way beside a handler for messages that need no event and no task of their own.
+
+Called with a connection's id, a message's text, and what is to be called with the answer: once, in a later step, with
+None where there is nothing to say. False when the message is none of those, and nothing was done: it is the handler's.
+"""
+
+
 class Route(msgspec.Struct, frozen=True):
     """What takes a message, and under which conditions.
 
@@ -84,6 +98,7 @@ class Route(msgspec.Struct, frozen=True):
         rate: how often it may be called in all; None for no limit of its own.
         api_key_required: whether a client must send one of the API's keys; `$connect` only.
         required_parameters: what a handshake must have, as `route.request.querystring.NAME`; `$connect` only.
+        shortcut: what is asked before the handler; None for nothing. It holds what the handler would.
 
     """
 
@@ -94,6 +109,7 @@ class Route(msgspec.Struct, frozen=True):
     rate: Rate | None = None
     api_key_required: bool = False
     required_parameters: tuple[str, ...] = ()
+    shortcut: Shortcut | None = None
 
 
 class Api(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,8 +157,8 @@ def select_route(api: Api, body: str) -> str | None:
     A body that is not JSON goes to `$default`, and no body can select `$connect` or `$disconnect`.
     """
     default = DEFAULT if DEFAULT in api.routes else None
-    if api.routes.keys() <= {CONNECT, DISCONNECT, DEFAULT}:
-        return default  # nothing to choose between, so nothing to parse
+    if api.routes.keys() <= _OF_ALL_MESSAGES:
+        return default  # so nothing is parsed
     key = evaluate_selection(api.route_selection_expression, body)
     if key is None or key in (CONNECT, DISCONNECT) or key not in api.routes:
         return default

@@ -5,7 +5,7 @@ Source: docs.aws.amazon.com/apigateway/latest/developerguide, "WebSocket APIs"; 
 
 from __future__ import annotations
 
-import base64
+import binascii
 import time
 from typing import Literal
 
@@ -107,7 +107,10 @@ class Response(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True)
 
 def new_id() -> str:
     """A connection, request or message id of AWS's shape: 15 URL-safe base64 characters and `=`, 11 random bytes."""
-    return base64.urlsafe_b64encode(random_bytes(11)).decode("ascii")
+    return binascii.b2a_base64(random_bytes(11), newline=False).translate(_URL_SAFE).decode("ascii")
+
+
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 def request_time(epoch_s: float) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Collection
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -33,6 +34,7 @@ from hubbub.chat.caller import Caller
 from hubbub.chat.heads import HeadBoard
 from hubbub.chat.presence import PresenceBoard
 from hubbub.chat.registry import BUILT_IN, Registry
+from hubbub.chat.shortcut import SEND, Held, Shortcut
 from hubbub.chat.throttle import Throttle
 from hubbub.clock import Clock
 from hubbub.errors import (
@@ -65,7 +67,7 @@ from hubbub.model import (
     type_of,
 )
 from hubbub.parallel import FEW_AT_ONCE, every
-from hubbub.ports import Directory, Fanout, Store, TokenVerifier
+from hubbub.ports import Directory, Fanout, ReadyFanout, ReadyStore, Store, TokenVerifier
 from hubbub.protocol import (
     CLOSE_REMOVED,
     CLOSE_TOKEN_EXPIRED,
@@ -112,6 +114,13 @@ leaves a connection that would work again with the store, and all clients of all
 _depth: ContextVar[int] = ContextVar("hubbub hook depth", default=0)
 _answering: ContextVar[RequestContext | None] = ContextVar("hubbub event", default=None)
 """The event that is being answered, also in hooks that it set off: what the log names in each of their lines."""
+
+
+_held: ContextVar[Held | None] = ContextVar("hubbub message", default=None)
+"""What the message of the event that is being answered holds up until the store is given it; None for nothing."""
+
+_SHORTENED = ("handle", "perform", "write", "admit", "refusal", "is_welcome", "_message", "_perform", "_caller")
+"""What the short way of a message stands for: where a subclass has its own, there is none."""
 
 
 class ChatLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,6 +177,21 @@ class ChatStats:
         self.hook_failures = 0
 
 
+class _Unbound:
+    """What `Chat.bind` gives, as long as it has not: whoever asks for it is told why it is not there.
+
+    A chat's own attributes are found before it, so that looking them up costs what it costs anywhere.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, chat: Chat | None, owner: type[Chat]) -> Any:  # Any: of a chat it never returns
+        if chat is None:
+            return self
+        raise RuntimeError(f"this Chat is not running yet, so it has no {self._name}: run it with `hubbub serve`")
+
+
 class Chat(Registry):
     """A chat: the built-in actions, and those its user adds.
 
@@ -190,17 +214,13 @@ class Chat(Registry):
     access: Access
     presence: PresenceBoard
     heads: HeadBoard
+    shortcut: Shortcut | None
 
     def __init__(self) -> None:
         super().__init__()
         self.actions.update(BUILT_IN.actions)
         self.stats = ChatStats()
         self._tasks: set[asyncio.Task[None]] = set()
-
-    def __getattr__(self, name: str) -> Any:
-        if name in Chat.__annotations__:
-            raise RuntimeError(f"this Chat is not running yet, so it has no {name}: run it with `hubbub serve`")
-        raise AttributeError(name)
 
     def bind(
         self,
@@ -232,11 +252,20 @@ class Chat(Registry):
         self.heads = HeadBoard(store=store, fanout=fanout, directory=directory, clock=clock)
         self._connections = Throttle(self.limits.rate, self.limits.burst)
         self._users = Throttle(self.limits.user_rate, self.limits.user_burst)
+        self.shortcut = None
+        if isinstance(store, ReadyStore) and isinstance(fanout, ReadyFanout) and not self._is_changed():
+            self.shortcut = Shortcut(self, store, fanout)
+
+    def _is_changed(self) -> bool:
+        """Whether a subclass does otherwise what the short way does as well."""
+        return any(getattr(type(self), name) is not getattr(Chat, name) for name in _SHORTENED)
 
     def api(self) -> Api:
-        """The WebSocket API that a gateway serves for this chat."""
+        """The WebSocket API that a gateway serves for this chat; see `bind`."""
         route = Route(self.handle, two_way=True)
-        return Api(routes={CONNECT: route, DISCONNECT: route, DEFAULT: route}, authorizer=self.authorize)
+        shortcut = vars(self).get("shortcut")
+        message = Route(self.handle, two_way=True, shortcut=shortcut.take if shortcut else None)
+        return Api(routes={CONNECT: route, DISCONNECT: route, DEFAULT: message}, authorizer=self.authorize)
 
     async def run(self) -> None:
         """Do what time brings, until cancelled: tell of presence, of tokens that run out, and of where logs end."""
@@ -321,7 +350,7 @@ class Chat(Registry):
             hubbub.apigateway.Refused: with 503, when that cannot be told just now.
 
         """
-        token = find_token(_headers(event), event.query_string_parameters or {})
+        token = find_token(_headers(event, _CREDENTIALS), event.query_string_parameters or {})
         try:
             if token is None:
                 raise Unauthorized("There is no token in Sec-WebSocket-Protocol, Authorization or ?token=.")
@@ -348,6 +377,18 @@ class Chat(Registry):
         return Response()
 
     async def _message(self, event: Event, context: RequestContext) -> Response:
+        if self.shortcut is None:
+            return await self._answer(event, context)
+        # Whatever it turns out to be: it is a message that the store may be given.
+        held = Held(self.shortcut.waiting, context.connection_id)
+        before = _held.set(held)
+        try:
+            return await self._answer(event, context)
+        finally:
+            held.release()
+            _held.reset(before)
+
+    async def _answer(self, event: Event, context: RequestContext) -> Response:
         ref: str | None = None
         name = "?"
         try:
@@ -357,6 +398,8 @@ class Chat(Registry):
                 body = event.body or ""
                 envelope = decode_envelope(body)
                 ref, name = envelope.ref, envelope.action
+                if name != SEND:
+                    _hand_over()
             finally:  # rubbish counts like anything else
                 caller = await self._caller(context, name)
                 now = self.clock.monotonic()
@@ -368,20 +411,21 @@ class Chat(Registry):
             result = await self._perform(name, decode_ask(action.decoder, body), caller)
             answer = None if ref is None else with_ref(result, ref)
         except HubbubError as error:
-            return self._refused(error, ref, context, name)
-        except Exception:
+            return Response(body=self.refusal(error, ref, name, _ids()))
+        except Exception as error:
             logger.exception("action %s failed", self._shown(name), extra=_ids())
-            return self._refused(Internal(), ref, context, name)
+            return Response(body=self.refusal(error, ref, name, _ids()))
         self.stats.actions[name] += 1
         return Response(body=answer)
 
-    def _refused(self, error: HubbubError, ref: str | None, context: RequestContext, name: str) -> Response:
-        self.stats.errors[error.code] += 1
+    def refusal(self, error: Exception, ref: str | None, name: str, ids: dict[str, str]) -> bytes:
+        """What a client is told of `error` in the action `name`; it is counted and logged. `ids` are the event's."""
+        told = error if isinstance(error, HubbubError) else Internal()
+        self.stats.errors[told.code] += 1
         # Who sends too fast must not fill the log as fast; the counter has him.
-        level = logging.DEBUG if isinstance(error, RateLimited) else logging.INFO
-        logger.log(level, "%s refused: %s", self._shown(name), error.code, extra=_ids())
-        reply = error_reply(error, ref, context.request_id if isinstance(error, Internal) else None)
-        return Response(body=encode(reply))
+        level = logging.DEBUG if isinstance(told, RateLimited) else logging.INFO
+        logger.log(level, "%s refused: %s", self._shown(name), told.code, extra=ids)
+        return encode(error_reply(told, ref, ids.get("request_id") if isinstance(told, Internal) else None))
 
     def _shown(self, name: str) -> str:
         """An action's name for the log, which has no words of a client's own."""
@@ -395,7 +439,7 @@ class Chat(Registry):
         except HubbubError as error:
             self.stats.errors[error.code] += 1
             return Response(status_code=error.status, body=encode(error_reply(error)))
-        offered = next((v for k, v in _headers(event).items() if k.lower() == "sec-websocket-protocol"), "")
+        offered = _headers(event, _OFFERED).get("sec-websocket-protocol", "")
         if SUBPROTOCOL in [part.strip() for part in offered.split(",")]:
             return Response(headers={"Sec-WebSocket-Protocol": SUBPROTOCOL})
         return Response()
@@ -442,6 +486,33 @@ class Chat(Registry):
                 logger.warning("cannot remember the name of a user: %s", error, extra=_ids())
             else:
                 self._require_welcome(principal, known)  # he may have been banned meanwhile
+
+    def is_welcome(self, principal: Principal, known: User | None) -> bool:
+        """Whether the principal, of whom the store remembers `known`, may be here."""
+        if known is None and principal.user != SYSTEM:
+            return True
+        try:
+            self._require_welcome(principal, known)
+        except HubbubError:
+            return False
+        return True
+
+    def take_tokens(self, connection: ConnectionId, user: UserId, now: float) -> bool:
+        """Count an action on the connection, and of the user, at the monotonic time `now`; False where it is too much.
+
+        Then it is not counted.
+        """
+        if not self._connections.try_take(connection, now):
+            return False
+        if not self._users.try_take(user, now):
+            self._connections.give_back(connection)
+            return False
+        return True
+
+    def give_tokens_back(self, connection: ConnectionId, user: UserId) -> None:
+        """What was counted did not happen."""
+        self._connections.give_back(connection)
+        self._users.give_back(user)
 
     def _require_welcome(self, principal: Principal, known: User | None) -> None:
         """Refuse those who are banned, tokens that were revoked, and who would be taken for the chat itself."""
@@ -505,6 +576,7 @@ class Chat(Registry):
         self._require_fitting(entry)
         began = self.clock.monotonic()
         await self.heads.writing(entry.room)
+        _hand_over()
         stored = await self.store.append(entry)
         if stored.seq == 0:
             return stored
@@ -690,6 +762,9 @@ class Chat(Registry):
                 await self.enter_live(user, RoomState(room, now.kind, now.name, member.role, now.head, now.head, 0))
 
 
+for _name in Chat.__annotations__:
+    setattr(Chat, _name, _Unbound(_name))
+
 _principals = msgspec.json.Decoder(Principal)
 
 
@@ -701,11 +776,29 @@ def _from_authorizer(context: RequestContext) -> Principal:
     return _principals.decode(claims)
 
 
-def _headers(event: Event) -> dict[str, str]:
-    """A handshake's headers; one that came in several lines is one list (RFC 9110, section 5.3)."""
+_OFFERED = ("sec-websocket-protocol",)
+_CREDENTIALS = (*_OFFERED, "authorization")
+
+
+def _headers(event: Event, names: Collection[str]) -> dict[str, str]:
+    """These of a handshake's headers; one that came in several lines is one list (RFC 9110, section 5.3).
+
+    Args:
+        event: of the handshake.
+        names: in lower case, as they are in what is returned.
+
+    """
     if event.multi_value_headers is None:
-        return event.headers or {}
-    return {name: ", ".join(values) for name, values in event.multi_value_headers.items()}
+        return {key: value for name, value in (event.headers or {}).items() if (key := name.lower()) in names}
+    several = event.multi_value_headers.items()
+    return {key: ", ".join(values) for name, values in several if (key := name.lower()) in names}
+
+
+def _hand_over() -> None:
+    """The store has the message of this event, or will not get it: those after it may pass."""
+    held = _held.get()
+    if held is not None:
+        held.release()
 
 
 def _ids() -> dict[str, str]:

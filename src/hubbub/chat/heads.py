@@ -7,6 +7,8 @@ at most every `every_s` less a second, and what was lost is so noticed soon afte
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hubbub.clock import Clock
 from hubbub.model import RoomId
 from hubbub.parallel import FEW_AT_ONCE, every
@@ -47,13 +49,23 @@ class HeadBoard:
 
         """
         now = self._clock.monotonic()
-        if self._noted.get(room, now) > now:
+        if self.covers(room, now):
             return
         await self._directory.look_after(room, self._clock.now_ms() + round(self.every_s * 1_000))
-        self._noted.pop(room, None)
-        self._noted[room] = now + self.every_s - self.margin_s
-        if len(self._noted) > MAX_NOTED:
-            self._forget(now)
+        self._note(room, now)
+
+    def covers(self, room: RoomId, now: float) -> bool:
+        """Whether `writing` would have nothing to do at the monotonic time `now`."""
+        return self._noted.get(room, now) > now
+
+    def cover(self, room: RoomId, look_after: Callable[[RoomId, int], None]) -> None:
+        """As `writing`, with a directory that is told by `look_after`, at once."""
+        look_after(room, self._clock.now_ms() + round(self.every_s * 1_000))
+        self._note(room, self._clock.monotonic())
+
+    def took_long(self, began: float) -> bool:
+        """Whether what was begun at `began` (monotonic) took so long that `written` has something to do."""
+        return self._clock.monotonic() - began > self.margin_s
 
     async def written(self, room: RoomId, began: float) -> None:
         """What was about to be written at `began` (monotonic) is stored; that may have taken longer than was foreseen.
@@ -62,7 +74,7 @@ class HeadBoard:
             Unavailable: that it is looked after cannot be promised just now.
 
         """
-        if self._clock.monotonic() - began > self.margin_s:
+        if self.took_long(began):
             self._noted.pop(room, None)
             await self.writing(room)
 
@@ -103,6 +115,12 @@ class HeadBoard:
     async def _put_off(self, room: RoomId) -> None:
         await self._directory.look_after(room, self._clock.now_ms())
         del self._due[room]
+
+    def _note(self, room: RoomId, now: float) -> None:
+        self._noted.pop(room, None)
+        self._noted[room] = now + self.every_s - self.margin_s
+        if len(self._noted) > MAX_NOTED:
+            self._forget(now)
 
     def _forget(self, now: float) -> None:
         """Forget what covers nothing any more; all, where that is not enough."""

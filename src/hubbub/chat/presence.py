@@ -9,6 +9,7 @@ which knows what the others told, has None for these and tells a crowd nothing.
 from __future__ import annotations
 
 import heapq
+from itertools import takewhile
 
 from hubbub.clock import Clock
 from hubbub.model import RoomId, UserId
@@ -112,7 +113,7 @@ class PresenceBoard:
         """Tell what is due; to be called about once a second."""
         now = self._clock.monotonic()
         arrived, self._arrived = self._arrived, {}
-        due = [key for key, at in self._leaving.items() if at <= now]
+        due = [key for key, _ in takewhile(lambda leaving: leaving[1] <= now, self._leaving.items())]
         left = [key for key in due if self._strike_off(*key)]
         # Somebody may come into hundreds of rooms at once, and where no process waits, his answer waits for this.
         told = [*((key, True) for key in arrived), *((key, False) for key in left)]

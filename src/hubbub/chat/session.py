@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,6 +15,7 @@ from hubbub.chat.paging import fitting
 from hubbub.chat.registry import action
 from hubbub.errors import BadRequest, Forbidden, NotFound
 from hubbub.model import AnyEntry, ConnectionId, Permission, Role, RoomId, RoomKind, RoomState
+from hubbub.parallel import FEW_AT_ONCE, every
 from hubbub.protocol import (
     Auth,
     Done,
@@ -116,12 +118,13 @@ class _Budget:
 class _Part:
     """What the reply will say of one room, if the connection may listen to it in the end."""
 
-    def __init__(self, state: RoomState) -> None:
+    def __init__(self, state: RoomState, last: int | None) -> None:
         self.state = state
-        self.last: int | None = None  # how far the client's knowledge goes with this reply; None if it has none
+        self.last = last  # how far the client's knowledge goes with this reply; None if it has none
         self.entries: list[AnyEntry] = []
         self.has_more = False
         self.is_reset = False
+        self.is_gone = False  # whether there is no such room any more
 
     def reset(self) -> None:
         """What the client has means nothing any more."""
@@ -132,6 +135,11 @@ class _Part:
         """Where the room's log ended when it was read."""
         return max(self.state.head, self.last or 0)
 
+    @property
+    def lacks(self) -> int:
+        """How many entries the client does not have."""
+        return 0 if self.last is None else self.state.head - self.last
+
 
 async def _read(chat: Chat, ask: Sync, states: list[RoomState]) -> tuple[list[_Part], _Budget]:
     """Read what was missed in these rooms; and what the reply may still carry."""
@@ -139,41 +147,67 @@ async def _read(chat: Chat, ask: Sync, states: list[RoomState]) -> tuple[list[_P
     same_epoch = ask.epoch is None or ask.epoch == chat.store.epoch
     parts: list[_Part] = []
     for state in states:
-        part = _Part(state)
         last = ask.rooms.get(state.room)
-        if last is None or await _missed(chat, part, last if same_epoch else -1, budget):
-            parts.append(part)
-    return parts, budget
+        parts.append(_Part(state, last if last is None or same_epoch else -1))
+    # Who has all there is has it, however far back that goes.
+    behind = [part for part in parts if part.lacks]
+    await every(partial(_look_for, chat), behind)
+    waiting = [part for part in behind if part.lacks and not part.is_gone]
+    while waiting and not budget.is_spent:
+        together = _read_together(waiting, budget)
+        pages = await every(partial(_next_page, chat, budget.entries), together, at_once=FEW_AT_ONCE)
+        for part, page in zip(together, pages, strict=True):
+            await _take(chat, part, page, budget)
+        del waiting[: len(together)]
+    for part in waiting:
+        part.has_more = True
+    return [part for part in parts if not part.is_gone], budget
 
 
-async def _missed(chat: Chat, part: _Part, last: int, budget: _Budget) -> bool:
-    """Read the room's entries after `last`; False when there is no such room any more."""
-    state = part.state
-    if last == state.head:  # he has all there is, however far back that goes
-        part.last = last
-        return True
-    room = await chat.store.room(state.room)
+def _read_together(waiting: list[_Part], budget: _Budget) -> list[_Part]:
+    """The first of them, as many as may be read at once: no more than the reply may carry, one that lacks much last."""
+    count = lacking = 0
+    for part in waiting:
+        count += 1
+        lacking += part.lacks
+        if lacking >= budget.entries or part.lacks > PAGE:
+            break
+    return waiting[:count]
+
+
+async def _look_for(chat: Chat, part: _Part) -> None:
+    """See whether there still is such a room, and whether what the client says is a place in its log."""
+    room = await chat.store.room(part.state.room)
     if room is None:
-        return False
-    if not room.first - 1 <= last <= state.head:
+        part.is_gone = True
+    elif part.last is not None and not room.first - 1 <= part.last <= part.state.head:
         part.reset()
-        return True
-    part.last = last
-    while part.last < state.head:
-        if budget.is_spent:
-            part.has_more = True
-            break
-        try:
-            page = await chat.store.page(state.room, after=part.last, limit=min(PAGE, budget.entries), changes=False)
-        except NotFound:
-            return False
-        if not page.entries or page.entries[0].seq != part.last + 1:  # retention was quicker
+
+
+async def _next_page(chat: Chat, most: int, part: _Part) -> list[AnyEntry] | None:
+    """The entries that follow what the client has, at most `most` and `PAGE`; None when there is no such room."""
+    limit = min(PAGE, most, part.lacks)
+    try:
+        return (await chat.store.page(part.state.room, after=part.last, limit=limit, changes=False)).entries
+    except NotFound:
+        return None
+
+
+async def _take(chat: Chat, part: _Part, page: list[AnyEntry] | None, budget: _Budget) -> None:
+    """Take the entries that the client lacks, of which `page` has the first, as many as the reply may carry."""
+    while part.lacks and not budget.is_spent:
+        if page is None:
+            part.is_gone = True
+            return
+        if not page or page[0].seq != (part.last or 0) + 1:  # retention was quicker
             part.reset()
-            break
-        taken = budget.take(page.entries)
+            return
+        taken = budget.take(page)
         part.entries += taken
         part.last = taken[-1].seq
-    return True
+        if part.lacks and not budget.is_spent:
+            page = await _next_page(chat, budget.entries, part)
+    part.has_more = part.lacks > 0
 
 
 def _tell(part: _Part, frames: list[bytes], budget: _Budget, synced: Synced) -> None:

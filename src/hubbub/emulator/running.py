@@ -39,7 +39,6 @@ from hubbub.emulator.functions.invocations import Invocations
 from hubbub.emulator.functions.invoke_api import invoke_api
 from hubbub.emulator.functions.processes import Warden
 from hubbub.emulator.http import HttpApp, RunningHttpApi
-from hubbub.emulator.listener import DualServers
 from hubbub.emulator.proxy import Proxy
 from hubbub.emulator.resources import Backends, CannotCreate
 from hubbub.emulator.service_names import ServiceNames
@@ -52,6 +51,7 @@ from hubbub.gateway import Account, Gateway, Hub, profile
 from hubbub.gateway.integrations import Services
 from hubbub.gateway.integrations.build import Integrations
 from hubbub.listening import CannotStart, bind, close_all, http_only, reachable
+from hubbub.listening.listener import TlsServers
 from hubbub.sigv4 import Credentials, Keys
 
 logger = logging.getLogger("hubbub.emulator")
@@ -255,7 +255,7 @@ class RunningStack:
         addresses = list(zip(apis, [*self._hosts, *self._http_hosts], strict=True))
         domains = [mapping.host for api in apis for mapping in api.domains]
         authority = stack.enter_context(Authority([reachable(self._host).strip("[]"), *domains], within=folder))
-        servers = DualServers(authority.server_context)
+        servers = TlsServers(lambda: authority.server_context)
         stack.push_async_callback(servers.end)
         lambdas = bind("127.0.0.1", 0)
         sockets.append(lambdas)
@@ -387,9 +387,7 @@ class RunningStack:
         for name in before.keys() - self._running.keys():
             await self.functions.remove(name)
 
-    async def _start_apis(
-        self, stack: AsyncExitStack, servers: DualServers, sockets: list[list[socket.socket]]
-    ) -> None:
+    async def _start_apis(self, stack: AsyncExitStack, servers: TlsServers, sockets: list[list[socket.socket]]) -> None:
         keys = Keys({CREDENTIALS.access_key: CREDENTIALS.secret_key}, accept_unknown=True)
         for definition, host, bound in zip(self.stack.apis, self._hosts, sockets, strict=False):
             gateway = Gateway(
@@ -404,7 +402,7 @@ class RunningStack:
             stack.push_async_callback(gateway.drain, 0.0, finish_within_s=FINISH_WITHIN_S)
             self.apis.append(RunningApi(definition, host, gateway))
 
-    async def _start_http_apis(self, servers: DualServers, sockets: list[list[socket.socket]]) -> None:
+    async def _start_http_apis(self, servers: TlsServers, sockets: list[list[socket.socket]]) -> None:
         loop = asyncio.get_running_loop()
         for definition, host, bound in zip(self.stack.http_apis, self._http_hosts, sockets, strict=False):
             app = HttpApp(

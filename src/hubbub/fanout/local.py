@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
 from hubbub.clock import Clock
+from hubbub.few import Few, added, removed
 from hubbub.model import ConnectionId, Principal, RoomId, UserId
 from hubbub.ports import Directory, Fanout, Listening, PresenceListener, ReadAfter, Sink
 from hubbub.stream import Streams
@@ -20,7 +21,7 @@ class _Session:
     def __init__(self, principal: Principal) -> None:
         self.principal = principal
         self.is_ending = False  # whether it was told that its token's end is near
-        self.rooms: set[RoomId] = set()
+        self.rooms: Few[RoomId] = ()
 
 
 class LocalFanout(Fanout, Directory):
@@ -46,7 +47,7 @@ class LocalFanout(Fanout, Directory):
         self._sink = sink
         self._streams = Streams(sink, read, clock, begun=begun, ended=ended)
         self._sessions: dict[ConnectionId, _Session] = {}
-        self._connections: dict[UserId, list[ConnectionId]] = {}
+        self._connections: dict[UserId, Few[ConnectionId]] = {}
         self._online: dict[RoomId, dict[UserId, int]] = {}
         self._opened: dict[ConnectionId, list[_LocalListening]] = {}  # who is about to listen
         self._ends: list[tuple[int, ConnectionId]] = []  # a heap of token ends not yet near; stale pairs are skipped
@@ -116,6 +117,21 @@ class LocalFanout(Fanout, Directory):
             listening.rooms.add(room)
             listening.followed_since.add(room)
 
+    # What `hubbub.ports.ReadyFanout` asks
+
+    def principal_ready(self, connection: ConnectionId) -> Principal | None:
+        """As `principal`."""
+        session = self._sessions.get(connection)
+        return session.principal if session else None
+
+    def publish_ready(self, room: RoomId, seq: int, frame: bytes) -> None:
+        """As `publish`."""
+        self._streams.publish(room, seq, frame)
+
+    def look_after_ready(self, room: RoomId, at_ms: int) -> None:
+        """As `look_after`."""
+        self.remind(room, at_ms)
+
     # Fanout
 
     async def publish(self, room: RoomId, seq: int, frame: bytes) -> None:
@@ -177,7 +193,7 @@ class LocalFanout(Fanout, Directory):
         session = self._sessions.get(connection)
         if session is None:
             self._sessions[connection] = _Session(principal)
-            self._connections.setdefault(principal.user, []).append(connection)
+            self._connections[principal.user] = added(self._connections.get(principal.user, ()), connection)
         else:
             session.principal = principal
             session.is_ending = False
@@ -199,9 +215,9 @@ class LocalFanout(Fanout, Directory):
             self._left(connection, room)
         del self._sessions[connection]
         user = session.principal.user
-        connections = self._connections[user]
-        connections.remove(connection)
-        if not connections:
+        if connections := removed(self._connections[user], connection):
+            self._connections[user] = connections
+        else:
             del self._connections[user]
         return session.principal
 
@@ -280,7 +296,7 @@ class LocalFanout(Fanout, Directory):
         session = self._sessions.get(connection)
         if session is None or room in session.rooms:
             return
-        session.rooms.add(room)
+        session.rooms = added(session.rooms, room)
         users = self._online.setdefault(room, {})
         user = session.principal.user
         users[user] = users.get(user, 0) + 1
@@ -300,7 +316,7 @@ class LocalFanout(Fanout, Directory):
         session = self._sessions.get(connection)
         if session is None or room not in session.rooms:
             return
-        session.rooms.discard(room)
+        session.rooms = removed(session.rooms, room)
         users = self._online[room]
         user = session.principal.user
         users[user] -= 1

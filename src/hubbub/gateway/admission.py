@@ -6,18 +6,17 @@ Source: developer guide, "Controlling and managing access to a WebSocket API" an
 
 from __future__ import annotations
 
-import asyncio
+import copy
 import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from hubbub.apigateway import CONNECT, Api, ApiKey, Event, Refused, Response, checked_context
 from hubbub.apigateway.selection import Variables, evaluate
+from hubbub.gateway.deadlines import Deadlines
 from hubbub.gateway.handshake import (
-    Fields,
+    Headers,
     Refusal,
     Request,
     authorizer_event,
@@ -66,43 +65,47 @@ class Admission:
         self._timeout_s = timeout_s
         self._keys = keys
         self._failed = failed
+        self._deadlines = Deadlines()
 
     async def decide(
-        self, connection: Connection, request: Request, fields: Fields, late: Callable[[Response], None]
+        self, connection: Connection, request: Request, headers: Headers, late: Callable[[Response], None]
     ) -> Refusal | str | None:
         """A refusal, or the subprotocol that was chosen if one was.
 
         Args:
             connection: it is told who signed, what the authorizer said and which API key was shown.
             request: what the client asked.
-            fields: its headers, as functions get them.
+            headers: its headers, as functions get them.
             late: told of what `$connect` answers after it was given up.
 
         """
         api = connection.api
-        context = connection.event("CONNECT", CONNECT).request_context
         if api.iam:
             problem = self._check_signature(connection, request)
             if problem is not None:
                 return problem
+        context = connection.context("CONNECT", CONNECT)
         if api.authorizer is not None:
-            context = msgspec.structs.replace(context, identity=connection.identity)
-            problem = await self._ask_authorizer(connection, authorizer_event(context, api, request, fields))
+            problem = await self._ask_authorizer(connection, authorizer_event(context, api, request, headers))
             if problem is not None:
                 return problem
         route = api.routes.get(CONNECT)
         if route is None:
             return None
-        context = msgspec.structs.replace(context, identity=connection.identity, authorizer=connection.authorizer)
-        event = connect_event(context, api, request, fields)
+        context = copy.copy(context)  # it is the authorizer's own
+        context.authorizer = connection.authorizer
+        event = connect_event(context, api, request, headers)
         if route.api_key_required:
             key = _api_key(api, event)
             if key is None:
                 return FORBIDDEN
             connection.identify(api_key=key.value, api_key_id=key.id)
             context.identity = connection.identity
-        there = Variables(event).value_of
-        absent = [name for name in route.required_parameters if not there(name)]
+        if route.required_parameters:
+            there = Variables(event).value_of
+            absent = [name for name in route.required_parameters if not there(name)]
+        else:
+            absent = []
         if absent:
             names = ", ".join(name.rpartition(".")[2] for name in absent)
             return Refusal(400, said(f"Missing required request parameters: [{names}]"))
@@ -144,7 +147,7 @@ class Admission:
         assert authorizer is not None  # noqa: S101  it is asked where there is one
         started = time.perf_counter()
         try:
-            async with asyncio.timeout(self._timeout_s):
+            with self._deadlines.within(self._timeout_s):
                 said_of_it = await authorizer(event)
             took_ms = round((time.perf_counter() - started) * 1_000)
             connection.authorizer = {**checked_context(said_of_it), "integrationLatency": took_ms}

@@ -2,7 +2,7 @@
 
 It is told what came, what the server wants and what time it is, and says what is to be done. RFC 6455: fragments
 (5.4), control frames (5.5), UTF-8 (8.1), the closing handshake (7). Masks, opcodes and the size of control frames are
-the parser's affair, which is in front of it.
+the affair of `hubbub.gateway.framing`, which is in front of it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,15 @@ import codecs
 from enum import IntEnum
 from typing import NamedTuple
 
+import msgspec
+
+from hubbub.gateway.deflate import BadData, TooMuch, inflate, longest_payload
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 """Opcodes (RFC 6455, section 5.2)."""
+
+COMPRESSED = 0x40
+"""The reserved bit that marks the first frame of a compressed message (RFC 7692, section 6)."""
 
 GOING_AWAY, PROTOCOL_ERROR, UNSUPPORTED, NO_STATUS, ABNORMAL = 1001, 1002, 1003, 1005, 1006
 INVALID_TEXT, TOO_BIG, SERVER_ERROR, SERVICE_RESTART, SLOW_CONSUMER = 1007, 1009, 1011, 1012, 4408
@@ -31,7 +38,10 @@ class Phase(IntEnum):
     CLOSED = 2  # nothing more is to be done but to let go of the socket
 
 
-class Message(NamedTuple):
+_OPEN, _CLOSED = Phase.OPEN, Phase.CLOSED  # an enumeration is asked for a member by a function
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
     """A whole message came: its text, or its bytes in base64."""
 
     body: str
@@ -46,6 +56,9 @@ class Pong(NamedTuple):
 
 class Ping(NamedTuple):
     """Ask whether the other is still there."""
+
+
+_PING = Ping()
 
 
 class Close(NamedTuple):
@@ -75,32 +88,44 @@ class Rules(NamedTuple):
         max_message_bytes: the longest message; beyond it 1009.
         accept_binary: whether binary messages are delivered in base64; otherwise they close with 1003.
         ping_after_s: after how long a silence the other is pinged.
+        ping_early_s: by how much sooner it may be, where many would be at once.
         pong_within_s: how long it may then stay silent before it is taken for dead.
         pings_are_activity: whether the other's pings keep the connection from being idle.
         close_within_s: how long the closing handshake may take.
         idle_s: how long there may be no message in either direction; None for no limit.
         lifetime_s: how long a connection lives; None for no limit.
+        deflate_min_bytes: from which length on what is sent is compressed for those who have agreed to that; None for
+            never, and nobody has.
 
     """
 
     max_message_bytes: int = 32 * 1024
     accept_binary: bool = False
     ping_after_s: float = 25.0
+    ping_early_s: float = 0.0
     pong_within_s: float = 20.0
     pings_are_activity: bool = False
     close_within_s: float = 5.0
     idle_s: float | None = None
     lifetime_s: float | None = None
+    deflate_min_bytes: int | None = None
 
 
 class Life:
-    """One connection's state."""
+    """One connection's state.
+
+    Args:
+        now: monotonic seconds.
+        deflates: whether messages may be compressed, in both directions: it was agreed in the handshake.
+
+    """
 
     __slots__ = (
         "checked",
         "close_by",
         "code",
         "deaf",
+        "deflates",
         "gathered",
         "heard_at",
         "message_at",
@@ -111,8 +136,9 @@ class Life:
         "reason",
     )
 
-    def __init__(self, now: float) -> None:
-        self.phase = Phase.OPEN
+    def __init__(self, now: float, *, deflates: bool = False) -> None:
+        self.phase = _OPEN
+        self.deflates = deflates
         self.opened_at = now  # when the handshake was done, monotonic seconds
         self.deaf = False  # whether nothing is read for now, so that silence says nothing of the other
         self.heard_at = now  # when anything last came
@@ -121,7 +147,7 @@ class Life:
         self.close_by: float | None = None  # until when the socket may take to close; None while open, or for at once
         self.code: int | None = None  # what `$disconnect` will report; None until somebody has begun to close
         self.reason = ""  # likewise
-        self.opcode: int | None = None  # TEXT or BINARY inside a fragmented message; None outside
+        self.opcode: int | None = None  # TEXT or BINARY, and COMPRESSED, inside a fragmented message; None outside
         self.gathered: bytearray | None = None  # its bytes so far; None outside
         self.checked = 0  # how many of them are known to be whole characters of UTF-8
 
@@ -130,17 +156,25 @@ class Life:
         part = f" {len(self.gathered)} bytes of a message" if self.gathered is not None else ""
         return f"<Life {self.phase.name}{code}{part}>"
 
-    def received(self, opcode: int, fin: bool, rsv: bool, payload: bytes, now: float, rules: Rules) -> Act | None:
-        """A frame came; what is to be done."""
-        self.heard_at = now
-        self.pinged_at = None
-        if self.phase is not Phase.OPEN:
+    def received(self, opcode: int, fin: bool, rsv: int, payload: bytes, now: float, rules: Rules) -> Act | None:
+        """A frame came; what is to be done.
+
+        Args:
+            opcode, fin: of the frame.
+            rsv: its reserved bits, in the places they have in a frame's first byte.
+            payload: without its mask.
+            now: monotonic seconds.
+            rules: of the gateway.
+
+        """
+        self.hears(now)
+        if self.phase is not _OPEN:
             return self._received_closing(opcode, payload)
-        if rsv:
-            return self._fail(PROTOCOL_ERROR, "reserved bits are set and no extension was agreed", now, rules)
+        if rsv and not (rsv == COMPRESSED and self.deflates and opcode in (TEXT, BINARY)):
+            return self._fail(PROTOCOL_ERROR, "reserved bits are set that no agreed extension has here", now, rules)
         if opcode == TEXT and fin and self.opcode is None:
             self.message_at = now
-            return self._whole(TEXT, payload, now, rules)
+            return self._whole(TEXT | rsv, payload, now, rules)
         if opcode == PING:
             if rules.pings_are_activity:
                 self.message_at = now
@@ -149,34 +183,39 @@ class Life:
             return None
         if opcode == CLOSE:
             return self._received_close(payload, now, rules)
-        return self._data(opcode, fin, payload, now, rules)
+        return self._data(opcode, rsv, fin, payload, now, rules)
 
     def close(self, code: int, reason: str, now: float, rules: Rules) -> Close | None:
         """The server wants to close; None when closing has begun already."""
-        if self.phase is not Phase.OPEN:
+        if self.phase is not _OPEN:
             return None
         self._end(Phase.CLOSING, code, _fitting(reason), now, rules)
         return Close(code, self.reason, drop=False)
 
-    def hears_again(self, now: float) -> None:
-        """What comes is read again; what was not is forgiven."""
-        self.deaf = False
+    def hears(self, now: float) -> None:
+        """Something came, be it a part of a frame, inside which the other cannot answer a ping."""
         self.heard_at = now
         self.pinged_at = None
 
-    def passed(self, now: float, message_out_at: float, rules: Rules) -> Act | None:
+    def hears_again(self, now: float) -> None:
+        """What comes is read again; what was not is forgiven."""
+        self.deaf = False
+        self.hears(now)
+
+    def passed(self, now: float, message_out_at: float, rules: Rules, early: bool = False) -> Act | None:
         """Time has passed; what is to be done.
 
         Args:
             now: monotonic seconds.
             message_out_at: when a message was last sent to it.
             rules: of the gateway.
+            early: whether it is looked at sooner than `next_look` said, as `earliest_look` allows.
 
         """
-        if self.phase is not Phase.OPEN:
+        if self.phase is not _OPEN:
             if self.close_by is not None and now < self.close_by:
                 return None
-            self.phase = Phase.CLOSED
+            self.phase = _CLOSED
             return Drop(abort=True)
         if rules.lifetime_s is not None and now >= self.opened_at + rules.lifetime_s:
             return self.close(GOING_AWAY, "Going away", now, rules)
@@ -189,15 +228,19 @@ class Life:
                 self.lost("no answer to ping")
                 return Drop(abort=True)
             return None
-        if now >= self.heard_at + rules.ping_after_s:
+        if now >= self.heard_at + rules.ping_after_s - (rules.ping_early_s if early else 0.0):
             self.pinged_at = now
-            return Ping()
+            return _PING
         return None
 
     def next_look(self, now: float, message_out_at: float, rules: Rules) -> float:
         """When `passed` will have something to say at the earliest, as far as is known now; monotonic seconds."""
-        if self.phase is not Phase.OPEN:
+        if self.phase is not _OPEN:
             return now if self.close_by is None else max(self.close_by, now)
+        if not self.deaf and rules.lifetime_s is None and rules.idle_s is None:  # as it mostly is
+            if self.pinged_at is None:
+                return max(self.heard_at + rules.ping_after_s, now)
+            return max(self.pinged_at + min(rules.pong_within_s, rules.ping_after_s), now)
         if self.deaf:
             times = [now + min(rules.pong_within_s, rules.ping_after_s)]
         elif self.pinged_at is None:
@@ -210,18 +253,23 @@ class Life:
             times.append(max(self.message_at, message_out_at) + rules.idle_s)
         return max(min(times), now)
 
+    def earliest_look(self, look: float, rules: Rules) -> float:
+        """From when on `passed` may be asked instead of at `look`, the outcome of `next_look`, as one who is early."""
+        is_for_ping = self.phase is _OPEN and not self.deaf and look == self.heard_at + rules.ping_after_s
+        return look - rules.ping_early_s if is_for_ping and self.pinged_at is None else look
+
     def lost(self, why: str = "Connection closed abnormally") -> tuple[int, str]:
         """The socket is gone, or of no use; the code and reason that `$disconnect` reports.
 
         That is what ended the connection: `why` counts only where nobody had begun to close.
         """
-        self.phase = Phase.CLOSED
+        self.phase = _CLOSED
         self.gathered = self.opcode = None
         if self.code is None:
             self.code, self.reason = ABNORMAL, why
         return self.code, self.reason
 
-    def _data(self, opcode: int, fin: bool, payload: bytes, now: float, rules: Rules) -> Act | None:
+    def _data(self, opcode: int, rsv: int, fin: bool, payload: bytes, now: float, rules: Rules) -> Act | None:
         if opcode == CONTINUATION:
             if self.gathered is None:
                 return self._fail(PROTOCOL_ERROR, "a continuation of nothing", now, rules)
@@ -232,9 +280,12 @@ class Life:
         elif opcode == BINARY and not rules.accept_binary:
             return self._fail(UNSUPPORTED, "binary frames are not supported", now, rules)
         else:
-            self.opcode, self.gathered, self.checked = opcode, bytearray(), 0
+            self.opcode, self.gathered, self.checked = opcode | rsv, bytearray(), 0
         assert self.opcode is not None and self.gathered is not None  # noqa: S101  set just above
-        if len(self.gathered) + len(payload) > rules.max_message_bytes:
+        most = rules.max_message_bytes
+        if self.opcode & COMPRESSED:
+            most = longest_payload(most)
+        if len(self.gathered) + len(payload) > most:
             return self._too_big(now, rules)
         self.gathered += payload
         if not fin:
@@ -258,7 +309,15 @@ class Life:
         return True
 
     def _whole(self, opcode: int, payload: bytes, now: float, rules: Rules) -> Act:
-        if len(payload) > rules.max_message_bytes:
+        if opcode & COMPRESSED:
+            try:
+                payload = inflate(payload, rules.max_message_bytes)
+            except TooMuch:
+                return self._too_big(now, rules)
+            except BadData as bad:
+                return self._fail(INVALID_TEXT, str(bad), now, rules)
+            opcode &= ~COMPRESSED
+        elif len(payload) > rules.max_message_bytes:
             return self._too_big(now, rules)
         if opcode == BINARY:
             return Message(base64.b64encode(payload).decode("ascii"), is_base64=True)
@@ -270,14 +329,14 @@ class Life:
     def _received_close(self, payload: bytes, now: float, rules: Rules) -> Close:
         """The other closes: it is answered and has nothing more to say, even where it did so wrongly."""
         code, reason, answer = _read_close(payload)
-        self._end(Phase.CLOSED, code, reason, now, rules)
+        self._end(_CLOSED, code, reason, now, rules)
         return Close(code, answer, drop=True)
 
     def _received_closing(self, opcode: int, payload: bytes) -> Act | None:
         """After our CLOSE only the other's matters (RFC 6455, section 1.4)."""
-        if opcode != CLOSE or self.phase is Phase.CLOSED:
+        if opcode != CLOSE or self.phase is _CLOSED:
             return None
-        self.phase = Phase.CLOSED
+        self.phase = _CLOSED
         return Drop(abort=False)
 
     def _too_big(self, now: float, rules: Rules) -> Close:

@@ -9,18 +9,25 @@ import base64
 import binascii
 import http
 import ipaddress
-import secrets
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from hubbub.apigateway import CONNECT, Api, Event, RequestContext
+from hubbub.entropy import random_bytes
 
 Fields = list[tuple[str, str]]
 """Names and values of headers, in their order and the client's spelling."""
+
+Headers = dict[str, tuple[str, list[str]]]
+"""Headers by their names in lower case: how each was spelled first, and its values.
+
+Names that differ in case alone are one header (RFC 9110, section 5.1).
+"""
 
 
 class Refusal(NamedTuple):
@@ -32,17 +39,29 @@ class Refusal(NamedTuple):
 
 
 class Request:
-    """The head of a request as the client wrote it."""
+    """The head of a request as the client wrote it.
 
-    __slots__ = ("fields", "method", "target")
+    Args:
+        method, target: of its first line.
+        fields: its headers.
 
-    def __init__(self, head: bytes) -> None:
-        first, *lines = head.decode("latin-1").split("\r\n")
-        self.method, self.target, _ = first.split(" ", 2)
-        self.fields: Fields = []
-        for line in lines:
-            name, _, value = line.partition(":")
-            self.fields.append((name, value.strip()))
+    """
+
+    __slots__ = ("_query", "fields", "headers", "method", "target")
+
+    def __init__(self, method: str, target: str, fields: Fields) -> None:
+        self.method = method
+        self.target = target
+        self.fields = fields
+        self.headers: Headers = {}
+        self._query: list[tuple[str, str]] | None = None  # None before it is asked for
+        for name, value in fields:
+            key = name.lower()
+            known = self.headers.get(key)
+            if known is None:
+                self.headers[key] = (name, [value])
+            else:
+                known[1].append(value)
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path}>"  # not the query: there may be a token in it
@@ -56,15 +75,24 @@ class Request:
     @property
     def query(self) -> list[tuple[str, str]]:
         """The query's parameters, decoded."""
-        return parse_qsl(self.target.partition("?")[2], keep_blank_values=True)
+        if self._query is None:
+            self._query = parse_qsl(self.target.partition("?")[2], keep_blank_values=True)
+        return self._query
 
     def values(self, name: str) -> list[str]:
         """All values of a header, by its lower-case name."""
-        return [value for known, value in self.fields if known.lower() == name]
+        known = self.headers.get(name)
+        return [] if known is None else known[1]
 
     def value(self, name: str) -> str | None:
         """The first of them; None for none."""
-        return next(iter(self.values(name)), None)
+        known = self.headers.get(name)
+        return None if known is None else known[1][0]
+
+    def asks_for(self, name: str, token: str) -> bool:
+        """Whether a header lists the token; a list may come in several lines (RFC 9110, section 5.3)."""
+        values = self.values(name)
+        return token in values or any(token == each.strip() for value in values for each in value.lower().split(","))
 
     def subprotocols(self) -> list[str]:
         """What the client offers, in its order."""
@@ -111,13 +139,14 @@ class Proxies:
         if "*" in names:
             names = ["0.0.0.0/0", "::/0"]
         self._networks = [ipaddress.ip_network(name, strict=False) for name in names]
+        self.trust = lru_cache(4_096)(self._trust)
 
     @property
     def listed(self) -> list[str]:
         """Their addresses and networks, as uvicorn wants them for what goes beside the gateway."""
         return [str(network) for network in self._networks]
 
-    def trust(self, address: str) -> bool:
+    def _trust(self, address: str) -> bool:
         """Whether `address` is one of them."""
         try:
             known = ipaddress.ip_address(address)
@@ -142,8 +171,10 @@ class Proxies:
         return hops
 
 
-def fields_for_functions(request: Request, *, way: list[str], proxied: bool, secure: bool) -> Fields:
-    """The client's headers, and those that a gateway answers for.
+def headers_for_functions(request: Request, *, way: list[str], proxied: bool, secure: bool) -> Headers:
+    """The client's headers without those of its own hop, and those that a gateway answers for, by name as AWS has it.
+
+    What asks for a WebSocket is among them, for the authorizer.
 
     Args:
         request: what the client asked.
@@ -152,22 +183,21 @@ def fields_for_functions(request: Request, *, way: list[str], proxied: bool, sec
         secure: whether the socket speaks TLS.
 
     """
-    own = ("host", "x-forwarded-for", "x-forwarded-port", "x-forwarded-proto")
-    fields = [(name, value) for name, value in request.fields if name.lower() not in own]
+    headers = {name: named for name, named in request.headers.items() if name not in _NOT_THE_CLIENTS}
     host = request.value("host") or ""
     scheme = request.value("x-forwarded-proto") if proxied else None
     scheme = scheme or ("https" if secure else "http")
     port = request.value("x-forwarded-port") if proxied else None
     port = port or _port(host) or ("443" if scheme == "https" else "80")
-    fields += [
-        ("Host", host),
-        ("X-Forwarded-For", ", ".join(way)),
-        ("X-Forwarded-Port", port),
-        ("X-Forwarded-Proto", scheme),
-    ]
-    if request.value("x-amzn-trace-id") is None:
-        fields.append(("X-Amzn-Trace-Id", f"Root=1-{int(time.time()):08x}-{secrets.token_hex(12)}"))
-    return fields
+    headers["host"] = ("Host", [host])
+    headers["x-forwarded-for"] = ("X-Forwarded-For", [", ".join(way)])
+    headers["x-forwarded-port"] = ("X-Forwarded-Port", [port])
+    headers["x-forwarded-proto"] = ("X-Forwarded-Proto", [scheme])
+    if "x-amzn-trace-id" not in headers:
+        trace = f"Root=1-{int(time.time()):08x}-{random_bytes(12).hex()}"
+        headers["x-amzn-trace-id"] = ("X-Amzn-Trace-Id", [trace])
+    headers |= _ASKING
+    return dict(sorted(headers.items()))
 
 
 def _port(host: str) -> str | None:
@@ -175,22 +205,28 @@ def _port(host: str) -> str | None:
     return port if port != host and port.isdecimal() else None
 
 
-_HOP = ("connection", "upgrade", "content-length")
-"""Headers that belong to the client's own hop."""
+_NOT_THE_CLIENTS = frozenset(
+    ("connection", "upgrade", "content-length", "host", "x-forwarded-for", "x-forwarded-port", "x-forwarded-proto")
+)
+"""Headers that belong to the client's own hop, and those that are the gateway's to say."""
+
+_ASKING: Headers = {
+    "connection": ("Connection", ["upgrade"]),
+    "content-length": ("content-length", ["0"]),
+    "upgrade": ("Upgrade", ["websocket"]),
+}
 
 
-def authorizer_event(context: RequestContext, api: Api, request: Request, fields: Fields) -> Event:
+def authorizer_event(context: RequestContext, api: Api, request: Request, headers: Headers) -> Event:
     """What a REQUEST authorizer is given; what there is none of is empty here, and not absent.
 
     It sees that a WebSocket is asked for, in API Gateway's own spelling whatever the client's is.
     """
-    own = [("Connection", "upgrade"), ("Upgrade", "websocket"), ("content-length", "0")]
-    headers = _by_name([*_without_hop(fields), *own])
     return Event(
         type="REQUEST",
         method_arn=f"{api.arn}/{CONNECT}",
-        headers=_last_of(headers),
-        multi_value_headers=headers,
+        headers={name: values[-1] for name, values in headers.values()},
+        multi_value_headers={name: values.copy() for name, values in headers.values()},
         query_string_parameters=dict(request.query),
         multi_value_query_string_parameters=_gathered(request.query),
         stage_variables=api.stage_variables,
@@ -198,38 +234,19 @@ def authorizer_event(context: RequestContext, api: Api, request: Request, fields
     )
 
 
-def connect_event(context: RequestContext, api: Api, request: Request, fields: Fields) -> Event:
+def connect_event(context: RequestContext, api: Api, request: Request, headers: Headers) -> Event:
     """What `$connect` is given: no headers of the hop, and nothing of a query that was not there."""
-    headers = _by_name(_without_hop(fields))
     query = request.query
+    several = {name: values.copy() for key, (name, values) in headers.items() if key not in _ASKING}
     return Event(
-        headers=_last_of(headers),
-        multi_value_headers=headers,
+        headers={name: values[-1] for name, values in several.items()},
+        multi_value_headers=several,
         query_string_parameters=dict(query) if query else None,
         multi_value_query_string_parameters=_gathered(query) if query else None,
         stage_variables=api.stage_variables or None,
         request_context=context,
         is_base64_encoded=False,
     )
-
-
-def _without_hop(fields: Fields) -> Fields:
-    return [field for field in fields if field[0].lower() not in _HOP]
-
-
-def _by_name(fields: Fields) -> dict[str, list[str]]:
-    """Values by name, in alphabetical order whatever the case: so AWS writes headers.
-
-    Names that differ in case alone are one header (RFC 9110, section 5.1), which is spelled as it came first.
-    """
-    gathered: dict[str, tuple[str, list[str]]] = {}
-    for name, value in fields:
-        gathered.setdefault(name.lower(), (name, []))[1].append(value)
-    return dict(gathered[name] for name in sorted(gathered))
-
-
-def _last_of(gathered: dict[str, list[str]]) -> dict[str, str]:
-    return {name: values[-1] for name, values in gathered.items()}
 
 
 def _gathered(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:

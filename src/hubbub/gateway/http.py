@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from hubbub.gateway.handshake import Refusal, http_response, said
+from hubbub.gateway.handshake import Refusal, Request, http_response, said
 from hubbub.gateway.preface import BadPreface, read_preface
 
 if TYPE_CHECKING:
@@ -36,12 +36,12 @@ class Farewell(asyncio.Protocol):
         self._transport = transport
         self._lost = lost
         transport.set_protocol(self)
+        gateway.watch(self, LINGER_S)
         if transport.can_write_eof():
-            gateway.watch(self, LINGER_S)
             transport.write_eof()
             transport.resume_reading()
         else:
-            transport.close()
+            transport.close()  # TLS throws away what comes, and waits for the other's goodbye
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The other is gone."""
@@ -63,6 +63,7 @@ class RequestHead(HttpToolsProtocol):
         self._gateway = gateway
         self._over = False  # whether the last word on this connection is said
         self._in_head = True
+        self._wants_websocket: bool | None = None  # whether this request does; None before that was asked
         self._head_bytes = 0
         self._field_bytes = 0
         self._fields: list[tuple[bytes, bytes]] = []
@@ -136,17 +137,19 @@ class RequestHead(HttpToolsProtocol):
         self.transport.abort()
 
     def _should_upgrade(self) -> bool:
-        """Whether a WebSocket is asked for; lists may come in several lines (RFC 9110, section 5.3)."""
-        said_of = {b"connection": b"", b"upgrade": b""}
-        for name, value in self.headers:
-            if name in said_of:
-                said_of[name] += b"," + value
-        tokens = {name: [token.strip().lower() for token in value.split(b",")] for name, value in said_of.items()}
-        return (
-            self.scope["http_version"] == "1.1"
-            and b"upgrade" in tokens[b"connection"]
-            and b"websocket" in tokens[b"upgrade"]
-        )
+        """Whether a WebSocket is asked for; uvicorn asks as well, and more than once."""
+        if self._wants_websocket is None:
+            self._wants_websocket = (
+                self.scope["http_version"] == "1.1"
+                and b"upgrade" in self._tokens(b"connection")
+                and b"websocket" in self._tokens(b"upgrade")
+            )
+        return self._wants_websocket
+
+    def _tokens(self, name: bytes) -> list[bytes]:
+        """What a header lists, in lower case; a list may come in several lines (RFC 9110, section 5.3)."""
+        values = [value for known, value in self.headers if known == name]
+        return [token.strip() for token in b",".join(values).lower().split(b",")]
 
     def _hand_over_in_turn(self) -> None:
         """Hand over once the answers are out to what the client has asked before on this connection."""
@@ -165,6 +168,7 @@ class RequestHead(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        self._wants_websocket = None
         if not self._in_head:
             self._in_head = True
             self._head_bytes = 1  # or more, but no other than what came last
@@ -196,16 +200,20 @@ class RequestHead(HttpToolsProtocol):
         """Hand the socket over, and the request as the client wrote it."""
         self._gateway.unwatch(self)
         self.connections.discard(self)
-        parts = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
-        for name, value in self._fields:
-            parts += [name, b": ", value, b"\r\n"]
         protocol: Any = self.ws_protocol_class(  # type: ignore[misc, call-arg]  # uvicorn's own way to call it
             config=self.config, server_state=self.server_state, app_state=self.app_state
         )
-        protocol.comes_from(self._came_from, is_secure=self.scheme == "https")
-        protocol.connection_made(self.transport)
         self.transport.set_protocol(protocol)
-        protocol.data_received(b"".join([*parts, b"\r\n", self._tail or b""]))
+        fields = [(name.decode("latin-1"), value.decode("latin-1").strip()) for name, value in self._fields]
+        protocol.begin(
+            self.transport,
+            Request(self.scope["method"], self.url.decode("latin-1"), fields),
+            peer=self._came_from,
+            is_secure=self.scheme == "https",
+            early=self._tail or b"",
+            congested=self.flow.write_paused,
+        )
+        del self.parser, self.cycle  # they and this object keep each other
 
     def too_slow(self) -> None:
         """The head has not arrived in time."""

@@ -2,7 +2,8 @@
 
 A frame is encoded once. What was published to a connection's groups and sent to itself within one turn of the loop is
 joined and written in one call, in the order of the calls. A connection that does not read is congested: it loses
-droppable frames first, and is closed with 4408 when too much waits for it.
+droppable frames first, and is closed with 4408 when too much waits for it. Where compression was agreed, a frame is
+compressed once for all.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from bisect import bisect
+import struct
 from collections import Counter
-from collections.abc import Callable, Collection
-from functools import partial
-from itertools import accumulate, chain
+from collections.abc import Callable, Collection, Iterator
+from itertools import chain
 from typing import Any, Protocol
 
-from hubbub.gateway.connection import SLOW_CONSUMER, Close, Drop, Life, Message, Ping, Pong, Rules
+from hubbub.few import Few, added, removed
+from hubbub.gateway.accelerator import Outlet, flush
+from hubbub.gateway.connection import COMPRESSED, SLOW_CONSUMER, TEXT, Close, Drop, Life, Message, Ping, Pong, Rules
+from hubbub.gateway.deflate import MAX_BYTES, compress
+from hubbub.gateway.outlets import Seal
 
 logger = logging.getLogger("hubbub.gateway")
 
@@ -26,13 +30,16 @@ DEFAULT_OUTBOX_BYTES = 1024 * 1024
 MAX_HEAD_BYTES = 10
 """What a frame from a server has before its payload at most (RFC 6455, section 5.2)."""
 
+_TEXT = 0x80 | TEXT
+_DEFLATED_TEXT = _TEXT | COMPRESSED
+
 LATE_AFTER_S = 5.0
 """A sweep that comes so long after the one before has been held up, and with it what the clients have sent."""
 
-Write = Callable[[bytes], Any]
+CALM_PINGS = 50
+"""So many connections may be pinged in the same second, and nobody minds; more are spread as far as may be."""
 
-_Frames = list[tuple[int, bytes]]
-"""Encoded frames of one turn, each with its place among all of the turn."""
+Write = Callable[[bytes], Any]
 
 
 class Wire(Protocol):
@@ -51,33 +58,62 @@ class Wire(Protocol):
         ...
 
 
-class Peer:
+class _Gone:
+    """The wire of a connection whose socket is gone: nothing comes of what is still asked of it."""
+
+    def waiting(self) -> int:
+        return 0
+
+    def send_close(self, code: int, reason: str) -> None:
+        pass
+
+    def drop(self, abort: bool) -> None:
+        pass
+
+
+_GONE = _Gone()
+
+
+class Peer(Outlet):
     """A live connection in the hub.
+
+    Args:
+        id, life, wire, context: see below.
+        write: writes bytes to the socket; the socket's own function, for speed.
+        transport, fd, seal: see `Outlet`.
 
     Attributes:
         id: its connection id.
         life: its state.
-        wire: its socket.
-        write: writes bytes to the socket; the socket's own function, for speed.
-        groups: what it is a member of; None for nothing.
-        out: frames sent to it in this turn of the loop; None for none.
-        congested: whether the socket has asked for a pause.
+        wire: its socket; once that is gone, one that does nothing.
+        groups: what it is a member of; None once nothing more is to be written to it.
+        out: which frames of the turn's log are sent to it; None for none.
         sent_at: when a message was last sent to it, other than by a group it is in; monotonic seconds, 0 for never.
-        look_at: the second in which the sweeper will look at it; None for not at all.
-        context: whatever the one who added it wants to find again.
+        look_at: the second in which the sweeper will look at it, negative if that is to ping it; None for not at all.
+        context: whatever the one who added it wants to find again; None once the socket is gone.
 
     """
 
-    __slots__ = ("congested", "context", "groups", "id", "life", "look_at", "out", "sent_at", "wire", "write")
+    __slots__ = ("context", "groups", "id", "life", "look_at", "out", "sent_at", "wire")
 
-    def __init__(self, id: str, life: Life, wire: Wire, write: Write, context: Any = None) -> None:  # noqa: A002
+    def __init__(
+        self,
+        id: str,  # noqa: A002
+        life: Life,
+        wire: Wire,
+        write: Write,
+        context: Any = None,
+        *,
+        transport: Any = None,
+        fd: int = -1,
+        seal: Seal | None = None,
+    ) -> None:
+        super().__init__(write, transport, fd, seal)
         self.id = id
         self.life = life
         self.wire = wire
-        self.write = write
-        self.groups: set[_Group] | None = None
-        self.out: _Frames | None = None
-        self.congested = False
+        self.groups: Few[_Group] | None = ()
+        self.out: list[int] | None = None
         self.sent_at = 0.0
         self.look_at: int | None = None
         self.context = context
@@ -91,46 +127,58 @@ class Peer:
         return max([self.sent_at, *(group.published_at for group in self.groups or ())])
 
 
-class _Group:
-    """Members of a group, and what was published to them in this turn of the loop."""
+_NOBODY: dict[Peer, None] = {}
+_NOTHING: list[int] = []
+"""What all groups share that nobody is in who has agreed to compression; they stay empty."""
 
-    __slots__ = ("members", "name", "pending", "published_at")
+
+class _Group:
+    """Members of a group, and what was published to them in this turn of the loop.
+
+    Those who have agreed to compression are apart, since they get other bytes.
+    """
+
+    __slots__ = ("_listed", "deflated", "deflating", "members", "name", "pending", "published_at")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.members: dict[Peer, Write] = {}  # and how each is written to just now
-        self.pending: _Frames = []
+        self.members: dict[Peer, None] = {}  # who gets everything plain
+        self.deflating: dict[Peer, None] = _NOBODY  # who gets compressed what is worth it
+        self.pending: list[int] = []  # which frames of the turn's log
+        self.deflated: list[int] = _NOTHING  # the same for those who get them compressed
         self.published_at = 0.0  # monotonic seconds
+        self._listed: list[Peer] | None = None  # the plain members, until others come or go; never changed
 
+    def __contains__(self, peer: Peer) -> bool:
+        return peer in self._of(peer)
 
-class _Turn:
-    """Frames of one turn, joined once for all connections that get the same.
+    def __iter__(self) -> Iterator[Peer]:
+        return chain(self.members, self.deflating)
 
-    Attributes:
-        frames: in the order of the calls.
-        payload: the frames joined; the frame itself where there is but one.
+    def listed(self) -> list[Peer]:
+        """Those who get everything plain, as they are now."""
+        if self._listed is None:
+            self._listed = list(self.members)
+        return self._listed
 
-    """
+    def add(self, peer: Peer) -> None:
+        """Make it a member."""
+        if peer.life.deflates and self.deflating is _NOBODY:
+            self.deflating, self.deflated = {}, []
+        self._of(peer)[peer] = None
+        self._listed = None
 
-    __slots__ = ("_ends", "frames", "payload")
+    def remove(self, peer: Peer) -> None:
+        """Make it none."""
+        del self._of(peer)[peer]
+        self._listed = None
 
-    def __init__(self, frames: _Frames) -> None:
-        self.frames = frames
-        self.payload = frames[0][1] if len(frames) == 1 else b"".join([frame for _, frame in frames])
-        self._ends: list[int] | None = None  # where each frame ends in the payload; None until it is asked for
+    def pending_for(self, peer: Peer) -> list[int]:
+        """What waits for a member."""
+        return self.deflated if peer.life.deflates else self.pending
 
-    def among(self, own: _Frames) -> bytes:
-        """The payload with a connection's own frames in their places."""
-        if self._ends is None:
-            self._ends = [0, *accumulate(len(frame) for _, frame in self.frames)]
-        whole = memoryview(self.payload)
-        pieces: list[bytes | memoryview] = []
-        begin = 0
-        for order, frame in own:
-            end = self._ends[bisect(self.frames, (order,))]
-            pieces += (whole[begin:end], frame)
-            begin = end
-        return b"".join([*pieces, whole[begin:]])
+    def _of(self, peer: Peer) -> dict[Peer, None]:
+        return self.deflating if peer.life.deflates else self.members
 
 
 class HubStats:
@@ -189,9 +237,10 @@ class Hub:
         self._groups: dict[str, _Group] = {}
         self._dirty: list[_Group] = []
         self._outs: list[Peer] = []
-        self._order = 0  # how many frames were sent and published in this turn
+        self._log: list[bytes] = []  # the frames sent and published in this turn, in the order of the calls
+        self._packed: dict[bytes, bytes] = {}  # what was compressed in this turn, as a frame; empty for not worth it
         self._flushing = False  # whether this turn will end with a flush
-        self._looks: dict[int, set[Peer]] = {}  # whom to look at, by the second in which
+        self._looks: dict[int, set[Peer]] = {}  # whom to look at, by the second in which, and negative whom to ping
         self._swept_at: float | None = None  # when the sweeper last looked; None for never, or when it came late
 
     def __repr__(self) -> str:
@@ -207,7 +256,9 @@ class Hub:
 
     def now(self) -> float:
         """Monotonic seconds."""
-        return self._clock() if self._clock is not None else asyncio.get_running_loop().time()
+        if self._clock is None:
+            self._clock = asyncio.get_running_loop().time  # asking for the loop is a system call each time
+        return self._clock()
 
     # Connections come and go
 
@@ -221,7 +272,8 @@ class Hub:
     def remove(self, peer: Peer) -> tuple[int, str]:
         """A connection is gone; the code and reason to report."""
         code, reason = peer.life.lost()
-        peer.out = None
+        peer.detach()
+        peer.wire, peer.context, peer.out = _GONE, None, None  # or it and its connection would keep each other
         if self._peers.pop(peer.id, None) is not None:
             self._leave_all(peer)
             self._forget_look(peer)
@@ -241,14 +293,16 @@ class Hub:
     def members(self, group: str) -> Collection[Peer]:
         """The connections in a group as they are now; look at them before anything else happens."""
         known = self._groups.get(group)
-        return () if known is None else known.members.keys()
+        if known is None:
+            return ()
+        return [*known] if known.deflating else known.members.keys()
 
     def has_room(self, peer: Peer, size: int) -> bool:
         """Whether a message of `size` bytes can be sent to a connection without closing it for what it did not read."""
         if not peer.congested:
             return True
-        frames = chain(peer.out or (), *(group.pending for group in peer.groups or ()))
-        waiting = peer.wire.waiting() + sum(len(frame) for _, frame in frames)
+        positions = chain(peer.out or (), *(group.pending_for(peer) for group in peer.groups or ()))
+        waiting = peer.wire.waiting() + sum(len(self._log[position]) for position in positions)
         return waiting + size + MAX_HEAD_BYTES <= self._outbox_bytes
 
     # What a fan-out may ask
@@ -259,45 +313,43 @@ class Hub:
         if peer is None or peer.life.phase:
             return False
         known = self._groups.get(group)
-        if known is not None and known.pending and peer not in known.members:
+        if known is not None and known.pending and peer not in known:
             self._flush()  # what was published before is not for the newcomer
             if peer.life.phase:
                 return False  # it was closed by what it did not read
         joined = self._groups.get(group)
         if joined is None:
             joined = self._groups[group] = _Group(group)
-        if peer not in joined.members:
-            joined.members[peer] = self._write_of(peer)
-            if peer.groups is None:
-                peer.groups = set()
-            peer.groups.add(joined)
+        if peer not in joined:
+            joined.add(peer)
+            peer.groups = added(() if peer.groups is None else peer.groups, joined)
         return True
 
     def leave(self, group: str, connection: str) -> None:
         """Take a connection out of a group."""
         peer = self._peers.get(connection)
         known = self._groups.get(group)
-        if peer is not None and known is not None and peer in known.members:
+        if peer is not None and known is not None and peer in known:
             if known.pending:
                 self._flush()  # what was published before still is for the leaver
             if peer.groups is not None:  # it was not closed by what it did not read
                 self._leave(peer, known)
-                peer.groups.discard(known)
+                peer.groups = removed(peer.groups, known)
 
     def publish(self, group: str, frame: bytes, *, droppable: bool = False, exclude: str | None = None) -> None:
         """Send a text frame to all members but `exclude`; a droppable one may be shed."""
         known = self._groups.get(group)
         if known is None:
             return
-        encoded = text_frame(frame)
         if droppable or exclude is not None:
-            self._publish_some(known, encoded, droppable, exclude)
+            self._publish_some(known, frame, droppable, exclude)
             return
         if not known.pending:
             self._dirty.append(known)
-            self._flush_soon()
-        self._order += 1
-        known.pending.append((self._order, encoded))
+        position = self._note(text_frame(frame))
+        known.pending.append(position)
+        if known.deflating:
+            known.deflated.append(self._note_deflated(frame, position))
 
     def send(self, connection: str, frame: bytes) -> bool:
         """Send a text frame to one connection; False when there is no such connection."""
@@ -309,7 +361,8 @@ class Hub:
 
     def send_to(self, peer: Peer, frame: bytes) -> None:
         """Send a text frame to a connection that is open."""
-        self._send_encoded(peer, text_frame(frame))
+        position = self._note_deflated(frame, None) if peer.life.deflates else self._note(text_frame(frame))
+        self._send_noted(peer, position)
 
     def close(self, connection: str, code: int, reason: str) -> bool:
         """Begin the closing handshake; False when there is no such connection."""
@@ -321,10 +374,16 @@ class Hub:
 
     def broadcast(self, frame: bytes) -> None:
         """Send a text frame to every connection."""
-        encoded = text_frame(frame)
+        position, deflated = self._note(text_frame(frame)), None
         for peer in self._peers.values():
-            if not peer.life.phase:
-                self._send_encoded(peer, encoded)
+            if peer.life.phase:
+                continue
+            if not peer.life.deflates:
+                self._send_noted(peer, position)
+                continue
+            if deflated is None:
+                deflated = self._note_deflated(frame, position)
+            self._send_noted(peer, deflated)
 
     # What sockets tell
 
@@ -333,7 +392,7 @@ class Hub:
         if isinstance(act, Pong):
             self._control(peer, control_frame(0xA, act.payload))
         elif isinstance(act, Ping):
-            self._control(peer, control_frame(0x9, b""))
+            self._control(peer, _PING)
         elif isinstance(act, Close):
             self._flush()  # what was published before still goes out before CLOSE
             self._close(peer, act)
@@ -346,15 +405,8 @@ class Hub:
     def congested(self, peer: Peer, yes: bool) -> None:
         """The socket asks for a pause, or has room again."""
         peer.congested = yes
-        for group in peer.groups or ():
-            group.members[peer] = self._write_of(peer)
 
     # Writing
-
-    def _flush_soon(self) -> None:
-        if not self._flushing:
-            self._flushing = True
-            asyncio.get_running_loop().call_soon(self._flush_turn)
 
     def _flush_turn(self) -> None:
         self._flushing = False
@@ -362,88 +414,47 @@ class Hub:
 
     def _flush(self) -> None:
         """Write what was sent and published since the last time: once to each connection, in the order of the calls."""
-        if not self._dirty and not self._outs:
+        if not self._log:
             return
+        log, self._log = self._log, []
+        self._packed.clear()
         groups, self._dirty = self._dirty, []
         peers, self._outs = self._outs, []
-        self._order = 0
         now = self.now()
-        own: dict[Peer, _Frames] = {}
+        batches: list[tuple[list[Peer], list[int]]] = []
+        for group in groups:
+            group.published_at = now
+            if group.members:
+                batches.append((group.listed(), group.pending))
+            if group.deflating:
+                batches.append((list(group.deflating), group.deflated))
+                group.deflated = []
+            group.pending = []
         for peer in peers:
             if peer.out is not None:
-                own[peer], peer.out = peer.out, None
                 peer.sent_at = now
-        turns: dict[_Group, _Turn] = {}
-        for group in groups:
-            turns[group] = _Turn(group.pending)
-            group.pending = []
-            group.published_at = now
-        if len(turns) == 1:
-            self._flush_one(groups[0], turns[groups[0]], own)
-        else:
-            self._flush_many(turns, own)
-
-    def _flush_one(self, group: _Group, turn: _Turn, own: dict[Peer, _Frames]) -> None:
-        """One group was published to: the usual case, and the fast one."""
-        members = group.members
-        both = {peer for peer in own if peer in members}
-        for peer in both:
-            members[peer] = _nothing
-        writes = list(members.values())
-        for peer in both:
-            members[peer] = self._write_of(peer)
-        payload = turn.payload
-        for write in writes:
-            try:
-                write(payload)
-            except Exception:
-                for peer in [peer for peer, known in members.items() if known is write]:
-                    self._broken(peer)
-        self._count(len(turn.frames), len(payload), len(writes) - len(both))
-        for peer, frames in own.items():
-            self._flush_own(peer, frames, turn if peer in both else None)
-
-    def _flush_many(self, turns: dict[_Group, _Turn], own: dict[Peer, _Frames]) -> None:
-        """Several groups were published to, or none: a connection in more than one of them still gets one write."""
-        mine: dict[Peer, tuple[_Turn, ...]] = {}
-        for group, turn in turns.items():
-            alone = (turn,)
-            for peer in group.members:
-                mine[peer] = mine[peer] + alone if peer in mine else alone
-        merged: dict[tuple[_Turn, ...], _Turn] = {}  # once for all who are in the same groups
-        for peer, several in mine.items():
-            turn = merged.get(several) or merged.setdefault(several, _merge(several))
-            frames = own.pop(peer, None)
-            if frames is None:
-                self._write(peer, turn.payload)
-                self._count(len(turn.frames), len(turn.payload))
+                batches.append(([peer], peer.out))
+                peer.out = None
+        frames, size, left = flush(log, batches)
+        self.stats.frames_out += frames
+        self.stats.bytes_out += size
+        for peer, payload, error in left:
+            if error is None:
+                self._write(peer, payload)
             else:
-                self._flush_own(peer, frames, turn)
-        for peer, frames in own.items():
-            self._flush_own(peer, frames, None)
-
-    def _flush_own(self, peer: Peer, frames: _Frames, turn: _Turn | None) -> None:
-        payload = _Turn(frames).payload if turn is None else turn.among(frames)
-        self._write(peer, payload)
-        self._count(len(frames) + (len(turn.frames) if turn else 0), len(payload))
-
-    def _count(self, frames: int, size: int, connections: int = 1) -> None:
-        self.stats.frames_out += frames * connections
-        self.stats.bytes_out += size * connections
-
-    def _write_of(self, peer: Peer) -> Write:
-        return partial(self._write_congested, peer) if peer.congested else peer.write
+                self._broken(peer, error)
 
     def _write(self, peer: Peer, payload: bytes) -> None:
         try:
-            self._write_of(peer)(payload)
-        except Exception:
-            self._broken(peer)
+            if not peer.congested or peer.wire.waiting() + len(payload) <= self._outbox_bytes:
+                peer.write(payload)
+            else:
+                self._overflown(peer)
+        except Exception as error:
+            self._broken(peer, error)
 
-    def _write_congested(self, peer: Peer, payload: bytes) -> None:
-        if peer.wire.waiting() + len(payload) <= self._outbox_bytes:
-            peer.write(payload)
-            return
+    def _overflown(self, peer: Peer) -> None:
+        """More would wait for the connection than may."""
         closed = peer.life.close(SLOW_CONSUMER, "slow consumer", self.now(), self.rules)
         if closed is None:
             self._let_go(peer)  # it is being closed already, and this is what does not fit before CLOSE
@@ -456,30 +467,63 @@ class Hub:
         self._write(peer, frame)
         self.stats.bytes_out += len(frame)
 
-    def _send_encoded(self, peer: Peer, encoded: bytes) -> None:
-        self._order += 1
-        if peer.out is not None:
-            peer.out.append((self._order, encoded))
-            return
-        peer.out = [(self._order, encoded)]
-        self._outs.append(peer)
-        self._flush_soon()
+    def _note(self, encoded: bytes) -> int:
+        """Where in the turn's log the frame is."""
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush_turn)
+        self._log.append(encoded)
+        return len(self._log) - 1
 
-    def _publish_some(self, group: _Group, encoded: bytes, droppable: bool, exclude: str | None) -> None:
-        for peer in group.members:
-            if peer.id == exclude:
-                continue
-            if droppable and peer.congested:
-                self.stats.signals_shed += 1
-            else:
-                self._send_encoded(peer, encoded)
+    def _note_deflated(self, frame: bytes, plain: int | None) -> int:
+        """Where in the turn's log the frame is for those who have agreed to compression.
+
+        It is called when the first of them is met. What goes to several groups or connections in a turn is compressed
+        once for all of them.
+
+        Args:
+            frame: its payload.
+            plain: where it is for the others; None for nowhere.
+
+        """
+        least = self.rules.deflate_min_bytes
+        if least is not None and least <= len(frame) <= MAX_BYTES:
+            packed = self._packed.get(frame)
+            if packed is None:
+                payload = compress(frame)
+                packed = text_frame(payload, first=_DEFLATED_TEXT) if len(payload) < len(frame) else b""
+                self._packed[frame] = packed
+            if packed:
+                return self._note(packed)
+        return self._note(text_frame(frame)) if plain is None else plain
+
+    def _send_noted(self, peer: Peer, position: int) -> None:
+        if peer.out is not None:
+            peer.out.append(position)
+            return
+        peer.out = [position]
+        self._outs.append(peer)
+
+    def _publish_some(self, group: _Group, frame: bytes, droppable: bool, exclude: str | None) -> None:
+        position = self._note(text_frame(frame))
+        forms = [(group.members, position)]
+        if group.deflating:
+            forms.append((group.deflating, self._note_deflated(frame, position)))
+        for members, form in forms:
+            for peer in members:
+                if peer.id == exclude:
+                    continue
+                if droppable and peer.congested:
+                    self.stats.signals_shed += 1
+                else:
+                    self._send_noted(peer, form)
 
     # Leaving
 
     def _leave(self, peer: Peer, group: _Group) -> None:
-        del group.members[peer]
+        group.remove(peer)
         peer.sent_at = max(peer.sent_at, group.published_at)
-        if not group.members and self._groups.get(group.name) is group:
+        if not group.members and not group.deflating and self._groups.get(group.name) is group:
             del self._groups[group.name]
 
     def _leave_all(self, peer: Peer) -> None:
@@ -496,16 +540,16 @@ class Hub:
         self._let_go(peer)
         try:
             peer.wire.send_close(closed.code, closed.reason)
-        except Exception:
-            self._broken(peer)
+        except Exception as error:
+            self._broken(peer, error)
             return
         if closed.drop:
             peer.wire.drop(abort=False)
         self._look_at(peer, peer.life.next_look(self.now(), 0.0, self.rules))
 
-    def _broken(self, peer: Peer) -> None:
+    def _broken(self, peer: Peer, error: Exception) -> None:
         """Writing to a socket has raised: its connection ends, and the others notice nothing."""
-        logger.exception("writing to a connection failed", extra={"connection_id": peer.id})  # noqa: LOG004  in a handler
+        logger.error("writing to a connection failed", exc_info=error, extra={"connection_id": peer.id})
         peer.life.lost()
         self._let_go(peer)
         peer.wire.drop(abort=True)
@@ -513,11 +557,33 @@ class Hub:
     # Time
 
     def _look_at(self, peer: Peer, when: float) -> None:
-        """Look at the connection in the second after `when`."""
-        self._forget_look(peer)
+        """Look at the connection in the second after `when`, or somewhat sooner to ping it, where many are due then."""
+        if peer.look_at is not None:
+            self._forget_look(peer)
         if self._peers.get(peer.id) is peer and when < math.inf:
-            peer.look_at = int(when) + 1
-            self._looks.setdefault(peer.look_at, set()).add(peer)
+            place = int(when) + 1
+            earliest = peer.life.earliest_look(when, self.rules)
+            if earliest < when:
+                place = -self._calmest(earliest, place)
+            looks = self._looks.get(place)
+            if looks is None:
+                looks = self._looks[place] = set()
+            looks.add(peer)
+            peer.look_at = place
+
+    def _calmest(self, earliest: float, latest: int) -> int:
+        """The second up to `latest` in which fewest are pinged, the last of these, not before `earliest`.
+
+        So connections that came together, after a cut, are not pinged together for ever after.
+        """
+        calmest, fewest = latest, len(self._looks.get(-latest, ()))
+        if fewest < CALM_PINGS:
+            return latest
+        for second in range(latest - 1, int(max(earliest, self.now())), -1):
+            count = len(self._looks.get(-second, ()))
+            if count < fewest:
+                calmest, fewest = second, count
+        return calmest
 
     def _forget_look(self, peer: Peer) -> None:
         if peer.look_at is not None:
@@ -539,34 +605,39 @@ class Hub:
             self._swept_at = None
             return
         self._swept_at = now
-        due = [peer for second in sorted(self._looks) if second <= now for peer in self._looks.pop(second)]
-        for peer in due:
-            peer.look_at = None
-        for peer in due:
-            sent_at = peer.message_out_at
-            self.act(peer, peer.life.passed(now, sent_at, self.rules))
-            self._look_at(peer, peer.life.next_look(now, sent_at, self.rules))
+        for place in sorted((place for place in self._looks if abs(place) <= now), key=abs):
+            due = self._looks[place]
+            while due:  # should one of them fail, the next sweep goes on with the others
+                self._look(due.pop(), now, is_ping=place < 0)
+            self._looks.pop(place, None)
+
+    def _look(self, peer: Peer, now: float, *, is_ping: bool) -> None:
+        peer.look_at = None
+        rules, life = self.rules, peer.life
+        sent_at = 0.0 if rules.idle_s is None else peer.message_out_at
+        act = life.passed(now, sent_at, rules, is_ping)
+        if act is not None:
+            self.act(peer, act)
+        self._look_at(peer, life.next_look(now, sent_at, rules))
 
 
-def _merge(turns: tuple[_Turn, ...]) -> _Turn:
-    """Their frames in the order of the calls."""
-    return turns[0] if len(turns) == 1 else _Turn(sorted(chain.from_iterable(turn.frames for turn in turns)))
+_head_of_longer = struct.Struct(">BBH").pack
+_head_of_longest = struct.Struct(">BBQ").pack
 
 
-def _nothing(payload: bytes) -> None:
-    """Write nothing."""
-
-
-def text_frame(payload: bytes) -> bytes:
-    """An unmasked, unfragmented text frame (RFC 6455, section 5.2)."""
+def text_frame(payload: bytes, *, first: int = _TEXT) -> bytes:
+    """An unmasked, unfragmented text frame (RFC 6455, section 5.2); `first` is its first byte."""
     size = len(payload)
     if size < 126:
-        return bytes((0x81, size)) + payload
+        return bytes((first, size)) + payload
     if size < 65_536:
-        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
-    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
+        return _head_of_longer(first, 126, size) + payload
+    return _head_of_longest(first, 127, size) + payload
 
 
 def control_frame(opcode: int, payload: bytes) -> bytes:
     """An unmasked control frame of at most 125 bytes (RFC 6455, section 5.5)."""
     return bytes((0x80 | opcode, len(payload))) + payload
+
+
+_PING = control_frame(0x9, b"")

@@ -309,11 +309,14 @@ class Management:
         peer = self._peer(api, call.parts[0])
         context: Context = peer.context
         last = max(peer.life.message_at, peer.message_out_at)
+        connected_at = context.connected_at / 1_000
+        # A loop's time is that of the beginning of its turn, so what it says of a moment ago may be before it.
+        active_at = max(connected_at, self._clock() - (self._hub.now() - last))
         return _json(
             {
-                "connectedAt": _iso(context.connected_at / 1_000),
+                "connectedAt": _iso(connected_at),
                 "identity": {"sourceIp": context.identity.source_ip, "userAgent": context.identity.user_agent},
-                "lastActiveAt": _iso(self._clock() - (self._hub.now() - last)),
+                "lastActiveAt": _iso(active_at),
             }
         )
 

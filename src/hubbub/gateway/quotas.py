@@ -23,11 +23,13 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
         max_post_bytes: the longest message that `@connections` takes for a client.
         max_url_bytes: the longest target of a handshake; None for what the head has room for.
         accept_binary: whether binary messages reach the function in base64; otherwise they close with 1003.
-        ping_after_s: after how long a silence a client is pinged; None for never.
+        ping_after_s: after how long a silence a client is pinged, a fifth sooner where many would be at once; None for
+            never.
         pong_within_s: how long it may then stay silent.
         pings_are_activity: whether a client's own pings keep its connection from being idle.
         idle_s, lifetime_s: how long a connection may be without messages, and live; None for no limit.
         outbox_bytes: how much may wait for a connection that does not read.
+        deflate_min_bytes: from which length on what is sent is compressed for clients that offer that; None for never.
         max_connections: connections at a time; None for no limit.
         max_handshakes: handshakes that wait to be decided; None for no limit.
         max_in_flight: messages of one connection whose functions are under way; beyond it is not read from.
@@ -50,6 +52,7 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
     idle_s: float | None = None
     lifetime_s: float | None = None
     outbox_bytes: int = DEFAULT_OUTBOX_BYTES
+    deflate_min_bytes: int | None = None
     max_connections: int | None = None
     max_handshakes: int | None = None
     max_in_flight: int = 64
@@ -133,7 +136,7 @@ class Account:
 
     def may_call(self, api: Api, key: str, now: float) -> bool:
         """Whether a message may call a route; a request is taken from the account, the stage and the route."""
-        if not self.may_ask(now):
+        if self._requests is not None and not self.may_ask(now):
             return False
         rate = api.routes[key].rate
         if api.rate is not None and not _is_left(self._bucket(api, "", api.rate), now):

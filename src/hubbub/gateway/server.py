@@ -10,7 +10,7 @@ import logging
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 
@@ -27,12 +27,14 @@ from hubbub.apigateway import (
 )
 from hubbub.gateway.admission import TOO_MANY, Admission, full
 from hubbub.gateway.connection import ABNORMAL, SERVICE_RESTART, Message, Rules
+from hubbub.gateway.deflate import BadExtensions, agree, longest_payload
+from hubbub.gateway.door import Door
 from hubbub.gateway.handshake import (
-    Fields,
+    Headers,
     Proxies,
     Refusal,
     Request,
-    fields_for_functions,
+    headers_for_functions,
     is_same_origin,
     said,
     what_is_wrong,
@@ -45,7 +47,7 @@ from hubbub.gateway.management import Management
 from hubbub.gateway.queueing import unaccepted
 from hubbub.gateway.quotas import Account, GatewayLimits, never_or
 from hubbub.gateway.sites import Sites
-from hubbub.gateway.sockets import Connection, Upgrade
+from hubbub.gateway.sockets import READ_BUFFER_BYTES, Connection, Upgrade, Words
 from hubbub.sigv4 import Keys
 
 logger = logging.getLogger("hubbub.gateway")
@@ -60,11 +62,22 @@ A refusal costs a sixth of what a decision costs: two thirds of the time are lef
 off more than twice as fast.
 """
 
+PING_EARLY = 0.2
+"""By what part of `ping_after_s` a connection may be pinged sooner, so that those who came together are spread."""
+
 TURNED_AWAY_SAID = 20
 """How many connections that are closed at once are logged in a minute; anybody can open as many as he likes."""
 
 ANSWER_CLOSE_WITHIN_S = 2.0
 """How long a drain waits for clients to answer CLOSE."""
+
+
+class Slow(Protocol):
+    """Who may be too slow."""
+
+    def too_slow(self) -> None:
+        """It was."""
+        ...
 
 
 class Gateway:
@@ -82,6 +95,11 @@ class Gateway:
         listeners: the sockets that it is served on: who waits there to be accepted counts as a handshake.
         keys: whose signatures are believed, at `@connections`, `@groups` and signed handshakes; None leaves them out.
         account: the buckets that it shares with other gateways; its own by default.
+
+    Attributes:
+        read_buffer: what its connections read into, one after the other. It is no other gateway's: a loop in another
+            thread reads at the same time.
+        words: what its connections keep of what clients say of themselves.
 
     """
 
@@ -105,8 +123,11 @@ class Gateway:
         self.account = account or Account(self.limits)
         self.draining = False
         self.proxy_protocol = proxy_protocol
+        self.read_buffer = memoryview(bytearray(READ_BUFFER_BYTES))
+        self.words = Words()
         whole, frame = self.limits.max_message_bytes, self.limits.max_frame_bytes
-        self.max_frame_bytes = whole if frame is None else min(frame, whole)
+        longest_of_one = whole if self.limits.deflate_min_bytes is None else longest_payload(whole)
+        self.max_frame_bytes = longest_of_one if frame is None else min(frame, longest_of_one)
         longest = f"a frame has at most {frame} bytes, and " if frame is not None else ""
         self.too_big = f"{longest}a message has at most {whole} bytes"  # what a client is told whose frame is
         hub.configure(
@@ -114,10 +135,12 @@ class Gateway:
                 max_message_bytes=whole,
                 accept_binary=self.limits.accept_binary,
                 ping_after_s=never_or(self.limits.ping_after_s),
+                ping_early_s=PING_EARLY * (self.limits.ping_after_s or 0.0),
                 pong_within_s=self.limits.pong_within_s,
                 pings_are_activity=self.limits.pings_are_activity,
                 idle_s=self.limits.idle_s,
                 lifetime_s=self.limits.lifetime_s,
+                deflate_min_bytes=self.limits.deflate_min_bytes,
             ),
             self.limits.outbox_bytes,
         )
@@ -137,7 +160,7 @@ class Gateway:
         self._admission = Admission(
             self._integration, timeout_s=self.limits.handler_timeout_s, keys=keys, failed=self._failed
         )
-        self._watched: dict[RequestHead | Farewell, float] = {}  # who is to get on with it, and until when
+        self._watched: dict[Slow, float] = {}  # who is to get on with it, and until when
         self._handshakes = 0  # that have not been answered
         self._pressed = 0  # handshakes that came while too many waited
         self._turned_away = 0  # connections that were closed at once in this minute
@@ -163,7 +186,7 @@ class Gateway:
             host=host,
             port=port,
             **{
-                "http": partial(RequestHead, self),
+                "http": partial(RequestHead if self.proxy_protocol else Door, self),
                 "ws": partial(Upgrade, self),
                 "loop": "uvloop",
                 "lifespan": "off",
@@ -243,12 +266,16 @@ class Gateway:
         self._integration.sweep(now)
         self.hub.sweep()
 
-    def watch(self, who: RequestHead | Farewell, within_s: float) -> None:
+    def watch(self, who: Slow, within_s: float) -> None:
         """Tell it that it is too slow, unless it is unwatched before."""
         self.awake()
         self._watched[who] = asyncio.get_running_loop().time() + within_s
 
-    def unwatch(self, who: RequestHead | Farewell) -> None:
+    def watch_instead(self, who: Slow, of: Slow) -> None:
+        """Watch `who` for the time that `of` has left, who is not watched any more."""
+        self._watched[who] = self._watched.pop(of)
+
+    def unwatch(self, who: Slow) -> None:
         """It was not too slow."""
         self._watched.pop(who, None)
 
@@ -259,6 +286,10 @@ class Gateway:
         self.awake()
         try:
             api = self._look_over(upgrade.request)
+            if not isinstance(api, Refusal) and self.limits.deflate_min_bytes is not None:
+                upgrade.extensions = agree(upgrade.request.values("sec-websocket-extensions"))
+        except BadExtensions as bad:
+            api = Refusal(400, said(f"{bad}."))
         except Exception:
             logger.exception("a handshake failed")
             api = Refusal(500, said("Internal server error"))
@@ -284,7 +315,7 @@ class Gateway:
         try:
             connection = Connection(self, upgrade, api, new_id())
             late = partial(self._agreed_late, connection)
-            outcome = await self._admission.decide(connection, upgrade.request, self._fields(upgrade), late)
+            outcome = await self._admission.decide(connection, upgrade.request, self._headers(upgrade), late)
         finally:
             self._handshakes -= 1
         if isinstance(outcome, Refusal):
@@ -338,10 +369,10 @@ class Gateway:
         self._pressed += 1
         return self._handshakes >= at_once or self._pressed % DECIDED_OF != 0
 
-    def _fields(self, upgrade: Upgrade) -> Fields:
-        return fields_for_functions(
+    def _headers(self, upgrade: Upgrade) -> Headers:
+        return headers_for_functions(
             upgrade.request,
-            way=self.way(upgrade),
+            way=upgrade.way,
             proxied=self._proxies.trust(upgrade.peer),
             secure=upgrade.is_secure,
         )
@@ -361,9 +392,9 @@ class Gateway:
         if self._turned_away <= TURNED_AWAY_SAID:
             logger.warning("a connection from %s is closed: %s", address, why)
 
-    def way(self, upgrade: Upgrade) -> list[str]:
-        """The addresses that a request came by; the last is the client's."""
-        return self._proxies.way(upgrade.peer, upgrade.request.values("x-forwarded-for"))
+    def way(self, peer: str, request: Request) -> list[str]:
+        """The addresses that a request of `peer` came by; the last is the client's."""
+        return self._proxies.way(peer, request.values("x-forwarded-for"))
 
     def _refuse(self, upgrade: Upgrade, refusal: Refusal) -> None:
         self.hub.stats.refused[refusal.status] += 1
@@ -382,22 +413,33 @@ class Gateway:
     def message(self, connection: Connection, message: Message) -> None:
         """A whole message came."""
         self.hub.stats.messages_in += 1
-        api = connection.api
+        api, now = connection.api, self.hub.now()
         key = select_route(api, message.body)
-        event = connection.event("MESSAGE", key or "", message)
-        context = event.request_context
-        if key is None:
-            self.hub.send_to(connection.peer, forbidden_document(context.connection_id, context.request_id))
-        elif not self.account.may_call(api, key, self.hub.now()):
-            self.hub.send_to(connection.peer, too_many_requests_document(context.connection_id, context.request_id))
-        else:
-            route = api.routes[key]
-            if route.accepts is not None and not route.accepts(message.body):
-                assert context.message_id is not None  # noqa: S101  a message's event has one
-                self.hub.send_to(connection.peer, bad_body_document(context.connection_id, context.message_id))
+        if key is None or not self.account.may_call(api, key, now):
+            self._not_called(connection, key, message)
+            return
+        route = api.routes[key]
+        if route.accepts is not None and not route.accepts(message.body):
+            self._not_called(connection, key, message, is_bad=True)
+            return
+        connection.begins()
+        if route.shortcut is not None and not message.is_base64:
+            answer, done = connection.answer, connection.ends
+            if self._integration.shorten(route, connection.id, message.body, answer, done, now):
                 return
-            connection.begins()
-            self._integration.start(route, event, connection.answer, connection.ends)
+        self._integration.start(route, connection.event("MESSAGE", key, message), connection.answer, connection.ends)
+
+    def _not_called(self, connection: Connection, key: str | None, message: Message, *, is_bad: bool = False) -> None:
+        """Tell a client that its message reaches no function, and why."""
+        context = connection.event("MESSAGE", key or "", message).request_context
+        if is_bad:
+            assert context.message_id is not None  # noqa: S101  a message's event has one
+            document = bad_body_document(context.connection_id, context.message_id)
+        elif key is None:
+            document = forbidden_document(context.connection_id, context.request_id)
+        else:
+            document = too_many_requests_document(context.connection_id, context.request_id)
+        self.hub.send_to(connection.peer, document)
 
     async def disconnected(self, connection: Connection, code: int, reason: str) -> None:
         """Tell `$disconnect`."""
@@ -416,8 +458,11 @@ class Gateway:
             log_failure("$disconnect failed", error, connection.ids())
 
     def gone(self, connection: Connection) -> None:
-        """A live connection's socket is gone."""
-        code, reason = self.hub.remove(connection.peer)
+        """A connection's socket is gone. Of one that could not be handed over `$disconnect` has heard already."""
+        peer = self.hub.get(connection.id)
+        if peer is None:
+            return
+        code, reason = self.hub.remove(peer)
         self._own(self.disconnected(connection, code, reason))
 
     def time_of(self, epoch_s: float) -> str:

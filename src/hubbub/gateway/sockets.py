@@ -1,8 +1,8 @@
-"""The sockets of WebSocket connections: a request for one until its answer, then picows' framing.
+"""The sockets of WebSocket connections: a request for one until its answer, then a connection's frames.
 
-picows' own server is not used, since it refuses what Firefox sends and cannot wait; its protocol class is given the
-socket with a canonical request instead. That class is private: the pin in pyproject.toml, this module and one test
-belong together.
+A live connection is one object, which is the transport's protocol, the hub's wire and what events say of it: whatever
+is per connection is there a hundred thousand times. All of a gateway's read into one buffer, since its loop reads and
+delivers in one go; a connection keeps bytes of its own only while a frame is unfinished.
 """
 
 from __future__ import annotations
@@ -14,19 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from picows import (
-    WSAutoPingStrategy,
-    WSFrame,
-    WSListener,
-    WSTransport,
-    WSUpgradeRequest,
-    WSUpgradeResponse,
-    WSUpgradeResponseWithListener,
-)
-from picows.picows import WSProtocol  # type: ignore[attr-defined]  # private, and so not in its stubs
 
 from hubbub.apigateway import Api, AuthorizerContext, Event, Identity, RequestContext, new_id
-from hubbub.gateway.connection import CLOSE, NO_STATUS, SERVER_ERROR, TOO_BIG, Life, Message, Phase
+from hubbub.gateway.connection import NO_STATUS, SERVER_ERROR, TOO_BIG, Life, Message, Phase
+from hubbub.gateway.framing import FIN, OPCODE, RESERVED, BadFrame, Missing, Unfinished, read_frame, switching
 from hubbub.gateway.handshake import Refusal, Request, http_response
 from hubbub.gateway.http import Farewell
 from hubbub.gateway.hub import Peer, control_frame
@@ -36,37 +27,93 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("hubbub.gateway")
 
-READ_BUFFER_BYTES = 2_048
-"""picows' least; it grows with the messages that come."""
+READ_BUFFER_BYTES = 64 * 1024
+"""As much as one read of a socket brings at most."""
+
+UNTOLD_BYTES = 64 * 1024
+"""As much as waits below TLS before a loop's own TLS holds anything back, and never says; ours counts it."""
+
+_CLOSED = Phase.CLOSED  # an enumeration is asked for a member by a function
+
+KNOWN_WORDS, LONGEST_WORD = 1_000, 500
+"""How many different things that clients say of themselves are remembered, and of how many characters at most."""
+
+
+class Words:
+    """Equal texts as one object each: most clients say the same of themselves as many others, and each keeps it.
+
+    `sys.intern` would never let go of them: on some Pythons (3.12.0 to 3.12.5) what it was given stays for ever, and
+    anybody can give it something.
+    """
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+
+    def same(self, text: str) -> str:
+        """An equal text; the one that was seen first, as far as it is remembered."""
+        if len(text) > LONGEST_WORD:
+            return text
+        if len(self._known) >= KNOWN_WORDS and text not in self._known:
+            self._known.clear()
+        return self._known.setdefault(text, text)
 
 
 class Upgrade(asyncio.Protocol):
-    """A request for a WebSocket, from its head to the answer; uvicorn's `ws` protocol class."""
+    """A request for a WebSocket, from its head to the answer; uvicorn's `ws` protocol class.
 
-    def __init__(self, gateway: Gateway, config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> None:
+    Attributes:
+        transport: the socket's.
+        request: the head.
+        peer: the address of who opened the socket, or of whom the one that did speaks for.
+        is_secure: whether that one came over TLS.
+        way: the addresses that the request came by; the last is the client's.
+        extensions: those that are agreed to, as the answer says it; None for none.
+        gone: whether nobody waits for the answer.
+        congested: whether something waits to be written: an answer to what was asked before on the same connection.
+
+    """
+
+    __slots__ = (
+        "_connections",
+        "_early",
+        "_gateway",
+        "congested",
+        "extensions",
+        "gone",
+        "is_secure",
+        "peer",
+        "request",
+        "transport",
+        "way",
+    )
+
+    def __init__(self, gateway: Gateway, config: Any, server_state: Any, app_state: Any) -> None:
         self._gateway = gateway
         self._connections = server_state.connections
-        self._early = b""
-        self.transport: asyncio.Transport  # set by connection_made
-        self.request: Request  # set by the first data_received
-        self.peer: str  # the address of who opened the socket, or of whom the one that did speaks for
-        self.is_secure: bool  # whether that one came over TLS; both are set by comes_from
-        self.gone = False  # whether nobody waits for the answer
+        self.extensions: str | None = None
+        self.gone = False
 
-    def comes_from(self, peer: str, *, is_secure: bool) -> None:
-        """Who opened the socket, as is known before the request is looked at."""
+    def begin(
+        self,
+        transport: Any,  # uvloop's transports have none of asyncio's classes
+        request: Request,
+        *,
+        peer: str,
+        is_secure: bool,
+        early: bytes,
+        congested: bool,
+    ) -> None:
+        """The socket is ours, its request's head is here, and `early` came behind it; no more does, since we pause."""
+        self.transport: asyncio.Transport = transport
+        self.congested = congested
+        self.request = request
         self.peer, self.is_secure = peer, is_secure
-
-    def connection_made(self, transport: Any) -> None:  # Any: uvloop's transports have none of asyncio's classes
-        """The socket is ours."""
-        self.transport = transport
+        self._early = early
+        self.way = self._gateway.way(peer, request)
         self._connections.add(self)
-
-    def data_received(self, data: bytes) -> None:
-        """First comes the whole head, which uvicorn has read, and what was read with it; no more, since we pause."""
-        head, _, self._early = data.partition(b"\r\n\r\n")
-        self.request = Request(head)
-        self.transport.pause_reading()
+        transport.pause_reading()
         self._gateway.begin(self)
 
     def eof_received(self) -> bool:
@@ -78,6 +125,14 @@ class Upgrade(asyncio.Protocol):
         """The client is gone before it was answered."""
         self.gone = True
         self._connections.discard(self)
+
+    def pause_writing(self) -> None:
+        """The socket has enough to write."""
+        self.congested = True
+
+    def resume_writing(self) -> None:
+        """The socket has room again."""
+        self.congested = False
 
     def shutdown(self) -> None:
         """Uvicorn shuts down, and waits for the answer: it is not 101 any more."""
@@ -91,73 +146,23 @@ class Upgrade(asyncio.Protocol):
             Farewell(self._gateway, self.transport)
 
     def switch(self, connection: Connection, subprotocol: str | None) -> None:
-        """Answer 101 and hand the socket to picows."""
+        """Answer 101; what comes from now on are frames."""
         self._connections.discard(self)
-
-        def listener(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
-            extra = {"Sec-WebSocket-Protocol": subprotocol} if subprotocol else None
-            return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(extra), connection)
-
-        protocol = _Framing(
-            None,  # host_port: a client's affair
-            None,  # ws_path: likewise
-            False,  # is_client_side
-            listener,
-            connection,  # logger: anything with a logger's methods that is not a Logger
-            True,  # disconnect_on_exception
-            None,  # websocket_handshake_timeout: the handshake is over
-            False,  # enable_auto_ping: the hub's sweeper pings
-            10,
-            10,
-            WSAutoPingStrategy.PING_WHEN_IDLE,
-            False,  # enable_auto_pong: `Life` answers
-            self._gateway.max_frame_bytes,
-            None,  # extra_headers: a client's affair
-            READ_BUFFER_BYTES,
-        )
+        transport = self.transport
+        answer = switching(self.request.value("sec-websocket-key") or "", subprotocol, self.extensions)
         # uvloop keeps a method of the last protocol that was not a buffered one for as long as the transport lives.
-        self.transport.set_protocol(_NOBODY)
-        self.transport.set_protocol(protocol)
-        protocol.connection_made(self.transport)
-        canonical = (
-            "GET / HTTP/1.1\r\nHost: hubbub\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {self.request.value('sec-websocket-key')}\r\n\r\n"
-        )
-        _feed(protocol, canonical.encode("latin-1"))
-        if self._early:
-            _feed(protocol, self._early)
+        transport.set_protocol(_NOBODY)
+        transport.set_protocol(connection)
+        connection.begin(answer, self._early, deflates=self.extensions is not None, congested=self.congested)
         if not connection.is_full:
-            self.transport.resume_reading()
+            transport.resume_reading()
 
 
 _NOBODY = asyncio.Protocol()
 
 
-class _BadFrame(Exception):
-    """picows refuses a frame: the close code and why."""
-
-
-class _Framing(WSProtocol):  # type: ignore[misc]  # see the import
-    """picows' framing, but for what it does about a bad frame: that is `Connection.bad_frame`.
-
-    picows would write a CLOSE of its own, after ours if ours is out already, and close the socket under what still
-    comes, which resets it. So its note of the frame, which it logs before it does so, is made an exception.
-    """
-
-    __slots__ = ()
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Bytes came."""
-        try:
-            WSProtocol.buffer_updated(self, nbytes)
-        except _BadFrame as bad:
-            self.listener.bad_frame(self.transport, *bad.args)
-
-
-class Connection(WSListener):
-    """A live connection: picows' listener, the hub's wire, and what events say of it.
-
-    It is also what picows logs to: its one call of `error` comes before it closes for what it could not parse.
+class Connection(asyncio.BufferedProtocol):
+    """A live connection: its transport's protocol, the hub's wire, and what events say of it.
 
     Attributes:
         id, api: its connection id, and the API that it is connected to.
@@ -173,6 +178,7 @@ class Connection(WSListener):
         "_gateway",
         "_in_flight",
         "_transport",
+        "_unfinished",
         "api",
         "authorizer",
         "connected_at",
@@ -186,11 +192,14 @@ class Connection(WSListener):
         self._gateway = gateway
         self._transport = upgrade.transport
         self._in_flight = 0
+        self._unfinished: Unfinished | None = None  # what came of a frame, or waits until functions have ended
         self.api = api
-        self.identity = Identity(gateway.way(upgrade)[-1], upgrade.request.value("user-agent"))
+        same, request = gateway.words.same, upgrade.request
+        agent = request.value("user-agent")
+        self.identity = Identity(same(upgrade.way[-1]), agent and same(agent))
         self.authorizer: AuthorizerContext | None = None
         self.connected_at = time.time_ns() // 1_000_000
-        self.host = upgrade.request.value("host") or ""
+        self.host = same(request.value("host") or "")
         self.id = id
         self.peer: Peer
 
@@ -205,12 +214,12 @@ class Connection(WSListener):
         """Note what the client has shown of itself, by the names of `Identity`."""
         self.identity = msgspec.structs.replace(self.identity, **shown)
 
-    def event(self, kind: Any, route_key: str, message: Message | None = None) -> Event:  # Any: one of three words
-        """An event of this connection."""
+    def context(self, kind: Any, route_key: str) -> RequestContext:  # Any: one of three words
+        """What an event of this connection says of it and of the event."""
         now_ns = time.time_ns()
         api = self.api
         request_id = new_id()
-        context = RequestContext(
+        return RequestContext(
             route_key=route_key,
             event_type=kind,
             extended_request_id=request_id,
@@ -225,9 +234,13 @@ class Connection(WSListener):
             api_id=api.id,
             authorizer=self.authorizer,
         )
+
+    def event(self, kind: Any, route_key: str, message: Message | None = None) -> Event:  # Any: one of three words
+        """An event of this connection."""
+        context = self.context(kind, route_key)
         event = Event(
             request_context=context,
-            stage_variables=api.stage_variables or None,
+            stage_variables=self.api.stage_variables or None,
             is_base64_encoded=False,
         )
         if message is not None:
@@ -256,6 +269,7 @@ class Connection(WSListener):
         if self.is_full and self._in_flight <= self._gateway.limits.max_in_flight // 2:
             self.peer.life.hears_again(self._gateway.hub.now())
             if not self._transport.is_closing():
+                asyncio.get_running_loop().call_soon(self._take, b"")  # what had come before no more was read
                 self._transport.resume_reading()
 
     def answer(self, body: bytes) -> None:
@@ -263,28 +277,74 @@ class Connection(WSListener):
         if not self.peer.life.phase:
             self._gateway.hub.send_to(self.peer, body)
 
-    # What picows tells
+    # What the transport tells
 
-    def on_ws_connected(self, transport: WSTransport) -> None:
-        """101 has been sent."""
-        del transport.request.headers, transport.response.headers  # nobody reads them again, and they are a kilobyte
+    def begin(self, answer: bytes, early: bytes, *, deflates: bool, congested: bool) -> None:
+        """The transport is ours.
+
+        Args:
+            answer: is to be sent.
+            early: came before.
+            deflates: whether compression was agreed.
+            congested: whether the transport has asked for a pause, which it does but once.
+
+        """
         hub = self._gateway.hub
-        self.peer = Peer(self.id, Life(hub.now()), self, self._transport.write, self)
+        transport = self._transport
+        seal = transport.get_extra_info("seal")
+        knows_all = not self._is_more()
+        fd = transport.get_extra_info("socket").fileno() if knows_all else -1
+        life = Life(hub.now(), deflates=deflates)
+        self.peer = Peer(self.id, life, self, transport.write, self, transport=transport, fd=fd, seal=seal)
+        self.peer.congested = congested
+        # It then writes at once, and asks for a pause when, and only when, something waits.
+        # A loop's own TLS takes a limit of 0 for one that is always reached.
+        transport.set_write_buffer_limits(high=0 if knows_all else 1)
+        transport.write(answer)
         hub.add(self.peer)
+        if early:
+            self._take(early)
 
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """A frame came."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where to read to."""
+        return self._gateway.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes came."""
+        self._take(bytes(self._gateway.read_buffer[:nbytes]))
+
+    def _take(self, data: bytes) -> None:
+        """Take the frames that are whole, as long as any may be taken."""
+        life = self.peer.life
+        if self._unfinished is not None:
+            more = self._unfinished.add(data)
+            if more is None:
+                life.hears(self._gateway.hub.now())
+                return
+            data, self._unfinished = more, None
+        begin, end = 0, len(data)
+        while begin < end and life.phase is not _CLOSED:
+            if life.deaf:
+                self._unfinished = Unfinished(data[begin:], 0)
+                return
+            try:
+                frame = read_frame(data, begin, self._gateway.max_frame_bytes)
+            except BadFrame as bad:
+                self._bad_frame(bad)
+                return
+            if isinstance(frame, Missing):
+                self._unfinished = Unfinished(data[begin:], frame.size)
+                life.hears(self._gateway.hub.now())
+                return
+            begin = frame.end
+            self._take_frame(frame.first, frame.payload)
+
+    def _take_frame(self, first: int, payload: bytes) -> None:
         hub = self._gateway.hub
-        payload = frame.get_payload_as_bytes()
         hub.stats.bytes_in += len(payload)
         try:
             act = self.peer.life.received(
-                int(frame.msg_type),  # type: ignore[call-overload]  # an int, typed as an Enum
-                bool(frame.fin),
-                bool(frame.rsv1 or frame.rsv2 or frame.rsv3),
-                payload,
-                hub.now(),
-                hub.rules,
+                first & OPCODE, bool(first & FIN), first & RESERVED, payload, hub.now(), hub.rules
             )
             if isinstance(act, Message):
                 self._gateway.message(self, act)
@@ -294,24 +354,16 @@ class Connection(WSListener):
             logger.exception("a frame could not be taken", extra=self.ids())
             hub.close(self.id, SERVER_ERROR, "")
 
-    def bad_frame(self, transport: WSTransport, code: int, reason: str) -> None:
-        """A frame came that picows could not read, and nor can it what follows."""
-        hub = self._gateway.hub
-        if self.peer.life.phase is Phase.CLOSED:
-            return
-        shake = transport.close_handshake
-        if shake is not None and shake.recv is not None:  # the frame before was a CLOSE, and picows withheld it
-            told = int(shake.recv.code)  # type: ignore[call-overload]  # an int, typed as an Enum
-            payload = told.to_bytes(2, "big") + (shake.recv.reason or "").encode() if told else b""
-            hub.act(self.peer, self.peer.life.received(CLOSE, True, False, payload, hub.now(), hub.rules))
-            return
-        if code == TOO_BIG:
-            reason = self._gateway.too_big
-        hub.close(self.id, code, reason)
+    def _bad_frame(self, bad: BadFrame) -> None:
+        """A frame came that cannot be read, and nor can what follows it."""
+        self._gateway.hub.close(self.id, bad.code, self._gateway.too_big if bad.code == TOO_BIG else bad.reason)
         if not self._transport.is_closing():
             Farewell(self._gateway, self._transport, partial(self._gateway.gone, self))
 
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
+    def eof_received(self) -> None:
+        """The client says no more; the transport closes."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
         self._gateway.gone(self)
 
@@ -326,8 +378,14 @@ class Connection(WSListener):
     # What the hub asks
 
     def waiting(self) -> int:
-        """How many bytes wait in the socket's buffer."""
-        return self._transport.get_write_buffer_size()
+        """How many bytes wait to be written."""
+        size = self._transport.get_write_buffer_size()
+        return size + UNTOLD_BYTES if size and self._is_more() else size
+
+    def _is_more(self) -> bool:
+        """Whether more may wait than the transport says."""
+        info = self._transport.get_extra_info
+        return info("sslcontext") is not None and info("seal") is None
 
     def send_close(self, code: int, reason: str) -> None:
         """Send CLOSE; 1005 stands for one without a code."""
@@ -340,41 +398,3 @@ class Connection(WSListener):
             self._transport.abort()
         else:
             self._transport.close()
-
-    # What picows wants of a logger
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  logging's name
-        """Nothing picows has to say is written for its own sake."""
-        return False
-
-    def error(self, message: str, *args: Any) -> None:
-        """Picows refuses a frame: its arguments are the close code and what was wrong with it."""
-        problem = args[0] if args else None
-        if isinstance(problem, tuple) and len(problem) == 2:
-            raise _BadFrame(int(problem[0]), str(problem[1]))
-        logger.error(message, *args, extra=self.ids())
-
-    def info(self, message: str, *args: Any) -> None:
-        """Of no interest."""
-
-    def warning(self, message: str, *args: Any) -> None:
-        """Something that should not be."""
-        logger.warning(message, *args, extra=self.ids())
-
-    def exception(self, message: str, *args: Any) -> None:
-        """A defect; picows calls this where it has caught one."""
-        logger.exception(message, *args, extra=self.ids())  # noqa: LOG004  it is called in a handler
-
-    def log(self, level: int, message: str, *args: Any) -> None:
-        """Of no interest."""
-
-
-def _feed(protocol: WSProtocol, data: bytes) -> None:
-    """Give a buffered protocol bytes as its transport would."""
-    view = memoryview(data)
-    while view:
-        buffer = protocol.get_buffer(-1)
-        size = min(len(buffer), len(view))
-        buffer[:size] = view[:size]
-        protocol.buffer_updated(size)
-        view = view[size:]

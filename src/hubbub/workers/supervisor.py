@@ -174,7 +174,7 @@ class Supervisor:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if not self._ending.is_set():
                 _raise(done)
-                self._announce(f"http://{reachable(self._settings.host)}:{self._port}")
+                self._announce(f"{self._settings.http_scheme}://{reachable(self._settings.host)}:{self._port}")
                 tasks = {ending, asyncio.create_task(self._roll(), name="hubbub roll")}
                 tasks |= {asyncio.create_task(self._keep(each), name=f"hubbub {each!r}") for each in self._seats}
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -13,11 +13,13 @@ import pytest
 from hubbub.errors import Conflict, Unavailable
 from hubbub.model import Member, Role
 from hubbub.store import SqliteStore
+from hubbub.store.sqlite import batch
 from hubbub.store.sqlite.cache import Cache
 from sqlitelab import BOUND_S, full, held, started, traced
 from storelab import (
     ROOM,
     delete,
+    edit,
     eventually,
     join,
     leave,
@@ -74,6 +76,44 @@ async def test_a_batch_of_messages_is_a_handful_of_statements(store, count, most
             await asyncio.sleep(0)
         await asyncio.gather(*waiting)
     assert len(statements) <= most
+
+
+async def test_a_message_alone_writes_three_pages(store, path):
+    """Those of its entry, its room's numbers and its author's mark: an index that stays as it is, is not written."""
+    log_file = path.with_name(f"{path.name}-wal")
+    await say(store)
+    before = log_file.stat().st_size
+    for _ in range(40):
+        await say(store)
+    pages = (log_file.stat().st_size - before) // (4_096 + 24)
+    assert 120 <= pages < 130, "and now and then a new one"
+
+
+async def test_what_a_message_consists_of_is_handed_to_sqlite_as_it_is(store, monkeypatch):
+    """Nothing is of a type for which an adapter would be looked for, and what is not there is NULL all the same."""
+    seen: set[type] = set()
+    run_many = batch.run_many
+
+    def run(db: sqlite3.Connection, head: str, row: str, tail: str, rows: list[tuple[Any, ...]]) -> Any:
+        seen.update(type(value) for values in rows for value in values)
+        return run_many(db, head, row, tail, rows)
+
+    monkeypatch.setattr(batch, "run_many", run)
+    plain = await say(store)
+    named = await say(store, client_id="0")
+    threaded = await say(store, thread=plain.seq)
+    edited = await edit(store, plain.seq, "other words")
+    assert seen <= {int, str, float, bytearray}
+    rows = store._database.reading.execute(
+        "SELECT key & 0xffffffff, client_id, target, thread, words, typeof(words), typeof(body) FROM entries"
+        " ORDER BY key DESC LIMIT 4"
+    ).fetchall()
+    assert rows[::-1] == [
+        (plain.seq, None, None, None, 0, "integer", "blob"),
+        (named.seq, "0", None, None, 0, "integer", "blob"),
+        (threaded.seq, None, None, plain.seq, 0, "integer", "blob"),
+        (edited.seq, None, plain.seq, None, 1, "integer", "blob"),
+    ]
 
 
 # Refusals, defects, failures
@@ -286,7 +326,7 @@ def test_a_cache_forgets_the_oldest_when_it_is_full():
     for n in range(17):
         cache.put(n, n)
     assert [n for n in range(17) if not cache.get(n)[0]] == [0, 1]
-    assert len(cache._values) == 15
+    assert len(cache.values) == 15
 
 
 async def test_a_membership_that_changes_while_it_is_read_is_remembered_as_it_is(store):

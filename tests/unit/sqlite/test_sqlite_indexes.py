@@ -32,7 +32,7 @@ async def every_call(store: SqliteStore) -> None:
         await store.page("tea", thread=said.seq, **edges)
     await store.entry("tea", said.seq)
     for store_cache in (store._rooms, store._members, store._users):
-        store_cache._values.clear()
+        store_cache.values.clear()
     await store.room("tea")
     await store.member("tea", "alice")
     await store.members("tea", after="a")
@@ -72,16 +72,16 @@ async def test_no_call_reads_more_than_it_needs(store):
 
 @contextmanager
 def counted(db: sqlite3.Connection) -> Iterator[list[int]]:
-    """How much work the database does meanwhile, in tens of its instructions; the only element is the count."""
+    """How many of its instructions the database does meanwhile; the only element is the count."""
     count = [0]
 
     def step() -> int:
         count[0] += 1
         return 0
 
-    db.set_progress_handler(step, 10)
+    db.set_progress_handler(step, 1)
     yield count
-    db.set_progress_handler(None, 10)
+    db.set_progress_handler(None, 1)
 
 
 async def test_a_page_costs_what_is_on_it(store):

@@ -99,9 +99,9 @@ async def test_retention_takes_its_turn_although_somebody_always_waits(path):
             if batch.room(ROOM).first > 1 or turns == 100_000:
                 store._loop.call_soon_threadsafe(ended.set_result, batch.room(ROOM).first)
             else:
-                store._writer._queue.put((work, None))
+                store._writer._queue.put([(work, None)])
 
-        store._writer._queue.put((work, None))
+        store._writer._queue.put([(work, None)])
         assert await asyncio.wait_for(ended, BOUND_S) == 42
 
 

@@ -31,11 +31,37 @@ from hubbub.protocol import encode, entry_decoder
 SEQ_BITS = 36
 """How many bits of an entry's key are its seq: 68 thousand million entries a room, 134 million rooms."""
 
-CHUNKS = (128, 32, 8, 1)
-"""Sizes of multi-row statements: few, so that SQLite's statement cache knows them all."""
+CHUNKS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
+"""Sizes of multi-row statements: SQLite's statement cache knows them all, and a number of rows needs as many as it has
+ones in base two. Each of them gives the interpreter away and waits until it gets it back.
+"""
+
+ENTRY = "(?,?,?,nullif(?,0),nullif(?,0),nullif(?,0),?,?,?,?)"
+"""A row of `entries`, with 0 where there is nothing, and its body as a bytearray.
+
+For a parameter that is no int, float, str or bytearray, `sqlite3` looks for an adapter first. None and bytes are such,
+and with four of them that takes as long as all else that is done for a row.
+"""
+
+PAGE = 4_096
+"""SQLite's pages, of which its write-ahead log consists."""
+
+PAGES_A_COMMIT, PAGES_A_ROOM, ROWS_A_PAGE_OF_INDEX = 5, 2, 4
+"""About what a commit writes beside its entries: the last page of each tree; of each room the page where its log ends
+and that of its read marks; of indexes, whose rows lie scattered, a page for some rows.
+"""
 
 ROOM = "no, id, kind, name, created_at, head, first, messages, dropped, members, deleted"
 """The columns of a `RoomRow`."""
+
+INSERT_ROOM, ROOM_VALUES = f"INSERT INTO rooms ({ROOM}) VALUES ", "(?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
+ON_ROOM = " ON CONFLICT (no) DO UPDATE SET"
+ROOM_NUMBERS = (
+    "head = excluded.head, first = excluded.first, messages = excluded.messages, dropped = excluded.dropped,"
+    " members = excluded.members"
+)
+ROOM_NAMES = "kind = excluded.kind, name = excluded.name, created_at = excluded.created_at, deleted = excluded.deleted"
+"""What messages leave alone: SQLite writes an index anew of whose columns a statement sets one, be it as it was."""
 
 _row_of: Callable[[RoomRow], tuple[Any, ...]] = attrgetter(*ROOM.split(", "))
 
@@ -83,6 +109,7 @@ class Batch:
         sent: messages by what makes two the same (room number, author, client_id), as far as this batch may ask.
         members, users: news, what was changed of them.
         litter: whether it left something to `Retention`.
+        body: the JSON of the last entry that it has added.
 
     """
 
@@ -92,8 +119,12 @@ class Batch:
         self.members: dict[tuple[str, str], Member | None] = {}
         self.users: dict[str, User] = {}
         self.litter = False
+        self.body = b""
+        self._entries = self._entry_bytes = 0  # how many it has added, and how long they are
+        self._indexed = 0  # rows of theirs in indexes
         self._rooms = rooms
         self._changed: dict[str, RoomRow] = {}  # rooms whose row is to be written
+        self._remade: dict[str, RoomRow] = {}  # those of them of which more than numbers is
         self._rows: dict[int, tuple[Any, ...]] = {}  # entries not yet written, by key
         self._marks: dict[tuple[int, str], tuple[int, int]] = {}  # read marks: (seq, messages up to it)
 
@@ -130,9 +161,13 @@ class Batch:
         made = self._rooms[room] = RoomRow(row)
         return made
 
-    def changed(self, room: RoomRow) -> None:
-        """Note that its row is to be written."""
+    def counted(self, room: RoomRow) -> None:
+        """Note that numbers of its row are to be written: where its log ends and begins, how many there are."""
         self._changed[room.id] = room
+
+    def changed(self, room: RoomRow) -> None:
+        """Note that its row is to be written, with what rooms are looked up by."""
+        self._changed[room.id] = self._remade[room.id] = room
 
     def news_of_rooms(self) -> dict[str, Room | None]:
         """The rooms that this batch has changed, as others see them."""
@@ -144,21 +179,26 @@ class Batch:
         """Give the entry its seq and note its row."""
         room.head += 1
         entry.seq = room.head
-        client_id = target = thread = None
-        words = False
+        client_id: str | None = None
+        target = thread = words = 0
         if isinstance(entry, MessageCreated):
             room.messages += 1
-            client_id, thread = entry.client_id, entry.thread
+            client_id, thread = entry.client_id, entry.thread or 0
             self._marks[room.no, entry.by] = (room.head, room.messages)
             if client_id is not None:
                 self.sent[room.no, entry.by, client_id] = entry
         else:
-            target = getattr(entry, "target", None)
-            words = isinstance(entry, MessageEdited | MessageDeleted)
+            target = getattr(entry, "target", 0)
+            words = int(isinstance(entry, MessageEdited | MessageDeleted))
         self._changed[room.id] = room
         key = room.no << SEQ_BITS | room.head
-        body = encode(entry)
-        self._rows[key] = (key, room.no, entry.by, client_id, target, thread, words, room.messages, entry.at, body)
+        body = self.body = encode(entry)
+        self._entries += 1
+        self._entry_bytes += len(body)
+        self._indexed += (client_id is not None) + (target > 0) + (thread > 0)
+        sent_as = 0 if client_id is None else client_id
+        row = (key, room.no, entry.by, sent_as, target, thread, words, room.messages, entry.at, bytearray(body))
+        self._rows[key] = row
         return entry
 
     def entry(self, room: RoomRow, seq: int) -> AnyEntry | None:
@@ -220,21 +260,21 @@ class Batch:
 
     # Writing
 
+    def log_bytes(self, changes: int) -> int:
+        """About how much longer its commit makes the write-ahead log, with so many `changes` of rows in all."""
+        others = changes - self._entries - len(self._changed) - len(self._marks)
+        pages = PAGES_A_COMMIT + PAGES_A_ROOM * len(self._changed) + self._indexed // ROWS_A_PAGE_OF_INDEX
+        return self._entry_bytes + PAGE * (pages + max(0, others))
+
     def flush(self) -> None:
         """Write what is noted, so that statements see it."""
         rows, self._rows = list(self._rows.values()), {}
-        run_many(self.db, "INSERT INTO entries VALUES ", "(?,?,?,?,?,?,?,?,?,?)", "", rows)
+        run_many(self.db, "INSERT INTO entries VALUES ", ENTRY, "", rows)
         # An upsert that never inserts. UPDATE … FROM would do, but its join costs more than all the rest of an append.
-        run_many(
-            self.db,
-            f"INSERT INTO rooms ({ROOM}) VALUES ",  # noqa: S608
-            "(?,?,?,?,?,?,?,?,?,?,?)",
-            " ON CONFLICT (no) DO UPDATE SET kind = excluded.kind, name = excluded.name,"
-            " created_at = excluded.created_at, head = excluded.head, first = excluded.first,"
-            " messages = excluded.messages, dropped = excluded.dropped, members = excluded.members,"
-            " deleted = excluded.deleted",
-            [_row_of(room) for room in self._changed.values()],
-        )
+        counted = [_row_of(room) for name, room in self._changed.items() if name not in self._remade]
+        run_many(self.db, INSERT_ROOM, ROOM_VALUES, f"{ON_ROOM} {ROOM_NUMBERS}", counted)
+        remade = [_row_of(room) for room in self._remade.values()]
+        run_many(self.db, INSERT_ROOM, ROOM_VALUES, f"{ON_ROOM} {ROOM_NUMBERS}, {ROOM_NAMES}", remade)
         run_many(
             self.db,
             "INSERT INTO reads (room, user, seq, messages) VALUES ",

@@ -25,6 +25,7 @@ class Database:
         in_memory: whether it is gone when closed, and has one connection for all.
         writing: the connection of the writer's thread.
         reading: the connection of the reader's thread; in memory the same as `writing`.
+        checkpointing: the connection that moves the write-ahead log into the file; in memory the same as `writing`.
         epoch: the word made when the data was created.
 
     Raises:
@@ -44,11 +45,14 @@ class Database:
             self.writing = _connect(path)
             connections.append(self.writing)
             self.epoch = _prepare(self.writing, path)
-            self.reading = self.writing
+            self.reading = self.checkpointing = self.writing
             if not self.in_memory:
                 self.reading = _connect(path)
                 connections.append(self.reading)
                 self.reading.execute("PRAGMA query_only = ON")
+                self.checkpointing = _connect(path)
+                connections.append(self.checkpointing)
+                self.checkpointing.execute("PRAGMA synchronous = FULL")
         except BaseException as error:
             for connection in connections:
                 connection.close()
@@ -61,6 +65,7 @@ class Database:
         """Leave one file behind and let go of it."""
         if not self.in_memory:
             self.reading.close()
+            self.checkpointing.close()
             try:
                 self.writing.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             except sqlite3.Error as failure:
@@ -96,7 +101,7 @@ def _prepare(db: sqlite3.Connection, path: str) -> str:
         raise ValueError(f"store: {path} is on a file system that cannot do write-ahead logging: choose a local disk")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA secure_delete = FAST")
-    db.execute("PRAGMA wal_autocheckpoint = 4000")
+    db.execute("PRAGMA wal_autocheckpoint = 0")  # see hubbub.store.sqlite.checkpoints
     db.execute("PRAGMA cache_size = -32000")
     for version, script in scripts:
         if version > found:

@@ -75,7 +75,7 @@ class Retention:
         room.dropped = batch.ordinal(room, last)
         _remove(batch, room.no, room.first, last)
         room.first = last + 1
-        batch.changed(room)
+        batch.counted(room)
         return removed
 
 

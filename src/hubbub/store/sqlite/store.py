@@ -6,8 +6,9 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -17,11 +18,12 @@ from msgspec import UNSET, UnsetType
 
 from hubbub.errors import Unavailable
 from hubbub.model import Entry, Member, Page, Role, Room, RoomId, RoomKind, RoomState, User, UserId
-from hubbub.ports import Store
+from hubbub.ports import Appended, Store
 from hubbub.protocol import entry_decoder
 from hubbub.store.sqlite import works
 from hubbub.store.sqlite.batch import ROOM, SEQ_BITS, Batch, RoomRow, Work
 from hubbub.store.sqlite.cache import Cache
+from hubbub.store.sqlite.lookups import Lookups
 from hubbub.store.sqlite.opening import Database
 from hubbub.store.sqlite.pages import read_page
 from hubbub.store.sqlite.retention import Retention
@@ -30,6 +32,11 @@ from hubbub.store.sqlite.writer import Writer
 logger = logging.getLogger("hubbub.store")
 
 T = TypeVar("T")
+
+FEW_ENTRIES = 20
+"""A page of no more is read in a moment: `sync` asks for one of each room in which something was missed."""
+
+_UNKNOWN: Any = object()  # Any: stands where a value that may be None would
 
 
 class SqliteStore(Store):
@@ -88,6 +95,7 @@ class SqliteStore(Store):
             if not opening.cancelled() and opening.exception() is None:  # it was not waited for and opened after all
                 opening.result().close()
             raise
+        self._lookups = Lookups(self._reader, partial(_snapshot, self._database.reading))
         self._writer = Writer(
             self._database,
             before=works.find_sent,
@@ -102,6 +110,8 @@ class SqliteStore(Store):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing = True
+        self._lookups.flush()
+        self._writer.give()
 
         def close() -> None:
             self._writer.finish()
@@ -144,12 +154,23 @@ class SqliteStore(Store):
                 return query(batch.db)
 
             return await self._submit(work)  # type: ignore[no-any-return]
+        return await self._within_bounds(
+            lambda: self._loop.run_in_executor(self._reader, _in_one_snapshot, query, self._database.reading)
+        )
+
+    async def _look_up(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """As `_read`, for one that only takes a moment: it goes with the others of this turn."""
+        if self._database.in_memory:
+            return await self._read(query)
+        return await self._within_bounds(lambda: self._lookups.ask(query))
+
+    async def _within_bounds(self, begin: Callable[[], asyncio.Future[T]]) -> T:
         self._refuse_when_closing()
         if self._reading >= self._max_pending:
             raise Unavailable("Too many reads are waiting; try again.", retry_after_ms=500)
         self._reading += 1
         try:
-            return await self._loop.run_in_executor(self._reader, _in_one_snapshot, query, self._database.reading)
+            return await begin()
         except sqlite3.Error as error:
             logger.error("cannot read %s: %s", self._path, error)
             raise Unavailable from error
@@ -159,7 +180,7 @@ class SqliteStore(Store):
     async def _cached(self, cache: Cache[T], key: Any, query: Callable[[sqlite3.Connection], T]) -> T:
         token = cache.begin(key)
         try:
-            value = await self._read(query)
+            value = await self._look_up(query)
         except BaseException:
             cache.fail(key, token)
             raise
@@ -277,6 +298,25 @@ class SqliteStore(Store):
         entry.seq = 0
         return await self._submit(works.Append(entry, self._limits))  # type: ignore[no-any-return]
 
+    def may_know(self, room: RoomId, user: UserId) -> tuple[Member | None, User | None] | None:
+        """What is remembered; see `hubbub.ports.ReadyStore`."""
+        if self._rooms.values.get(room) is None:
+            return None
+        member = self._members.values.get((room, user), _UNKNOWN)
+        remembered = self._users.values.get(user, _UNKNOWN)
+        if member is _UNKNOWN or remembered is _UNKNOWN:
+            return None
+        return member, remembered
+
+    def append_ready(self, entry: Entry, appended: Appended) -> bool:
+        """Write it; see `hubbub.ports.ReadyStore`."""
+        writer = self._writer
+        if self._closing or writer.is_full:
+            return False
+        entry.seq = 0
+        writer.put(works.Post(entry, self._limits), appended)
+        return True
+
     async def entry(self, room: RoomId, seq: int) -> Entry | None:
         """One entry; see the port."""
 
@@ -303,7 +343,8 @@ class SqliteStore(Store):
         changes: bool = True,
     ) -> Page:
         """A stretch of the log; see the port."""
-        return await self._read(
+        read = self._look_up if limit <= FEW_ENTRIES and not changes else self._read
+        return await read(
             partial(
                 read_page,
                 room=room,
@@ -384,9 +425,16 @@ class SqliteStore(Store):
 
 
 def _in_one_snapshot(query: Callable[[sqlite3.Connection], T], db: sqlite3.Connection) -> T:
+    with _snapshot(db):
+        return query(db)
+
+
+@contextmanager
+def _snapshot(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """What is read within is of one moment."""
     db.execute("BEGIN")
     try:
-        return query(db)
+        yield db
     finally:
         if db.in_transaction:
             db.execute("COMMIT")

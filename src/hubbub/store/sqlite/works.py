@@ -45,14 +45,11 @@ class Limits:
     max_rooms: int
 
 
-class Append:
+class Append(msgspec.Struct, eq=False, gc=False):
     """An append waiting to be written; a class, so that `find_sent` can look at what waits before it begins."""
 
-    __slots__ = ("_limits", "entry")
-
-    def __init__(self, entry: Entry, limits: Limits) -> None:
-        self.entry = entry
-        self._limits = limits
+    entry: Entry
+    limits: Limits
 
     def __call__(self, batch: Batch) -> Entry:
         """Write the entry with what it says; see `hubbub.ports.Store.append`."""
@@ -75,13 +72,22 @@ class Append:
                 if not _react(batch, room, entry):
                     return entry
             case MemberJoined() | MemberLeft() | MemberUpdated():
-                if not _change_membership(batch, room, entry, self._limits):
+                if not _change_membership(batch, room, entry, self.limits):
                     return entry
             case RoomUpdated():
                 room.name = room.name if entry.room_name is None else entry.room_name
                 room.kind = room.kind if entry.kind is None else entry.kind.value
                 batch.changed(room)
         return batch.add(room, entry)
+
+
+class Post(Append, eq=False, gc=False):
+    """The append of a message whose frame is wanted as well, as it is written."""
+
+    def __call__(self, batch: Batch) -> tuple[Entry, bytes | None]:  # type: ignore[override]  # a work returns anything
+        """Write it; the frame is None where the entry was there already."""
+        stored = super().__call__(batch)
+        return stored, batch.body if stored is self.entry else None
 
 
 def find_sent(batch: Batch, works: Sequence[Work]) -> None:
@@ -155,7 +161,7 @@ def _change_membership(
         batch.db.execute("DELETE FROM members WHERE room = ? AND user = ?", (room.no, entry.user))
         batch.members[room.id, entry.user] = None
         room.members -= 1
-        batch.changed(room)
+        batch.counted(room)
         return True
     if known is not None and known.role == entry.role:
         return False
@@ -181,7 +187,7 @@ def _enter(batch: Batch, room: RoomRow, known: Member | None, user: UserId, role
     batch.db.execute("INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?)", (room.no, user, role, member.joined_at))
     batch.members[room.id, user] = member
     room.members += known is None
-    batch.changed(room)
+    batch.counted(room)
 
 
 def create_room(

@@ -14,6 +14,7 @@ from typing import Any
 from hubbub.errors import HubbubError, Unavailable
 from hubbub.model import Room
 from hubbub.store.sqlite.batch import Batch, RoomRow, Work
+from hubbub.store.sqlite.checkpoints import Checkpoints
 from hubbub.store.sqlite.opening import Database
 
 logger = logging.getLogger("hubbub.store")
@@ -25,8 +26,11 @@ MAX_ROOMS = 100_000
 PAUSE_S = 0.02
 """Between two steps of the sweep, so that it takes turns with those who wait."""
 
-Waiting = tuple[Work, "asyncio.Future[Any] | None"]  # None for the writer's own
-Outcome = tuple["asyncio.Future[Any] | None", Any, Exception | None]
+Told = Callable[[Any, Exception | None], None]
+"""Told on the loop what a work has returned, or why it was not done."""
+
+Waiting = tuple[Work, "asyncio.Future[Any] | Told | None"]  # None for the writer's own
+Outcome = tuple["asyncio.Future[Any] | Told | None", Any, Exception | None]
 
 
 class Writer:
@@ -51,6 +55,7 @@ class Writer:
         sweep_s: float,
         max_pending: int,
     ) -> None:
+        self._checkpoints = Checkpoints(database)
         self._db = database.writing
         self._path = database.path
         self._loop = asyncio.get_running_loop()
@@ -59,13 +64,21 @@ class Writer:
         self._sweep = sweep
         self._sweep_s = sweep_s
         self._max_pending = max_pending
-        self._pending = 0  # works whose future is not yet done; counted on the loop
-        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()  # None: the last work has been given
+        self._pending = 0  # works whose waiter was not yet told; counted on the loop
+        self._given: list[Waiting] = []  # works of this turn of the loop, which the thread gets at its end
+        self._waking = 0  # how many times waiters that need another turn were woken and have not run yet
+        self._queue: queue.SimpleQueue[list[Waiting] | None] = queue.SimpleQueue()  # None: the last work was given
+        self._rest: list[Waiting] = []  # what the last batch had no room for; the thread's
         self._rooms: dict[str, RoomRow] = {}  # the rooms that batches have used, as they are
         self._failing = False  # the last transaction could not be written
         self._next_sweep = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="hubbub-write", daemon=True)
         self._thread.start()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many wait that more are refused."""
+        return self._pending >= self._max_pending
 
     def submit(self, work: Work) -> asyncio.Future[Any]:
         """Have `work` done; the future has what it returned or raised, once that is on disk.
@@ -74,17 +87,31 @@ class Writer:
             Unavailable: too many are waiting.
 
         """
-        if self._pending >= self._max_pending:
+        if self.is_full:
             raise Unavailable("Too many writes are waiting; try again.", retry_after_ms=500)
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._pending += 1
-        self._queue.put((work, future))
+        self.put(work, future)
         return future
 
+    def put(self, work: Work, waiter: asyncio.Future[Any] | Told) -> None:
+        """Have `work` done and tell `waiter`, once that is on disk; only while the writer is not full."""
+        self._pending += 1
+        self._given.append((work, waiter))
+        if len(self._given) == 1:
+            # What comes in one turn is given at once: waking the thread costs more than many works do.
+            self._loop.call_soon(self.give)
+
+    def give(self) -> None:
+        """Give the thread what was put in this turn."""
+        if self._given:
+            given, self._given = self._given, []
+            self._queue.put(given)
+
     def finish(self) -> None:
-        """Return when all that was submitted is done; nothing is to be submitted after. Not for the loop's thread."""
+        """Return when all that was given is done; nothing is to be put after. Not for the loop's thread."""
         self._queue.put(None)
         self._thread.join()
+        self._checkpoints.finish()
 
     # The thread
 
@@ -103,17 +130,21 @@ class Writer:
 
     def _gather(self, within_s: float) -> tuple[list[Waiting], bool]:
         """What waits, or comes `within_s`; and whether there will be more."""
-        works: list[Waiting] = []
+        works, more = self._rest, True
         try:
-            item = self._queue.get(timeout=within_s)
-            while item is not None:
-                works.append(item)
-                if len(works) == MAX_BATCH:
-                    return works, True
-                item = self._queue.get_nowait()
+            while len(works) < MAX_BATCH:
+                given = self._queue.get_nowait() if works else self._queue.get(timeout=within_s)
+                if given is None:
+                    more = False
+                    break
+                works = works + given if works else given
         except queue.Empty:
-            return works, True
-        return works, False
+            pass
+        works, self._rest = works[:MAX_BATCH], works[MAX_BATCH:]
+        if self._rest and not more:
+            self._queue.put(None)  # what was given before it comes first
+            more = True
+        return works, more
 
     def _commit(self, works: Sequence[Waiting]) -> list[Outcome]:
         """Do all of it in one transaction and tell the loop."""
@@ -128,7 +159,7 @@ class Writer:
                 # One of them is to blame. Whoever it is shall be alone with it.
                 middle = len(works) // 2
                 return self._commit(works[:middle]) + self._commit(works[middle:])
-            outcomes = [(future, None, self._failure(error)) for _, future in works]
+            outcomes = [(waiter, None, self._failure(error)) for _, waiter in works]
             batch = Batch(self._db, self._rooms)
         else:
             if self._failing and self._db.total_changes > changes:  # one that writes nothing proves nothing
@@ -140,17 +171,18 @@ class Writer:
             self._loop.call_soon_threadsafe(self._settle, outcomes, batch, batch.news_of_rooms())
         except RuntimeError:  # the loop has ended; nobody is left to be told
             logger.warning("the event loop ended before %d writes were answered", len(outcomes))
+        self._checkpoints.wrote(batch.log_bytes(self._db.total_changes - changes))
         return outcomes
 
     def _transact(self, batch: Batch, works: Sequence[Waiting]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         self._db.execute("BEGIN IMMEDIATE")
         self._before(batch, [work for work, _ in works])
-        for work, future in works:
+        for work, waiter in works:
             try:
-                outcomes.append((future, work(batch), None))
+                outcomes.append((waiter, work(batch), None))
             except HubbubError as refused:
-                outcomes.append((future, None, refused))
+                outcomes.append((waiter, None, refused))
         batch.flush()
         self._db.execute("COMMIT")
         return outcomes
@@ -173,18 +205,41 @@ class Writer:
         return Unavailable(retry_after_ms=1_000)
 
     def _settle(self, outcomes: list[Outcome], batch: Batch, rooms: dict[str, Room | None]) -> None:
-        """On the loop: what was written is known first, then its writers are told, in order."""
+        """On the loop: what was written is known first, then its waiters are told, in order."""
         self._settled(batch, rooms)
-        for future, result, error in outcomes:
-            if future is None:
-                continue
-            self._pending -= 1
-            if future.done():  # nobody waits any more
-                continue
-            if error is None:
-                future.set_result(result)
+        self._pending -= len(outcomes)
+        for place, (waiter, result, error) in enumerate(outcomes):
+            if waiter is None:
+                self._pending += 1  # the writer's own was never counted
+            elif self._waking or isinstance(waiter, asyncio.Future):
+                # Who awaits a future goes on in another turn. What follows him in the order follows him there too.
+                self._tell_later(outcomes[place:])
+                return
             else:
-                future.set_exception(error)
+                self._tell(waiter, result, error)
+
+    def _tell_later(self, outcomes: list[Outcome]) -> None:
+        """Tell these in order, each after those before him have gone on."""
+        soon = self._loop.call_soon
+        for waiter, result, error in outcomes:
+            if isinstance(waiter, asyncio.Future):
+                if not waiter.done():  # else nobody waits any more
+                    waiter.set_result(result) if error is None else waiter.set_exception(error)
+            elif waiter is None:
+                self._pending += 1
+            else:
+                soon(self._tell, waiter, result, error)
+        self._waking += 1
+        soon(self._woken)
+
+    def _woken(self) -> None:
+        self._waking -= 1
+
+    def _tell(self, waiter: Told, result: Any, error: Exception | None) -> None:  # Any: what the work returned
+        try:
+            waiter(result, error)
+        except Exception:
+            logger.exception("who was told of a write failed")
 
 
 def _is_outage(error: Exception) -> bool:

@@ -1,0 +1,92 @@
+"""What quiet connections cost while nothing happens: `python -m bench.idle [--connections 15000] [--seconds 60]`.
+
+Real ones, which are pinged and answer, by the server's processor time beyond what it takes with nobody connected. And a
+hundred thousand pretended ones, at a time that passes as fast as it can, for the sweeper's own share: whom to look at,
+pings and pongs in the hub's terms, without a system call. The sweeper spreads the pings of those who came together,
+over more and more time, so the first minutes are the most uneven.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from typing import Any
+
+import uvloop
+
+from bench import saving
+from bench.horde import Horde, most_connections
+from bench.load import hubbub_server, token
+from bench.quiet import QuietCrowd
+
+PING_AFTER_S = 25.0
+"""The setting's default."""
+
+
+async def real(connections: int, seconds: float) -> dict[str, float]:
+    """The server's share of a core for so many, and for none."""
+    async with hubbub_server() as server:
+        horde = Horde(server)
+        began, before = time.monotonic(), server.cpu_s()
+        await asyncio.sleep(min(seconds, 15.0))
+        nobody = (server.cpu_s() - before) / (time.monotonic() - began)
+        await horde.arrive([token(f"user{number}") for number in range(connections)])
+        await horde.listen()
+        await asyncio.sleep(PING_AFTER_S + 2)  # the first pings fall due as the connections came, nearly together
+        pinged = sum(idler.pings for idler in horde.idlers)
+        began, before = time.monotonic(), server.cpu_s()
+        await asyncio.sleep(seconds)
+        share = (server.cpu_s() - before) / (time.monotonic() - began) - nobody
+        pings = (sum(idler.pings for idler in horde.idlers) - pinged) / seconds
+        lost = sum(idler.closed for idler in horde.idlers)
+    if lost:
+        raise RuntimeError(f"expected all to stay, got {lost} closed connections")
+    return {
+        "connections": connections,
+        "nobody_share": nobody,
+        "share": share,
+        "pings_per_second": pings,
+        "us_per_ping": share / pings * 1e6 if pings else 0.0,
+        "share_of_100000": share / connections * 100_000,
+    }
+
+
+async def pretended(connections: int, minutes: int) -> dict[str, float]:
+    """The sweeper's share of a core for so many."""
+    crowd = QuietCrowd()
+    for number in range(connections):
+        crowd.now = PING_AFTER_S * number / connections
+        await crowd.come()
+    seconds, first = minutes * 60, int(PING_AFTER_S) + 1
+    before = time.process_time()
+    for second in range(first, first + seconds):
+        crowd.now = float(second)
+        crowd.hub.sweep()
+        crowd.answer()
+    took_s = time.process_time() - before
+    return {"connections": connections, "share": took_s / seconds}
+
+
+async def main(connections: int, seconds: float, many: int) -> dict[str, Any]:
+    """Print and return what was found."""
+    found: dict[str, Any] = {"real": await real(min(connections, most_connections()), seconds)}
+    print(
+        "{connections:,} idle connections: {share:.2%} of a core, {pings_per_second:,.0f} pings a second of "
+        "{us_per_ping:.0f} µs each; for 100,000 that would be {share_of_100000:.1%}".format(**found["real"])
+    )
+    found["pretended"] = await pretended(many, 5)
+    print("{connections:,} without sockets: {share:.2%} of a core for sweeps and pings".format(**found["pretended"]))
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--connections", type=int, default=15_000)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--pretended", type=int, default=100_000, dest="many")
+    saving.add_argument(parser)
+    given = parser.parse_args()
+    figures = uvloop.run(main(given.connections, given.seconds, given.many))
+    if given.save:
+        saving.save("idle", figures)

@@ -1,0 +1,5 @@
+"""There are no pages."""
+
+from __future__ import annotations
+
+urlpatterns: list[object] = []
