@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import socket
 import ssl
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -236,6 +239,135 @@ def test_a_transport_that_cannot_be_asked_is_a_broken_one(pair):
     assert built().flush([b"x"], [([outlet], [0])])[2] == [(outlet, b"x", transport.closing)]
 
 
+@pytest.fixture
+def pairs():
+    """Connected pairs of sockets: what is written to, and the far end."""
+    made = [socket.socketpair() for _ in range(60)]
+    for each in (each for pair in made for each in pair):
+        each.setblocking(False)
+    yield made
+    for each in (each for pair in made for each in pair):
+        each.close()
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one batch", "several"])
+def test_many_are_written_to_in_volleys(pairs, several):
+    """Each gets what is its own, past its transport or through it, however many they are and however long that is."""
+    transports = [Transport() for _ in range(600)]
+    outlets = [built().Outlet(each.write, each, pairs[n // 10][0].fileno()) for n, each in enumerate(transports)]
+    log = [bytes([65 + n]) * (3_000 - n) for n in range(20)]
+    batches = [(outlets, [3, 5])]
+    if several:
+        batches = [(outlets[first::7], [first]) for first in range(7)]
+        batches += [(outlets[first::5], [7 + first, 13 + first]) for first in range(3)]
+    due: list[list[int]] = [[] for _ in outlets]
+    for who, positions in batches:
+        for outlet in who:
+            due[outlets.index(outlet)] += positions
+    payloads = [b"".join(log[position] for position in sorted(each)) for each in due]
+    for n in range(0, 600, 9):  # some are not written past their transports
+        transports[n].closing = n % 2 == 0
+        if n % 2:
+            outlets[n].detach()
+    outlets[255].congested = outlets[256].congested = True
+    transports[511].closing = OSError("no")
+    frames, size, left = built().flush(log, batches)
+    assert (frames, size) == (sum(map(len, due)), sum(map(len, payloads)))
+    assert sorted(
+        (outlets.index(outlet), payload == payloads[outlets.index(outlet)], error) for outlet, payload, error in left
+    ) == [(255, True, None), (256, True, None), (511, True, transports[511].closing)]
+    through = [n for n, transport in enumerate(transports) if transport.writes]
+    assert through == list(range(0, 600, 9))
+    assert all(transports[n].writes == [payloads[n]] for n in through)
+    past = [b"" if n in (*through, 255, 256, 511) else payload for n, payload in enumerate(payloads)]
+    for number, (_, far) in enumerate(pairs):
+        mine = range(number * 10, number * 10 + 10)
+        in_order = sorted(mine, key=lambda n: n % 7) if several else mine  # as the batches have them
+        assert far.recv(1 << 20) == b"".join(past[n] for n in in_order)
+
+
+def test_other_threads_run_while_the_kernel_works(pairs):
+    """Such as the one that commits messages: a volley is sent without Python's lock."""
+    transport = Transport()
+    outlets = [built().Outlet(transport.write, transport, pairs[n // 10][0].fileno()) for n in range(600)]
+    near, far = socket.socketpair()
+    outlets.insert(0, built().Outlet(transport.write, transport, near.fileno()))
+    flushing: list[bool] = []
+    seen: list[bool] = []
+
+    def watch() -> None:
+        while far.recv(1):  # waits without the lock, and needs it to go on
+            seen.append(bool(flushing))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60)  # so that the lock is let go of by itself alone
+    thread = threading.Thread(target=watch)
+    try:
+        thread.start()
+        for turn in range(1, 201):  # on a busy machine a thread may not run as soon as it may
+            flushing.append(True)
+            assert built().flush([b"x"], [(outlets, [0])])[2] == []
+            flushing.clear()
+            for _, end in pairs:
+                end.recv(99)
+            while len(seen) < turn:
+                time.sleep(0.0001)
+            if any(seen):
+                break
+    finally:
+        sys.setswitchinterval(interval)
+        near.close()
+        thread.join()
+        far.close()
+    assert any(seen)
+
+
+def test_an_interruption_leaves_nobody_a_part_of_a_frame(pairs):
+    """Whose socket has the beginning gets the rest, while those who have nothing get nothing more."""
+    transports = [Transport() for _ in range(20)]
+    for one, _ in pairs[:20]:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            pairs[19][0].send(b"full" * 100)
+    outlets = [built().Outlet(each.write, each, pairs[n][0].fileno()) for n, each in enumerate(transports)]
+
+    def interrupted(data: bytes) -> None:
+        raise KeyboardInterrupt
+
+    outlets[3].write = interrupted
+    frame = os.urandom(1_000_000)
+    with pytest.raises(KeyboardInterrupt):
+        built().flush([frame], [(outlets, [0])])
+    for n in {*range(20)} - {3}:
+        got = bytearray()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                got += pairs[n][1].recv(1 << 20)
+        whole = bytes(got) + b"".join(transports[n].writes)
+        assert whole == frame if n < 3 else whole in (frame, b"") if n < 19 else not transports[n].writes
+    assert transports[3].writes == []
+
+
+def test_a_socket_that_goes_while_others_are_asked_is_not_written_to(pairs):
+    """Whatever a transport does when it is asked whether it is closing, before anything is sent."""
+
+    class Meddling(Transport):
+        def is_closing(self) -> Any:
+            outlets[0].detach()
+            outlets[1].congested = True
+            return False
+
+    transports = [Transport(), Transport(), Meddling(), Transport()]
+    outlets = [built().Outlet(each.write, each, pairs[n][0].fileno()) for n, each in enumerate(transports)]
+    assert built().flush([b"x"], [(outlets, [0])])[2] == [(outlets[1], b"x", None)]
+    assert [each.writes for each in transports] == [[b"x"], [], [], []]
+    assert [pairs[n][1].recv(9) for n in (2, 3)] == [b"x", b"x"]
+    for n in (0, 1):
+        with pytest.raises(BlockingIOError):
+            pairs[n][1].recv(1)
+
+
 class Sealing:
     """What encrypts: it puts brackets around, and has the transport below it."""
 
@@ -314,6 +446,7 @@ def test_a_seal_is_let_go_with_the_socket(pair):
 
 def test_outlets_are_freed_with_what_they_hold():
     """A reference is counted for each that is kept, and none is left behind."""
+    gc.collect()  # transports of other tests that have raised
     transport = Transport()
     before = sys.getrefcount(transport), sys.getrefcount(Transport)
     held = [built().Outlet(transport.write, transport) for _ in range(10)]
@@ -589,6 +722,22 @@ sys.meta_path.insert(0, Finder)
 {SAY}"""
     assert python(code, "").stdout.startswith("False hubbub.gateway.outlets it was built, and cannot be loaded (")
     assert "got none: it was built, and cannot be loaded (" in python(code, "1").stderr
+
+
+def test_an_accelerator_of_an_older_source_is_not_used():
+    """After a pull it lies there until the next installation, and would be called as it does not expect."""
+    for older in ("del old.VERSION", "old.VERSION -= 1"):
+        code = f"""
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("hubbub.gateway._accelerator", {built().__file__!r})
+old = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(old)
+{older}
+sys.modules["hubbub.gateway._accelerator"] = old
+{SAY}"""
+        said = python(code, "").stdout
+        assert said.startswith("False hubbub.gateway.outlets it was built, and cannot be loaded (expected version ")
+        assert "got none: it was built, and cannot be loaded (expected version " in python(code, "1").stderr
 
 
 @pytest.mark.slow

@@ -3,6 +3,9 @@
  * It does what `outlets.py` does, which says what is promised, and is held to it by the same tests. What it adds is that
  * it writes to a socket itself where nothing waits to be written: the transport is asked whether it is closing, since
  * only then may the number of its socket be another's, and is given what the kernel does not take.
+ *
+ * Many sockets are written to in one volley, without Python's lock, so that other threads run while the kernel works,
+ * such as the one that commits messages. Sockets are closed by the loop's thread alone, which is here meanwhile.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -21,8 +24,15 @@
 #define MSG_NOSIGNAL 0
 #endif
 
-/* After so many writes other threads may run, such as the one that commits messages: some four milliseconds. */
-#define WRITES_IN_A_GO 1024
+/* What `accelerator.py` expects: one more, there and here, when an older one would not do any more. */
+#define VERSION 2
+
+/* So many writes are a volley at most, and so many bytes that were put together for it. */
+#define VOLLEY 256
+#define VOLLEY_BYTES (128 * 1024)
+
+/* For fewer writes the lock is kept: to get it back may take longer than they do. */
+#define FEW_WRITES 8
 
 /* So many batches of one connection are merged by comparing their heads; more are sorted. */
 #define FEW_BATCHES 8
@@ -44,6 +54,7 @@ typedef struct {
     PyTypeObject *known_type; /* the first subclass of it that was seen: a gateway has one */
     PyTypeObject *asked_type; /* of the transport that was asked last whether it is closing */
     PyObject *asked;          /* the method that this was */
+    vectorcallfunc ask;       /* calls it, without asking again how that is done; NULL where it is called otherwise */
     unsigned long long marks; /* that were given */
 } State;
 
@@ -209,7 +220,7 @@ static PyObject *caught(void) {
 
 /* Whether the transport is closing: 1, 0, or -1 for an exception. It is asked by the method of its type, which is looked
  * up once; both are held meanwhile, as Python code may run. */
-static int is_closing(State *state, PyObject *transport) {
+static inline int is_closing(State *state, PyObject *transport) {
     if (Py_TYPE(transport) != state->asked_type) {
         PyObject *found = PyObject_GetAttrString((PyObject *)Py_TYPE(transport), "is_closing");
         if (found == NULL) {
@@ -219,13 +230,15 @@ static int is_closing(State *state, PyObject *transport) {
         Py_INCREF(Py_TYPE(transport));
         state->asked_type = Py_TYPE(transport);
         state->asked = found;
+        state->ask = PyVectorcall_Function(found);
         Py_XDECREF(old);
         Py_XDECREF(old_type);
     }
     PyObject *asked = state->asked;
     Py_INCREF(asked);
     Py_INCREF(transport);
-    PyObject *answer = PyObject_Vectorcall(asked, &transport, 1, NULL);
+    PyObject *answer = state->ask != NULL ? state->ask(asked, &transport, 1, NULL)
+                                          : PyObject_CallOneArg(asked, transport);
     Py_DECREF(transport);
     Py_DECREF(asked);
     if (answer == NULL) {
@@ -277,48 +290,22 @@ static int put_sealed(Outlet *outlet, PyObject *seal, Payload *payload) {
     return done == NULL ? -1 : 0;
 }
 
-/* Write a payload to an outlet, or note that it was not. */
-static int put(State *state, Outlet *outlet, Payload *payload, PyObject *left) {
-    if (outlet->congested) {
-        return leave(left, outlet, payload, NULL);
-    }
-    PyObject *rest = NULL;
-    if (outlet->fd >= 0) {
-        int closing = is_closing(state, outlet->transport);
-        PyObject *seal = outlet->seal;
-        if (closing == 0 && seal != NULL) {
-            if (payload->size <= PyLong_AsSsize_t(PyTuple_GET_ITEM(seal, 3))) {
-                Py_INCREF(seal);
-                int failed = put_sealed(outlet, seal, payload);
-                Py_DECREF(seal);
-                if (!failed) {
-                    return 0;
-                }
-                PyObject *raised = caught();
-                return raised ? leave(left, outlet, payload, raised) : -1;
-            } /* else it takes several records, and the transport makes them */
-        } else if (closing == 0) {
-            ssize_t sent = send_now(outlet->fd, payload->data, payload->size);
-            if (sent == payload->size) {
-                return 0;
-            }
-            if (sent > 0) {
-                rest = PyBytes_FromStringAndSize(payload->data + sent, payload->size - sent);
-                if (rest == NULL) {
-                    return -1;
-                }
-            } /* else it is full or broken: the transport finds out, and does what there is to be done */
-        } else if (closing < 0) {
-            PyObject *raised = caught();
-            return raised ? leave(left, outlet, payload, raised) : -1;
-        }
+/* Note that something was raised in writing to an outlet; -1 with it still set where no socket raises such a thing. */
+static int leave_broken(PyObject *left, Outlet *outlet, Payload *payload) {
+    PyObject *raised = caught();
+    return raised ? leave(left, outlet, payload, raised) : -1;
+}
+
+/* Give an outlet's transport a payload, but for as much of it as the socket has. */
+static int hand(Outlet *outlet, Payload *payload, Py_ssize_t sent, PyObject *left) {
+    PyObject *rest;
+    if (sent > 0) {
+        rest = PyBytes_FromStringAndSize(payload->data + sent, payload->size - sent);
+    } else {
+        rest = Py_XNewRef(payload_bytes(payload));
     }
     if (rest == NULL) {
-        rest = payload_bytes(payload);
-        if (rest == NULL) {
-            return -1;
-        }
-        Py_INCREF(rest);
+        return -1;
     }
     PyObject *write = outlet->write;
     if (write == NULL) {
@@ -331,12 +318,52 @@ static int put(State *state, Outlet *outlet, Payload *payload, PyObject *left) {
     Py_DECREF(write);
     Py_DECREF(rest);
     if (done == NULL) {
-        PyObject *raised = caught();
-        return raised ? leave(left, outlet, payload, raised) : -1;
+        return leave_broken(left, outlet, payload);
     }
     Py_DECREF(done);
     return 0;
 }
+
+/* Write a payload to an outlet through its transport, or past it encrypted, or note that it was not. */
+static int put(State *state, Outlet *outlet, Payload *payload, PyObject *left) {
+    if (outlet->congested) {
+        return leave(left, outlet, payload, NULL);
+    }
+    if (outlet->fd >= 0 && outlet->seal != NULL) {
+        int closing = is_closing(state, outlet->transport);
+        if (closing < 0) {
+            return leave_broken(left, outlet, payload);
+        }
+        PyObject *seal = outlet->seal;
+        /* A longer one takes several records, and the transport makes them. */
+        if (!closing && seal != NULL && payload->size <= PyLong_AsSsize_t(PyTuple_GET_ITEM(seal, 3))) {
+            Py_INCREF(seal);
+            int failed = put_sealed(outlet, seal, payload);
+            Py_DECREF(seal);
+            return failed ? leave_broken(left, outlet, payload) : 0;
+        }
+    }
+    return hand(outlet, payload, 0, left);
+}
+
+/* A write past a transport that is to be made. */
+typedef struct {
+    Outlet *outlet; /* held */
+    Payload *payload;
+    int fd; /* -1 for not past the transport after all */
+    ssize_t sent;
+} Shot;
+
+/* Those that are made together, and what they need until then. */
+typedef struct {
+    int count;
+    int given; /* to so many outlets, those included that were written to in another way */
+    int payloads;
+    Shot shot[VOLLEY];
+    Payload payload[VOLLEY];
+    char *buffer; /* what was put together for them; it stays where it is until they are made */
+    Py_ssize_t used, room;
+} Volley;
 
 typedef struct {
     PyObject *outlets; /* a list */
@@ -369,9 +396,19 @@ typedef struct {
     Py_ssize_t placed;
     Link *links;
     int *merged; /* positions of one outlet, which is in several batches */
-    char *buffer;
-    Py_ssize_t room; /* in the buffer */
+    Volley *volley;
 } Flush;
+
+static void volley_clear(Volley *volley) {
+    for (int n = 0; n < volley->count; n++) {
+        Py_DECREF(volley->shot[n].outlet);
+    }
+    for (int n = 0; n < volley->payloads; n++) {
+        Py_XDECREF(volley->payload[n].bytes);
+    }
+    volley->count = volley->given = volley->payloads = 0;
+    volley->used = 0;
+}
 
 static void flush_free(Flush *flush) {
     for (Py_ssize_t n = 0; flush->batch != NULL && n < flush->count; n++) {
@@ -386,7 +423,8 @@ static void flush_free(Flush *flush) {
     free(flush->places);
     free(flush->links);
     free(flush->merged);
-    free(flush->buffer);
+    volley_clear(flush->volley);
+    free(flush->volley->buffer);
     Py_XDECREF(flush->log);
 }
 
@@ -462,57 +500,62 @@ static int flush_read(Flush *flush, Py_ssize_t *memberships) {
     return 0;
 }
 
-/* Frames put together: the frame itself where there is but one. */
-static int joined(Flush *flush, const int *positions, int count, Payload *payload) {
-    if (count == 1) {
-        PyObject *frame = frame_at(flush, positions[0]);
-        payload->data = PyBytes_AS_STRING(frame);
-        payload->size = PyBytes_GET_SIZE(frame);
-        Py_INCREF(frame);
-        payload->bytes = frame;
-        return 0;
-    }
+static Py_ssize_t joined_size(Flush *flush, const int *positions, int count) {
     Py_ssize_t size = 0;
     for (int n = 0; n < count; n++) {
         size += PyBytes_GET_SIZE(frame_at(flush, positions[n]));
     }
-    if (size > flush->room) {
-        char *larger = realloc(flush->buffer, size * 2);
-        if (larger == NULL) {
-            PyErr_NoMemory();
-            return -1;
-        }
-        flush->buffer = larger;
-        flush->room = size * 2;
-    }
-    char *end = flush->buffer;
+    return size;
+}
+
+static void join_to(Flush *flush, const int *positions, int count, char *end) {
     for (int n = 0; n < count; n++) {
         PyObject *frame = frame_at(flush, positions[n]);
         memcpy(end, PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame));
         end += PyBytes_GET_SIZE(frame);
     }
-    payload->data = flush->buffer;
-    payload->size = size;
-    payload->bytes = NULL;
-    return 0;
 }
 
-/* The frames of one batch, joined once for all who get nothing else. */
+static void payload_is(Payload *payload, PyObject *bytes) {
+    payload->bytes = Py_NewRef(bytes);
+    payload->data = PyBytes_AS_STRING(bytes);
+    payload->size = PyBytes_GET_SIZE(bytes);
+}
+
+/* The frames of one batch, joined once for all who get nothing else: the frame itself where there is but one. */
 static int batch_payload(Flush *flush, Batch *batch, Payload *payload) {
-    if (batch->bytes == NULL) {
-        Payload own;
-        if (joined(flush, batch->positions, batch->count, &own) < 0) {
-            return -1;
-        }
-        batch->bytes = payload_bytes(&own);
+    if (batch->bytes == NULL && batch->count == 1) {
+        batch->bytes = Py_NewRef(frame_at(flush, batch->positions[0]));
+    } else if (batch->bytes == NULL) {
+        Py_ssize_t size = joined_size(flush, batch->positions, batch->count);
+        batch->bytes = PyBytes_FromStringAndSize(NULL, size);
         if (batch->bytes == NULL) {
             return -1;
         }
+        if (size) { /* else it is every empty one */
+            join_to(flush, batch->positions, batch->count, PyBytes_AS_STRING(batch->bytes));
+        }
     }
-    Py_INCREF(batch->bytes);
-    payload->bytes = batch->bytes;
-    payload->data = PyBytes_AS_STRING(batch->bytes);
-    payload->size = PyBytes_GET_SIZE(batch->bytes);
+    payload_is(payload, batch->bytes);
+    return 0;
+}
+
+/* Frames of several batches, joined in the volley's buffer, where there is room for them. */
+static int merged_payload(Flush *flush, int count, Py_ssize_t size, Payload *payload) {
+    Volley *volley = flush->volley;
+    if (size > volley->room) { /* only the first of a volley is so long */
+        Py_ssize_t room = size > VOLLEY_BYTES ? size : VOLLEY_BYTES;
+        char *larger = realloc(volley->buffer, room);
+        if (larger == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        volley->buffer = larger;
+        volley->room = room;
+    }
+    *payload = (Payload){volley->buffer + volley->used, size, NULL};
+    join_to(flush, flush->merged, count, volley->buffer + volley->used);
+    volley->used += size;
     return 0;
 }
 
@@ -596,10 +639,9 @@ static int flush_place(Flush *flush, Py_ssize_t memberships) {
 #define FETCH(address) ((void)(address))
 #endif
 
-/* So many outlets further on, and transports, what is looked at for them is fetched: the kernel has taken their place in
- * the caches. Of a transport that is its head, with what says whether it is closing. */
-#define OUTLETS_AHEAD 8
-#define TRANSPORTS_AHEAD 4
+/* So many outlets further on, what is looked at for them is fetched: the kernel has taken their place in the caches. Of
+ * their transports that is the head, with what says whether it is closing. */
+#define AHEAD 8
 
 static inline void fetch_outlet(PyObject *outlet) {
     FETCH(outlet);
@@ -614,11 +656,84 @@ static inline void fetch_transport(Outlet *outlet) {
     }
 }
 
-static inline void breathe(Py_ssize_t writes) {
-    if ((size_t)writes % WRITES_IN_A_GO == 0) {
-        Py_BEGIN_ALLOW_THREADS
-        Py_END_ALLOW_THREADS
+static void send_all(Volley *volley) {
+    for (int n = 0; n < volley->count; n++) {
+        Shot *shot = &volley->shot[n];
+        if (shot->fd >= 0) {
+            shot->sent = send_now(shot->fd, shot->payload->data, shot->payload->size);
+        }
     }
+}
+
+/* Make the writes of the volley, and give the transports what the kernel did not take. */
+static int fire(Flush *flush, PyObject *left) {
+    Volley *volley = flush->volley;
+    for (int n = 0; n < volley->count; n++) {
+        Shot *shot = &volley->shot[n];
+        if (n + AHEAD < volley->count) {
+            fetch_transport(volley->shot[n + AHEAD].outlet);
+        }
+        int closing = is_closing(flush->state, shot->outlet->transport);
+        shot->sent = -1;
+        if (closing < 0) {
+            if (leave_broken(left, shot->outlet, shot->payload) < 0) {
+                return -1;
+            }
+            shot->sent = shot->payload->size; /* so nothing more is done */
+        }
+        shot->fd = closing ? -1 : 0;
+    }
+    /* Asking may have run Python code, which may have changed some. From here on none runs here until all is sent. */
+    for (int n = 0; n < volley->count; n++) {
+        Shot *shot = &volley->shot[n];
+        if (shot->fd == 0) {
+            shot->fd = shot->outlet->congested || shot->outlet->seal != NULL ? -1 : shot->outlet->fd;
+        }
+    }
+    if (volley->count >= FEW_WRITES || volley->given == VOLLEY) {
+        Py_BEGIN_ALLOW_THREADS
+        send_all(volley);
+        Py_END_ALLOW_THREADS
+    } else {
+        send_all(volley);
+    }
+    int failed = 0;
+    for (int n = 0; n < volley->count; n++) {
+        Shot *shot = &volley->shot[n];
+        if (n + AHEAD < volley->count) {
+            FETCH(volley->shot[n + AHEAD].outlet); /* to be let go */
+        }
+        if (shot->sent == shot->payload->size || (failed && shot->sent <= 0)) {
+            continue;
+        }
+        PyObject *type, *value, *trace; /* where one is interrupted, the others of whom a part is sent get the rest */
+        PyErr_Fetch(&type, &value, &trace);
+        if ((shot->sent > 0 ? hand(shot->outlet, shot->payload, shot->sent, left)
+                            : put(flush->state, shot->outlet, shot->payload, left)) < 0) {
+            failed = -1;
+        }
+        if (type != NULL) {
+            PyErr_Restore(type, value, trace);
+        }
+    }
+    volley_clear(volley);
+    return failed;
+}
+
+/* Write to an outlet, with the others of the volley or at once. */
+static inline int aim(Flush *flush, Outlet *outlet, Payload *payload, PyObject *left) {
+    Volley *volley = flush->volley;
+    volley->given++;
+    Py_INCREF(outlet);
+    if (outlet->fd < 0 || outlet->congested || outlet->seal != NULL) {
+        int failed = put(flush->state, outlet, payload, left);
+        Py_DECREF(outlet);
+        return failed;
+    }
+    Shot *shot = &volley->shot[volley->count++];
+    shot->outlet = outlet;
+    shot->payload = payload;
+    return 0;
 }
 
 /* One batch: the usual case. */
@@ -639,56 +754,73 @@ static int flush_one(Flush *flush, long long *frames, long long *bytes, PyObject
             failed = -1;
             break;
         }
-        Py_INCREF(outlet);
-        if (n + OUTLETS_AHEAD < PyList_GET_SIZE(batch->outlets)) {
-            fetch_outlet(PyList_GET_ITEM(batch->outlets, n + OUTLETS_AHEAD));
-            PyObject *next = PyList_GET_ITEM(batch->outlets, n + TRANSPORTS_AHEAD);
-            if (is_known(flush->state, next)) {
-                fetch_transport((Outlet *)next);
-            }
+        if (n + AHEAD < PyList_GET_SIZE(batch->outlets)) {
+            fetch_outlet(PyList_GET_ITEM(batch->outlets, n + AHEAD));
         }
-        failed = put(flush->state, outlet, &payload, left);
-        Py_DECREF(outlet);
-        breathe(n + 1);
+        failed = aim(flush, outlet, &payload, left);
+        if (!failed && flush->volley->given == VOLLEY) {
+            failed = fire(flush, left);
+        }
+    }
+    if (!failed) {
+        failed = fire(flush, left);
     }
     Py_DECREF(payload.bytes);
     return failed;
+}
+
+/* Let the volley have the payload of an outlet, by its last link; how many frames that has, or -1. */
+static int volley_payload(Flush *flush, int link, PyObject *left) {
+    Volley *volley = flush->volley;
+    int count;
+    if (flush->links[link].before < 0) {
+        Batch *batch = &flush->batch[flush->links[link].batch];
+        count = batch->count;
+        if (batch_payload(flush, batch, &volley->payload[volley->payloads]) < 0) {
+            return -1;
+        }
+    } else {
+        count = merge(flush, link);
+        Py_ssize_t size = joined_size(flush, flush->merged, count);
+        if (volley->used && volley->used + size > volley->room && fire(flush, left) < 0) {
+            return -1;
+        }
+        if (merged_payload(flush, count, size, &volley->payload[volley->payloads]) < 0) {
+            return -1;
+        }
+    }
+    volley->payloads++;
+    return count;
 }
 
 static int flush_several(Flush *flush, Py_ssize_t memberships, long long *frames, long long *bytes, PyObject *left) {
     if (flush_place(flush, memberships) < 0) {
         return -1;
     }
-    Payload payload = {NULL, 0, NULL};
+    Volley *volley = flush->volley;
     int before = -1, count = 0, failed = 0;
     for (Py_ssize_t n = 0; n < flush->placed && !failed; n++) {
         Place *place = &flush->places[n];
         if (before < 0 || !is_same(flush, before, place->last)) {
-            Py_CLEAR(payload.bytes);
-            if (flush->links[place->last].before < 0) {
-                Batch *batch = &flush->batch[flush->links[place->last].batch];
-                count = batch->count;
-                failed = batch_payload(flush, batch, &payload);
-            } else {
-                count = merge(flush, place->last);
-                failed = joined(flush, flush->merged, count, &payload);
-            }
-            if (failed) {
-                break;
+            count = volley_payload(flush, place->last, left);
+            if (count < 0) {
+                return -1;
             }
             before = place->last;
         }
+        Payload *payload = &volley->payload[volley->payloads - 1];
         *frames += count;
-        *bytes += payload.size;
-        if (n + OUTLETS_AHEAD < flush->placed) {
-            fetch_outlet((PyObject *)flush->places[n + OUTLETS_AHEAD].outlet);
-            fetch_transport(flush->places[n + TRANSPORTS_AHEAD].outlet);
+        *bytes += payload->size;
+        if (n + AHEAD < flush->placed) {
+            fetch_outlet((PyObject *)flush->places[n + AHEAD].outlet);
         }
-        failed = put(flush->state, place->outlet, &payload, left);
-        breathe(n + 1);
+        failed = aim(flush, place->outlet, payload, left);
+        if (!failed && volley->given == VOLLEY) {
+            failed = fire(flush, left);
+            before = -1;
+        }
     }
-    Py_XDECREF(payload.bytes);
-    return failed;
+    return failed ? failed : fire(flush, left);
 }
 
 static PyObject *flush(PyObject *module, PyObject *const *args, Py_ssize_t given) {
@@ -696,7 +828,13 @@ static PyObject *flush(PyObject *module, PyObject *const *args, Py_ssize_t given
         PyErr_SetString(PyExc_TypeError, "expected a list of frames and a list of batches");
         return NULL;
     }
-    Flush flush = {.state = PyModule_GetState(module), .log = PyList_AsTuple(args[0]), .batches = args[1]};
+    Volley volley; /* of which only what is in use is looked at */
+    volley.count = volley.given = volley.payloads = 0;
+    volley.buffer = NULL;
+    volley.used = volley.room = 0;
+    Flush flush = {
+        .state = PyModule_GetState(module), .log = PyList_AsTuple(args[0]), .batches = args[1], .volley = &volley
+    };
     Py_ssize_t memberships = 0;
     long long frames = 0, bytes = 0;
     PyObject *left = PyList_New(0), *answer = NULL;
@@ -723,7 +861,10 @@ static PyMethodDef functions[] = {
 static int module_exec(PyObject *module) {
     State *state = PyModule_GetState(module);
     state->outlet_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &outlet_spec, NULL);
-    return state->outlet_type == NULL ? -1 : PyModule_AddObjectRef(module, "Outlet", (PyObject *)state->outlet_type);
+    if (state->outlet_type == NULL || PyModule_AddIntConstant(module, "VERSION", VERSION) < 0) {
+        return -1;
+    }
+    return PyModule_AddObjectRef(module, "Outlet", (PyObject *)state->outlet_type);
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {

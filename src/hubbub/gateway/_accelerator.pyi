@@ -1,2 +1,4 @@
 from hubbub.gateway.outlets import Outlet as Outlet
 from hubbub.gateway.outlets import flush as flush
+
+VERSION: int

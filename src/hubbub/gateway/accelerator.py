@@ -22,6 +22,9 @@ WANTED = os.environ.get("HUBBUB_ACCELERATOR", "")
 MODULE = "hubbub.gateway._accelerator"
 """What an `ImportError` that is raised here says that it is about."""
 
+VERSION = 2
+"""What of the accelerator's source belongs to this one. One that was built before a pull breaks each connection."""
+
 if WANTED not in ("", "0", "1"):
     raise ImportError(f"expected HUBBUB_ACCELERATOR to be 0, 1 or empty, got {WANTED!r}", name=MODULE)
 
@@ -31,6 +34,9 @@ missing = "HUBBUB_ACCELERATOR=0" if WANTED == "0" else ""
 if not missing:
     try:
         _accelerator = importlib.import_module(MODULE)
+        version = getattr(_accelerator, "VERSION", None)
+        if version != VERSION:
+            raise ImportError(f"expected version {VERSION} of its source, got {version}", name=MODULE)
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError):
             missing = "it was not built: the installation found no C compiler, or no headers of Python"
