@@ -65,7 +65,7 @@ package-aws: $(VENV)/.run ## Build the archives that Lambda functions run from (
 clean: ## Remove the environment and what tests and builds left behind
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
 
-ACCELERATOR := hatch_build.py src/hubbub/gateway/_accelerator.c
+ACCELERATOR := hatch_build.py $(addprefix src/hubbub/gateway/,_accelerator.c _intake.c _intake.h)
 
 $(VENV)/.run: pyproject.toml constraints.txt scripts/setup $(ACCELERATOR)
 	@PYTHON=$(PYTHON) scripts/setup run

@@ -11,12 +11,14 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path("src", "hubbub", "gateway", "_accelerator.c")
+FOLDER = Path("src", "hubbub", "gateway")
+SOURCES = ("_accelerator.c", "_intake.c")
 SPEED = ("-O2", "-fPIC", "-fno-plt") if sys.platform == "linux" else ("-O2", "-fPIC")
 
 
@@ -32,17 +34,17 @@ class AcceleratorHook(BuildHookInterface[Any]):
             raise RuntimeError(f"expected HUBBUB_ACCELERATOR to be 0, 1 or empty, got {wanted!r}")
         if self.target_name != "wheel":
             return
-        source = Path(self.root) / SOURCE
+        folder = Path(self.root) / FOLDER
         name = f"_accelerator{sysconfig.get_config_var('EXT_SUFFIX')}"
         if version == "editable":
-            built = source.with_name(name)
+            built = folder / name
             built.unlink(missing_ok=True)  # or one of an older source would be used where there is no new one
         else:
             self._folder = tempfile.TemporaryDirectory(prefix="hubbub-accelerator-")
             built = Path(self._folder.name, name)
         if wanted == "0":
             return
-        problem = compile_module(source, built)
+        problem = compile_module([folder / source for source in SOURCES], built)
         if problem and wanted == "1":
             raise RuntimeError(f"expected to build the accelerator, as HUBBUB_ACCELERATOR=1 says; {problem}")
         if problem:
@@ -59,15 +61,15 @@ class AcceleratorHook(BuildHookInterface[Any]):
             self._folder.cleanup()
 
 
-def compile_module(source: Path, built: Path) -> str:
-    """Compile an extension module of one file; what was wrong, or nothing."""
+def compile_module(sources: Sequence[Path], built: Path) -> str:
+    """Compile an extension module of some files; what was wrong, or nothing."""
     headers = sysconfig.get_path("include")
     if not Path(headers, "Python.h").is_file():
         return f"there is no Python.h in {headers}"
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     shared = ("-bundle", "-undefined", "dynamic_lookup") if sys.platform == "darwin" else ("-shared",)
     unfinished = built.with_name(f"{built.name}.{os.getpid()}")  # others may build or load it at the same time
-    command = [*compiler, *SPEED, *shared, f"-I{headers}", str(source), "-o", str(unfinished)]
+    command = [*compiler, *SPEED, *shared, f"-I{headers}", *map(str, sources), "-o", str(unfinished)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         if done.returncode:

@@ -28,7 +28,7 @@ def tree(tmp_path: Path) -> Path:
         shutil.copy(ROOT / name, made)
     gateway = made / "src" / "hubbub" / "gateway"
     gateway.mkdir(parents=True)
-    for name in ("_accelerator.c", "outlets.py"):
+    for name in ("_accelerator.c", "_intake.c", "_intake.h", "outlets.py"):
         shutil.copy(ROOT / "src" / "hubbub" / "gateway" / name, gateway)
     return made
 

@@ -11,6 +11,8 @@
 #include <Python.h>
 #include <structmember.h>
 
+#include "_intake.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +27,7 @@
 #endif
 
 /* What `accelerator.py` expects: one more, there and here, when an older one would not do any more. */
-#define VERSION 2
+#define VERSION 3
 
 /* So many writes are a volley at most, and so many bytes that were put together for it. */
 #define VOLLEY 256
@@ -861,10 +863,11 @@ static PyMethodDef functions[] = {
 static int module_exec(PyObject *module) {
     State *state = PyModule_GetState(module);
     state->outlet_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &outlet_spec, NULL);
-    if (state->outlet_type == NULL || PyModule_AddIntConstant(module, "VERSION", VERSION) < 0) {
+    if (state->outlet_type == NULL || PyModule_AddIntConstant(module, "VERSION", VERSION) < 0 ||
+        PyModule_AddObjectRef(module, "Outlet", (PyObject *)state->outlet_type) < 0) {
         return -1;
     }
-    return PyModule_AddObjectRef(module, "Outlet", (PyObject *)state->outlet_type);
+    return add_intake(module);
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {

@@ -1,4 +1,4 @@
-"""Whether frames are written by the accelerator in C or in plain Python: decided once, when the process starts.
+"""Whether frames are read and written by the accelerator in C or in plain Python: decided once, when a process starts.
 
 The installation builds the accelerator where there is a C compiler. `HUBBUB_ACCELERATOR=0` leaves it alone, and
 `HUBBUB_ACCELERATOR=1` ends the process where it is not there, so that nobody runs slower than he believes.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hubbub.gateway import outlets
 
@@ -22,7 +22,7 @@ WANTED = os.environ.get("HUBBUB_ACCELERATOR", "")
 MODULE = "hubbub.gateway._accelerator"
 """What an `ImportError` that is raised here says that it is about."""
 
-VERSION = 2
+VERSION = 3
 """What of the accelerator's source belongs to this one. One that was built before a pull breaks each connection."""
 
 if WANTED not in ("", "0", "1"):
@@ -47,11 +47,14 @@ if not missing:
                 f"expected the accelerator, as HUBBUB_ACCELERATOR=1 says, got none: {missing}", name=MODULE
             ) from error
 
+Intake: Any = None if missing else _accelerator.Intake
+"""Reads many sockets in one go, see `hubbub.gateway.intake`; None where transports read themselves."""
+
 if not TYPE_CHECKING:
     chosen = outlets if missing else _accelerator
     Outlet, flush = chosen.Outlet, chosen.flush
 
 
 def is_used() -> bool:
-    """Whether frames are written by the accelerator."""
+    """Whether frames are read and written by the accelerator."""
     return not missing

@@ -185,6 +185,17 @@ class Life:
             return self._received_close(payload, now, rules)
         return self._data(opcode, rsv, fin, payload, now, rules)
 
+    def takes_text(self, size: int, now: float, rules: Rules) -> bool:
+        """A frame came that is a whole text of so many bytes, decoded: whether it is a message as it is.
+
+        It is as nearly always. Otherwise nothing is noted, and `received` is to be told of the frame.
+        """
+        if self.phase is not _OPEN or self.deaf or self.opcode is not None or size > rules.max_message_bytes:
+            return False
+        self.heard_at = self.message_at = now
+        self.pinged_at = None
+        return True
+
     def close(self, code: int, reason: str, now: float, rules: Rules) -> Close | None:
         """The server wants to close; None when closing has begun already."""
         if self.phase is not _OPEN:

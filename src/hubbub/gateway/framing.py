@@ -141,6 +141,12 @@ def read_frame(data: bytes, begin: int, longest: int) -> Frame | Missing:
     return Frame(first, unmask(data[payload_at:end], data[mask_at:payload_at]), end)
 
 
+def payload_size(data: bytes) -> int:
+    """How many bytes of payload a frame has that is one whole text of at most 65,535 bytes."""
+    size = len(data) - 2 - _MASK_BYTES
+    return size if size < 126 else size - 2
+
+
 def unmask_slowly(data: bytes, mask: bytes) -> bytes:
     """Take a mask off, in time linear in the bytes, without anything compiled."""
     size = len(data)

@@ -41,6 +41,7 @@ from hubbub.gateway.handshake import (
 )
 from hubbub.gateway.http import Farewell, RequestHead
 from hubbub.gateway.hub import Hub
+from hubbub.gateway.intake import Intake, new_intake
 from hubbub.gateway.integrations import InProcess
 from hubbub.gateway.integrations.calls import log_failure
 from hubbub.gateway.management import Management
@@ -97,8 +98,9 @@ class Gateway:
         account: the buckets that it shares with other gateways; its own by default.
 
     Attributes:
-        read_buffer: what its connections read into, one after the other. It is no other gateway's: a loop in another
+        read_buffer: what its transports read into, one after the other. It is no other gateway's: a loop in another
             thread reads at the same time.
+        intake: reads its connections past their transports, once there are any; None where that cannot be.
         words: what its connections keep of what clients say of themselves.
 
     """
@@ -124,6 +126,7 @@ class Gateway:
         self.draining = False
         self.proxy_protocol = proxy_protocol
         self.read_buffer = memoryview(bytearray(READ_BUFFER_BYTES))
+        self.intake: Intake | None = None
         self.words = Words()
         whole, frame = self.limits.max_message_bytes, self.limits.max_frame_bytes
         longest_of_one = whole if self.limits.deflate_min_bytes is None else longest_payload(whole)
@@ -247,8 +250,9 @@ class Gateway:
     # Time
 
     def awake(self) -> None:
-        """Begin to sweep, if that has not begun."""
+        """Begin to sweep, if that has not begun, and to read."""
         if self._sweeper is None:
+            self.intake = self.intake or new_intake(min(self.max_frame_bytes, self.hub.rules.max_message_bytes))
             self._sweeper = asyncio.get_running_loop().create_task(self._sweep(), name="hubbub sweeper")
 
     async def _sweep(self) -> None:

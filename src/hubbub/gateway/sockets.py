@@ -17,7 +17,17 @@ import msgspec
 
 from hubbub.apigateway import Api, AuthorizerContext, Event, Identity, RequestContext, new_id
 from hubbub.gateway.connection import NO_STATUS, SERVER_ERROR, TOO_BIG, Life, Message, Phase
-from hubbub.gateway.framing import FIN, OPCODE, RESERVED, BadFrame, Missing, Unfinished, read_frame, switching
+from hubbub.gateway.framing import (
+    FIN,
+    OPCODE,
+    RESERVED,
+    BadFrame,
+    Missing,
+    Unfinished,
+    payload_size,
+    read_frame,
+    switching,
+)
 from hubbub.gateway.handshake import Refusal, Request, http_response
 from hubbub.gateway.http import Farewell
 from hubbub.gateway.hub import Peer, control_frame
@@ -154,8 +164,6 @@ class Upgrade(asyncio.Protocol):
         transport.set_protocol(_NOBODY)
         transport.set_protocol(connection)
         connection.begin(answer, self._early, deflates=self.extensions is not None, congested=self.congested)
-        if not connection.is_full:
-            transport.resume_reading()
 
 
 _NOBODY = asyncio.Protocol()
@@ -175,6 +183,7 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
+        "_fd",
         "_gateway",
         "_in_flight",
         "_transport",
@@ -192,6 +201,7 @@ class Connection(asyncio.BufferedProtocol):
         self._gateway = gateway
         self._transport = upgrade.transport
         self._in_flight = 0
+        self._fd = -1  # the number of its socket, where the gateway's intake may read it
         self._unfinished: Unfinished | None = None  # what came of a frame, or waits until functions have ended
         self.api = api
         same, request = gateway.words.same, upgrade.request
@@ -261,7 +271,7 @@ class Connection(asyncio.BufferedProtocol):
         self._in_flight += 1
         if self._in_flight >= self._gateway.limits.max_in_flight and not self.is_full:
             self.peer.life.deaf = True
-            self._transport.pause_reading()
+            self._pause_reading()
 
     def ends(self) -> None:
         """One fewer is under way."""
@@ -270,17 +280,15 @@ class Connection(asyncio.BufferedProtocol):
             self.peer.life.hears_again(self._gateway.hub.now())
             if not self._transport.is_closing():
                 asyncio.get_running_loop().call_soon(self._take, b"")  # what had come before no more was read
-                self._transport.resume_reading()
+                self._resume_reading()
 
     def answer(self, body: bytes) -> None:
         """Send a function's answer, if there is still somebody to read it."""
         if not self.peer.life.phase:
             self._gateway.hub.send_to(self.peer, body)
 
-    # What the transport tells
-
     def begin(self, answer: bytes, early: bytes, *, deflates: bool, congested: bool) -> None:
-        """The transport is ours.
+        """The transport is ours, and has paused.
 
         Args:
             answer: is to be sent.
@@ -302,8 +310,65 @@ class Connection(asyncio.BufferedProtocol):
         transport.set_write_buffer_limits(high=0 if knows_all else 1)
         transport.write(answer)
         hub.add(self.peer)
+        if seal is None:
+            self._fd = fd
         if early:
             self._take(early)
+        if not self.is_full:
+            self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        """Read on, past the transport where that may be; there is nothing to lose where it is closing."""
+        intake = self._gateway.intake
+        if self._fd >= 0 and intake is not None:
+            if self._transport.is_closing():
+                return
+            try:
+                intake.add(self._fd, self)
+            except OSError:  # the user has as many watches as the system allows; the transport's own is free just now
+                self._fd = -1
+            else:
+                return
+        self._transport.resume_reading()
+
+    def _pause_reading(self) -> None:
+        intake = self._gateway.intake
+        if self._fd < 0 or intake is None:
+            self._transport.pause_reading()
+        else:
+            intake.remove(self._fd, self)
+
+    def _leave_intake(self) -> None:
+        """From now on only the transport reads, which has paused."""
+        if self._fd >= 0 and self._gateway.intake is not None:
+            self._gateway.intake.remove(self._fd, self)
+        self._fd = -1
+
+    # What the intake tells
+
+    def receive(self, data: bytes, text: str | None) -> None:
+        """Bytes came; see `hubbub.gateway.intake.Owner`."""
+        try:
+            hub = self._gateway.hub
+            if text is None or self._unfinished is not None:
+                self._take(data)
+                return
+            size = payload_size(data)
+            if not self.peer.life.takes_text(size, hub.now(), hub.rules):
+                self._take(data)
+                return
+            hub.stats.bytes_in += size
+            self._gateway.message(self, Message(text))
+        except Exception as error:
+            self._broke(error)
+
+    def receive_end(self) -> None:
+        """Nothing comes any more; see `hubbub.gateway.intake.Owner`."""
+        self._fd = -1
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    # What the transport tells
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where to read to."""
@@ -350,14 +415,19 @@ class Connection(asyncio.BufferedProtocol):
                 self._gateway.message(self, act)
             elif act is not None:
                 hub.act(self.peer, act)
-        except Exception:
-            logger.exception("a frame could not be taken", extra=self.ids())
-            hub.close(self.id, SERVER_ERROR, "")
+        except Exception as error:
+            self._broke(error)
+
+    def _broke(self, error: Exception) -> None:
+        """A frame could not be taken, for no fault of the client's."""
+        logger.error("a frame could not be taken", exc_info=error, extra=self.ids())
+        self._gateway.hub.close(self.id, SERVER_ERROR, "")
 
     def _bad_frame(self, bad: BadFrame) -> None:
         """A frame came that cannot be read, and nor can what follows it."""
         self._gateway.hub.close(self.id, bad.code, self._gateway.too_big if bad.code == TOO_BIG else bad.reason)
         if not self._transport.is_closing():
+            self._leave_intake()
             Farewell(self._gateway, self._transport, partial(self._gateway.gone, self))
 
     def eof_received(self) -> None:
@@ -365,6 +435,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
+        self._leave_intake()
         self._gateway.gone(self)
 
     def pause_writing(self) -> None:
