@@ -133,9 +133,6 @@ static PyObject *intake_add(Intake *self, PyObject *args) {
     if (fd < 0) {
         return PyErr_Format(PyExc_ValueError, "expected the number of a socket, got %d", fd);
     }
-    if (fd >= self->room && grow(self, fd) < 0) {
-        return NULL;
-    }
     struct epoll_event event = {.events = EPOLLIN, .data = {.fd = fd}};
     int failed = epoll_ctl(self->epoll, EPOLL_CTL_ADD, fd, &event);
     if (failed && errno == EEXIST) { /* under the same number, one that is closed here and that a child still has */
@@ -143,6 +140,10 @@ static PyObject *intake_add(Intake *self, PyObject *args) {
     }
     if (failed) {
         return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    if (fd >= self->room && grow(self, fd) < 0) {
+        epoll_ctl(self->epoll, EPOLL_CTL_DEL, fd, &event);
+        return NULL;
     }
     if (self->owners[fd] == NULL) {
         self->count++;
