@@ -1,6 +1,6 @@
 /* The beginning of a turn in C: every socket that has something is read, past its transport, in one go.
  *
- * A set of sockets is an epoll of its own, which a loop watches like a socket. What they have is read without the
+ * A set of sockets is an epoll of its own, which a loop watches like a socket. What many of them have is read without the
  * interpreter's lock, which a transport lets go of and wants back for each of them: beside a busy thread, such as the
  * one that commits messages, that is a wait for each message. `intake.py` says what is promised. Linux only.
  */
@@ -19,6 +19,9 @@
 
 /* So many sockets are read in one go at most. */
 #define SOCKETS_IN_A_GO 256
+
+/* For fewer of them than this the interpreter's lock is kept: to get it back may take longer than to read. */
+#define FEW_SOCKETS 8
 
 /* What one of them brings at most, and how much all of a go have room for. */
 #define BYTES_OF_ONE (64 * 1024)
@@ -227,11 +230,10 @@ static PyObject *told(Intake *self, Got *got, Py_ssize_t longest) {
     return entry;
 }
 
-/* Read what there is, without the interpreter's lock; returns for how many sockets, or -1 with `errno`. */
-static int read_all(Intake *self) {
-    int count = epoll_wait(self->epoll, self->events, SOCKETS_IN_A_GO, 0);
+/* Read what so many sockets have that are ready; returns how many of them there was room for. */
+static int read_all(Intake *self, int ready) {
     Py_ssize_t place = 0;
-    for (int n = 0; n < count; n++) {
+    for (int n = 0; n < ready; n++) {
         if (BYTES_IN_A_GO - place < BYTES_OF_ONE) {
             return n; /* the others still have it in the next turn */
         }
@@ -244,7 +246,7 @@ static int read_all(Intake *self) {
             place += got->size;
         }
     }
-    return count;
+    return ready;
 }
 
 static PyObject *intake_read(Intake *self, PyObject *limit) {
@@ -256,16 +258,18 @@ static PyObject *intake_read(Intake *self, PyObject *limit) {
         PyErr_SetString(PyExc_RuntimeError, "expected one read at a time");
         return NULL;
     }
-    int count, failed;
-    self->reading = 1;
-    Py_BEGIN_ALLOW_THREADS
-    count = read_all(self);
-    failed = errno;
-    Py_END_ALLOW_THREADS
-    self->reading = 0;
+    int count = epoll_wait(self->epoll, self->events, SOCKETS_IN_A_GO, 0);
     if (count < 0) {
-        errno = failed;
-        return failed == EINTR ? PyList_New(0) : PyErr_SetFromErrno(PyExc_OSError);
+        return errno == EINTR ? PyList_New(0) : PyErr_SetFromErrno(PyExc_OSError);
+    }
+    if (count < FEW_SOCKETS) {
+        count = read_all(self, count);
+    } else {
+        self->reading = 1;
+        Py_BEGIN_ALLOW_THREADS
+        count = read_all(self, count);
+        Py_END_ALLOW_THREADS
+        self->reading = 0;
     }
     for (int n = 0; n < count; n++) {
         Got *got = &self->got[n];
