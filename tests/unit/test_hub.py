@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import random
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -254,6 +255,38 @@ async def test_a_connection_that_does_not_read_loses_signals_first(node):
     node.hub.publish("g", b"signal", droppable=True)
     await turn()
     assert a.texts == ["entry", "signal"]
+
+
+async def test_a_signal_is_shed_for_whoever_does_not_read_in_its_group(node):
+    """Whether he has not read since before he was there, and whoever else does not read elsewhere."""
+    a, b, c = node.add("a", "g"), node.add("b", "g", "h"), FakeSocket()
+    node.stick("a")
+    late = Peer("c", WatchedLife(node.now), c, c.write)
+    late.congested = c.stuck = True
+    node.hub.add(late)
+    node.hub.join("h", "c")
+    for group in ("g", "h"):
+        node.hub.publish(group, b"signal of %b" % group.encode(), droppable=True)
+    await turn()
+    assert (a.texts, b.texts, c.texts) == ([], ["signal of g", "signal of h"], [])
+    assert node.hub.stats.signals_shed == 2
+    c.stuck = False
+    node.hub.congested(late, False)
+    for group in ("g", "h"):
+        node.hub.publish(group, b"more of %b" % group.encode(), droppable=True)
+    await turn()
+    assert (a.texts, c.texts, node.hub.stats.signals_shed) == ([], ["more of h"], 3)
+
+
+def test_who_does_not_read_is_not_held_when_he_is_gone(node):
+    """Also where his socket asks for a pause at its very end."""
+    node.add("a", "g")
+    peer = node.peer("a")
+    node.stick("a")
+    node.hub.remove(peer)
+    node.hub.congested(peer, True)
+    del node.sockets["a"]
+    assert sys.getrefcount(peer) == 2
 
 
 async def test_it_is_known_beforehand_whether_there_is_room(node):

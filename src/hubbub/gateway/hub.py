@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator
 from itertools import chain
 from typing import Any, Protocol
 
-from hubbub.few import Few, added, removed
+from hubbub.few import FEW, Few, added, removed
 from hubbub.gateway.accelerator import Outlet, flush
 from hubbub.gateway.connection import COMPRESSED, SLOW_CONSUMER, TEXT, Close, Drop, Life, Message, Ping, Pong, Rules
 from hubbub.gateway.deflate import MAX_BYTES, compress
@@ -157,9 +157,16 @@ class _Group:
 
     def listed(self) -> list[Peer]:
         """Those who get everything plain, as they are now."""
-        if self._listed is None:
-            self._listed = list(self.members)
-        return self._listed
+        if self._listed is not None:
+            return self._listed
+        listed = list(self.members)
+        if len(listed) > FEW:  # a short one is made quickly, and most groups have but few members
+            self._listed = listed
+        return listed
+
+    def has_any(self, peers: set[Peer]) -> bool:
+        """Whether some of them are members; it takes as long as there are of the fewer."""
+        return not (self.members.keys().isdisjoint(peers) and self.deflating.keys().isdisjoint(peers))
 
     def add(self, peer: Peer) -> None:
         """Make it a member."""
@@ -238,6 +245,7 @@ class Hub:
         self._dirty: list[_Group] = []
         self._outs: list[Peer] = []
         self._log: list[bytes] = []  # the frames sent and published in this turn, in the order of the calls
+        self._congested: set[Peer] = set()  # those in which something waits to be written
         self._packed: dict[bytes, bytes] = {}  # what was compressed in this turn, as a frame; empty for not worth it
         self._flushing = False  # whether this turn will end with a flush
         self._looks: dict[int, set[Peer]] = {}  # whom to look at, by the second in which, and negative whom to ping
@@ -265,6 +273,8 @@ class Hub:
     def add(self, peer: Peer) -> None:
         """A connection is live."""
         self._peers[peer.id] = peer
+        if peer.congested:
+            self._congested.add(peer)
         self.stats.connections += 1
         self.stats.opened += 1
         self._look_at(peer, peer.life.next_look(self.now(), 0.0, self.rules))
@@ -275,6 +285,7 @@ class Hub:
         peer.detach()
         peer.wire, peer.context, peer.out = _GONE, None, None  # or it and its connection would keep each other
         if self._peers.pop(peer.id, None) is not None:
+            self._congested.discard(peer)
             self._leave_all(peer)
             self._forget_look(peer)
             self.stats.connections -= 1
@@ -341,7 +352,7 @@ class Hub:
         known = self._groups.get(group)
         if known is None:
             return
-        if droppable or exclude is not None:
+        if exclude is not None or (droppable and self._congested and known.has_any(self._congested)):
             self._publish_some(known, frame, droppable, exclude)
             return
         if not known.pending:
@@ -405,6 +416,10 @@ class Hub:
     def congested(self, peer: Peer, yes: bool) -> None:
         """The socket asks for a pause, or has room again."""
         peer.congested = yes
+        if not yes:
+            self._congested.discard(peer)
+        elif self._peers.get(peer.id) is peer:
+            self._congested.add(peer)
 
     # Writing
 
