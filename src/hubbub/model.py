@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, NewType
 
 import msgspec
 
-from hubbub.entropy import random_bytes
+from hubbub.entropy import random_word
 
 RoomId = NewType("RoomId", str)
 UserId = NewType("UserId", str)
@@ -328,13 +328,9 @@ class Page(msgspec.Struct, frozen=True):
 
 
 _CROCKFORD = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_BY_BYTE = _CROCKFORD * 8
-"""A character for every byte, each for as many: what is random stays so."""
-
 _LAST_OF_TIME = [first + second for first in _CROCKFORD.decode() for second in _CROCKFORD.decode()]
 """The last two characters of a time, by its last ten bits."""
 
-_RANDOM_CHARS = 16
 _written: tuple[int, str] = (-1, "")  # a time's other bits and how ids write them, replaced as one: any thread may ask
 
 
@@ -345,7 +341,7 @@ def new_ulid(at_ms: int) -> str:
     if known != at_ms >> 10:
         prefix = "".join([chr(_CROCKFORD[(at_ms >> shift) & 31]) for shift in range(45, 5, -5)])
         _written = (at_ms >> 10, prefix)
-    return prefix + _LAST_OF_TIME[at_ms & 1023] + random_bytes(_RANDOM_CHARS).translate(_BY_BYTE).decode("ascii")
+    return prefix + _LAST_OF_TIME[at_ms & 1023] + random_word()
 
 
 def direct_room_id(one: UserId, other: UserId) -> RoomId:

@@ -16,7 +16,19 @@ import msgspec
 from hubbub.apigateway import new_id
 from hubbub.chat.registry import BUILT_IN
 from hubbub.errors import HubbubError
-from hubbub.model import ClientId, ConnectionId, Entry, MessageCreated, Permission, Role, RoomId, may, new_ulid, type_of
+from hubbub.model import (
+    SYSTEM,
+    ClientId,
+    ConnectionId,
+    Entry,
+    MessageCreated,
+    Permission,
+    Role,
+    RoomId,
+    may,
+    new_ulid,
+    type_of,
+)
 from hubbub.ports import ReadyFanout, ReadyStore
 from hubbub.protocol import Ref, Sent, Target, encode
 
@@ -130,7 +142,10 @@ class Shortcut:
         if not ((member is not None and member.role in _SENDERS) or principal.rooms.get(room) in _SENDERS):
             return False
         now_ms, now = chat.clock.now_ms(), chat.clock.monotonic()
-        if principal.expires_at <= now_ms // 1_000 or not chat.is_welcome(principal, remembered):
+        if principal.expires_at <= now_ms // 1_000:
+            return False
+        # Of most nothing is remembered, and they are welcome.
+        if (remembered is not None or user == SYSTEM) and not chat.is_welcome(principal, remembered):
             return False
         if not chat.take_tokens(connection, user, now):
             return False

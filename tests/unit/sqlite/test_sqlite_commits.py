@@ -15,7 +15,7 @@ from hubbub.model import Member, Role
 from hubbub.store import SqliteStore
 from hubbub.store.sqlite import batch
 from hubbub.store.sqlite.cache import Cache
-from sqlitelab import BOUND_S, full, held, started, traced
+from sqlitelab import BOUND_S, full, held, rows, started, traced
 from storelab import (
     ROOM,
     delete,
@@ -67,15 +67,24 @@ async def test_writes_that_wait_together_share_one_commit(store, count, commits)
     assert seqs(await log(store)) == list(range(1, count + 2))
 
 
-@pytest.mark.parametrize(("count", "most"), [(1, 10), (128, 10), (1_024, 40)])
+@pytest.mark.parametrize(("count", "most"), [(1, 8), (15, 8), (127, 11), (255, 11), (1_023, 20)])
 async def test_a_batch_of_messages_is_a_handful_of_statements(store, count, most):
-    """Their number grows with the batch by chunks of a hundred, not by message."""
+    """Their number grows with the batch by chunks of hundreds, not by message, and no number is a bad one."""
     with traced(store._database.writing) as statements:
         async with held(store):
             waiting = started(*(say(store, by=f"user{n}", client_id="c1") for n in range(count)))
             await asyncio.sleep(0)
         await asyncio.gather(*waiting)
     assert len(statements) <= most
+    assert seqs((await log(store))[1:]) == list(range(2, count + 2))
+    assert await rows(store, "entries", "reads") == {"entries": count + 1, "reads": count}
+
+
+async def test_the_statements_of_all_numbers_of_rows_are_prepared_once(store):
+    """None of them takes the place of another in the connection's cache, where 256 have room."""
+    sizes = {len(values) for count in range(1, 1_025) for _, values in batch._statements("", "", "", [(0,)] * count)}
+    forms = 6  # messages, other entries, rooms, rooms with names, marks, what is looked up
+    assert len(sizes) * forms <= 200
 
 
 async def test_a_message_alone_writes_three_pages(store, path):
@@ -92,23 +101,23 @@ async def test_a_message_alone_writes_three_pages(store, path):
 async def test_what_a_message_consists_of_is_handed_to_sqlite_as_it_is(store, monkeypatch):
     """Nothing is of a type for which an adapter would be looked for, and what is not there is NULL all the same."""
     seen: set[type] = set()
-    run_many = batch.run_many
+    statements = batch._statements
 
-    def run(db: sqlite3.Connection, head: str, row: str, tail: str, rows: list[tuple[Any, ...]]) -> Any:
-        seen.update(type(value) for values in rows for value in values)
-        return run_many(db, head, row, tail, rows)
+    def noting(head: str, row: str, tail: str, given: list[tuple[Any, ...]]) -> Any:
+        seen.update(type(value) for values in given for value in values)
+        return statements(head, row, tail, given)
 
-    monkeypatch.setattr(batch, "run_many", run)
+    monkeypatch.setattr(batch, "_statements", noting)
     plain = await say(store)
     named = await say(store, client_id="0")
     threaded = await say(store, thread=plain.seq)
     edited = await edit(store, plain.seq, "other words")
-    assert seen <= {int, str, float, bytearray}
-    rows = store._database.reading.execute(
+    assert {int, str, bytearray} <= seen <= {int, str, float, bytearray}
+    found = store._database.reading.execute(
         "SELECT key & 0xffffffff, client_id, target, thread, words, typeof(words), typeof(body) FROM entries"
         " ORDER BY key DESC LIMIT 4"
     ).fetchall()
-    assert rows[::-1] == [
+    assert found[::-1] == [
         (plain.seq, None, None, None, 0, "integer", "blob"),
         (named.seq, "0", None, None, 0, "integer", "blob"),
         (threaded.seq, None, None, plain.seq, 0, "integer", "blob"),

@@ -7,7 +7,8 @@ handful of statements however many they are.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -31,13 +32,18 @@ from hubbub.protocol import encode, entry_decoder
 SEQ_BITS = 36
 """How many bits of an entry's key are its seq: 68 thousand million entries a room, 134 million rooms."""
 
-CHUNKS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
-"""Sizes of multi-row statements: SQLite's statement cache knows them all, and a number of rows needs as many as it has
-ones in base two. Each of them gives the interpreter away and waits until it gets it back.
+STEP, MOST_ROWS = 16, 256
+"""Multi-row statements have so many rows as a multiple of the one up to the other, or fewer than the one.
+
+So up to `MOST_ROWS` rows need at most two statements, each of which gives the interpreter away three times and has to
+get it back, and the statement cache of the connection has room for all there are.
 """
 
 ENTRY = "(?,?,?,nullif(?,0),nullif(?,0),nullif(?,0),?,?,?,?)"
-"""A row of `entries`, with 0 where there is nothing, and its body as a bytearray.
+MESSAGE = "(?,?,?,nullif(?,0),NULL,NULL,0,?,?,?)"
+"""A row of `entries`, and that of a message in no thread, as most are: what is not given need not be bound.
+
+There is 0 where there is nothing, and the body is a bytearray.
 
 For a parameter that is no int, float, str or bytearray, `sqlite3` looks for an adapter first. None and bytes are such,
 and with four of them that takes as long as all else that is done for a row.
@@ -120,13 +126,16 @@ class Batch:
         self.users: dict[str, User] = {}
         self.litter = False
         self.body = b""
-        self._entries = self._entry_bytes = 0  # how many it has added, and how long they are
+        self._entries = 0  # how many it has written
+        self._entry_bytes = 0  # how long those are that it has added
         self._indexed = 0  # rows of theirs in indexes
         self._rooms = rooms
         self._changed: dict[str, RoomRow] = {}  # rooms whose row is to be written
         self._remade: dict[str, RoomRow] = {}  # those of them of which more than numbers is
-        self._rows: dict[int, tuple[Any, ...]] = {}  # entries not yet written, by key
-        self._marks: dict[tuple[int, str], tuple[int, int]] = {}  # read marks: (seq, messages up to it)
+        # Entries not yet written, by key: messages of no thread, and all others. Each ends in messages, at and body.
+        self._said: dict[int, tuple[Any, ...]] = {}
+        self._rows: dict[int, tuple[Any, ...]] = {}
+        self._marks: dict[tuple[int, str], tuple[int, str, int, int]] = {}  # read marks: the rows
 
     # Rooms
 
@@ -147,7 +156,7 @@ class Batch:
             NotFound: there is none.
 
         """
-        known = self.room(room)
+        known = self._rooms.get(room) or self.room(room)
         if known is None or known.deleted:
             raise NotFound(f"There is no room {room!r}.")
         return known
@@ -177,36 +186,43 @@ class Batch:
 
     def add(self, room: RoomRow, entry: Entry) -> Entry:
         """Give the entry its seq and note its row."""
-        room.head += 1
-        entry.seq = room.head
-        client_id: str | None = None
-        target = thread = words = 0
+        seq = entry.seq = room.head = room.head + 1
+        no, author = room.no, entry.by
+        key = no << SEQ_BITS | seq
+        self._changed[room.id] = room
         if isinstance(entry, MessageCreated):
-            room.messages += 1
-            client_id, thread = entry.client_id, entry.thread or 0
-            self._marks[room.no, entry.by] = (room.head, room.messages)
+            client_id, thread = entry.client_id, entry.thread
+            messages = room.messages = room.messages + 1
+            body = self.body = encode(entry)
+            self._marks[no, author] = (no, author, seq, messages)
             if client_id is not None:
-                self.sent[room.no, entry.by, client_id] = entry
+                self.sent[no, author, client_id] = entry
+                self._indexed += 1
+            sent_as = 0 if client_id is None else client_id
+            if thread is None:
+                self._said[key] = (key, no, author, sent_as, messages, entry.at, bytearray(body))
+            else:
+                self._indexed += 1
+                self._rows[key] = (key, no, author, sent_as, 0, thread, 0, messages, entry.at, bytearray(body))
         else:
             target = getattr(entry, "target", 0)
             words = int(isinstance(entry, MessageEdited | MessageDeleted))
-        self._changed[room.id] = room
-        key = room.no << SEQ_BITS | room.head
-        body = self.body = encode(entry)
-        self._entries += 1
+            body = self.body = encode(entry)
+            self._indexed += target > 0
+            self._rows[key] = (key, no, author, 0, target, 0, words, room.messages, entry.at, bytearray(body))
         self._entry_bytes += len(body)
-        self._indexed += (client_id is not None) + (target > 0) + (thread > 0)
-        sent_as = 0 if client_id is None else client_id
-        row = (key, room.no, entry.by, sent_as, target, thread, words, room.messages, entry.at, bytearray(body))
-        self._rows[key] = row
         return entry
+
+    def _row(self, key: int) -> tuple[Any, ...] | None:
+        """The row of an entry that is not yet written."""
+        return self._said.get(key) or self._rows.get(key)
 
     def entry(self, room: RoomRow, seq: int) -> AnyEntry | None:
         """The entry at `seq`."""
         if not room.first <= seq <= room.head:  # a greater one would be a key of another room
             return None
         key = room.no << SEQ_BITS | seq
-        row = self._rows.get(key)
+        row = self._row(key)
         if row is None:
             row = self.db.execute("SELECT body FROM entries WHERE key = ?", (key,)).fetchone()
         return None if row is None else entry_decoder.decode(row[-1])
@@ -228,9 +244,9 @@ class Batch:
         if seq >= room.head:
             return int(room.messages)
         key = room.no << SEQ_BITS | seq
-        row = self._rows.get(key)
+        row = self._row(key)
         if row is not None:
-            return int(row[7])
+            return int(row[-3])
         row = self.db.execute("SELECT messages FROM entries WHERE key = ?", (key,)).fetchone()
         return int(row[0]) if row else int(room.dropped)
 
@@ -250,13 +266,13 @@ class Batch:
 
     def mark(self, room: RoomRow, user: UserId) -> int:
         """Where the user's read mark is."""
-        noted = self._marks.get((room.no, user), (0, 0))
+        noted = self._marks.get((room.no, user))
         row = self.db.execute("SELECT seq FROM reads WHERE room = ? AND user = ?", (room.no, user)).fetchone()
-        return max(noted[0], row[0] if row else 0)
+        return max(noted[2] if noted else 0, row[0] if row else 0)
 
     def move_mark(self, room: RoomRow, user: UserId, seq: int) -> None:
         """Note that the user's read mark is at `seq`, which is further on than it was."""
-        self._marks[room.no, user] = (seq, self.ordinal(room, seq))
+        self._marks[room.no, user] = (room.no, user, seq, self.ordinal(room, seq))
 
     # Writing
 
@@ -268,19 +284,22 @@ class Batch:
 
     def flush(self) -> None:
         """Write what is noted, so that statements see it."""
+        said, self._said = list(self._said.values()), {}
         rows, self._rows = list(self._rows.values()), {}
-        run_many(self.db, "INSERT INTO entries VALUES ", ENTRY, "", rows)
+        self._entries += len(said) + len(rows)
+        insert_many(self.db, "INSERT INTO entries VALUES ", MESSAGE, "", said)
+        insert_many(self.db, "INSERT INTO entries VALUES ", ENTRY, "", rows)
         # An upsert that never inserts. UPDATE … FROM would do, but its join costs more than all the rest of an append.
         counted = [_row_of(room) for name, room in self._changed.items() if name not in self._remade]
-        run_many(self.db, INSERT_ROOM, ROOM_VALUES, f"{ON_ROOM} {ROOM_NUMBERS}", counted)
+        insert_many(self.db, INSERT_ROOM, ROOM_VALUES, f"{ON_ROOM} {ROOM_NUMBERS}", counted)
         remade = [_row_of(room) for room in self._remade.values()]
-        run_many(self.db, INSERT_ROOM, ROOM_VALUES, f"{ON_ROOM} {ROOM_NUMBERS}, {ROOM_NAMES}", remade)
-        run_many(
+        insert_many(self.db, INSERT_ROOM, ROOM_VALUES, f"{ON_ROOM} {ROOM_NUMBERS}, {ROOM_NAMES}", remade)
+        insert_many(
             self.db,
             "INSERT INTO reads (room, user, seq, messages) VALUES ",
             "(?,?,?,?)",
             " ON CONFLICT (room, user) DO UPDATE SET seq = excluded.seq, messages = excluded.messages",
-            [(*key, *mark) for key, mark in self._marks.items()],
+            list(self._marks.values()),
         )
 
 
@@ -288,19 +307,28 @@ Work = Callable[[Batch], Any]
 """What a caller wants done in a transaction. It raises a `HubbubError` only before it has changed anything."""
 
 
-def run_many(
+def select_many(
     db: sqlite3.Connection, head: str, row: str, tail: str, rows: Sequence[tuple[Any, ...]]
 ) -> list[tuple[Any, ...]]:
-    """Run a statement over `rows`, written as VALUES between `head` and `tail`, in few calls; returns what it finds."""
+    """Run a query over `rows`, written as VALUES between `head` and `tail`, in few calls; returns what it finds."""
     found: list[tuple[Any, ...]] = []
-    start = 0
-    for size in CHUNKS:
-        if len(rows) - start >= size:
-            statement = head + ",".join([row] * size) + tail
-            while len(rows) - start >= size:
-                values: list[Any] = []
-                for each in rows[start : start + size]:
-                    values.extend(each)
-                found += db.execute(statement, values).fetchall()
-                start += size
+    for statement, values in _statements(head, row, tail, rows):
+        found += db.execute(statement, values).fetchall()
     return found
+
+
+def insert_many(db: sqlite3.Connection, head: str, row: str, tail: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """As `select_many`, for what finds nothing."""
+    for statement, values in _statements(head, row, tail, rows):
+        # After `execute`, `sqlite3` lets go of the interpreter once more, to ask for the number of the last row.
+        db.executemany(statement, (values,))
+
+
+def _statements(head: str, row: str, tail: str, rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[str, list[Any]]]:
+    start, count = 0, len(rows)
+    while start < count:
+        size = min(count - start, MOST_ROWS)
+        if size > STEP:
+            size -= size % STEP
+        yield head + ",".join([row] * size) + tail, list(chain.from_iterable(rows[start : start + size]))
+        start += size

@@ -310,12 +310,10 @@ class SqliteStore(Store):
 
     def append_ready(self, entry: Entry, appended: Appended) -> bool:
         """Write it; see `hubbub.ports.ReadyStore`."""
-        writer = self._writer
-        if self._closing or writer.is_full:
+        if self._closing:
             return False
         entry.seq = 0
-        writer.put(works.Post(entry, self._limits), appended)
-        return True
+        return self._writer.put(works.Post(entry, self._limits), appended)
 
     async def entry(self, room: RoomId, seq: int) -> Entry | None:
         """One entry; see the port."""

@@ -34,7 +34,7 @@ from hubbub.model import (
     new_ulid,
 )
 from hubbub.protocol import entry_decoder
-from hubbub.store.sqlite.batch import Batch, RoomRow, Work, run_many
+from hubbub.store.sqlite.batch import Batch, RoomRow, Work, select_many
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Post(Append, eq=False, gc=False):
 
     def __call__(self, batch: Batch) -> tuple[Entry, bytes | None]:  # type: ignore[override]  # a work returns anything
         """Write it; the frame is None where the entry was there already."""
-        stored = super().__call__(batch)
+        stored = Append.__call__(self, batch)  # `super()` is an object more
         return stored, batch.body if stored is self.entry else None
 
 
@@ -100,7 +100,7 @@ def find_sent(batch: Batch, works: Sequence[Work]) -> None:
                 room = batch.room(entry.room)
                 if room is not None:
                     keys.append((room.no, entry.by, entry.client_id))
-    rows = run_many(
+    rows = select_many(
         batch.db,
         "SELECT e.room, e.author, e.client_id, e.body FROM (VALUES ",
         "(?,?,?)",

@@ -75,11 +75,6 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="hubbub-write", daemon=True)
         self._thread.start()
 
-    @property
-    def is_full(self) -> bool:
-        """Whether so many wait that more are refused."""
-        return self._pending >= self._max_pending
-
     def submit(self, work: Work) -> asyncio.Future[Any]:
         """Have `work` done; the future has what it returned or raised, once that is on disk.
 
@@ -87,19 +82,22 @@ class Writer:
             Unavailable: too many are waiting.
 
         """
-        if self.is_full:
-            raise Unavailable("Too many writes are waiting; try again.", retry_after_ms=500)
         future: asyncio.Future[Any] = self._loop.create_future()
-        self.put(work, future)
+        if not self.put(work, future):
+            raise Unavailable("Too many writes are waiting; try again.", retry_after_ms=500)
         return future
 
-    def put(self, work: Work, waiter: asyncio.Future[Any] | Told) -> None:
-        """Have `work` done and tell `waiter`, once that is on disk; only while the writer is not full."""
+    def put(self, work: Work, waiter: asyncio.Future[Any] | Told) -> bool:
+        """Have `work` done and tell `waiter`, once that is on disk; False, with nothing done, while too many wait."""
+        if self._pending >= self._max_pending:
+            return False
         self._pending += 1
-        self._given.append((work, waiter))
-        if len(self._given) == 1:
+        given = self._given
+        if not given:
             # What comes in one turn is given at once: waking the thread costs more than many works do.
             self._loop.call_soon(self.give)
+        given.append((work, waiter))
+        return True
 
     def give(self) -> None:
         """Give the thread what was put in this turn."""
