@@ -15,6 +15,7 @@ from hubbub.model import Member, Role
 from hubbub.store import SqliteStore
 from hubbub.store.sqlite import batch
 from hubbub.store.sqlite.cache import Cache
+from hubbub.store.sqlite.opening import STATEMENTS
 from sqlitelab import BOUND_S, full, held, rows, started, traced
 from storelab import (
     ROOM,
@@ -81,10 +82,10 @@ async def test_a_batch_of_messages_is_a_handful_of_statements(store, count, most
 
 
 async def test_the_statements_of_all_numbers_of_rows_are_prepared_once(store):
-    """None of them takes the place of another in the connection's cache, where 256 have room."""
+    """None of them takes the place of another in the connection's cache, which has room for others too."""
     sizes = {len(values) for count in range(1, 1_025) for _, values in batch._statements("", "", "", [(0,)] * count)}
     forms = 6  # messages, other entries, rooms, rooms with names, marks, what is looked up
-    assert len(sizes) * forms <= 200
+    assert len(sizes) * forms <= STATEMENTS // 2
 
 
 async def test_a_message_alone_writes_three_pages(store, path):
@@ -189,6 +190,24 @@ async def test_a_full_database_is_unavailable_until_there_is_space(store, caplog
     assert (await store.room(ROOM)).members == 1
     assert (await state(store, "bob")).read == 0
     assert seqs(await log(store)) == [1, 2, 3, 4]
+
+
+async def test_what_could_not_be_rolled_back_is_not_committed_with_what_comes_next(store, monkeypatch):
+    """It is rolled back then, since whoever asked for it was told that it was not done."""
+
+    def fails(batch: Any) -> None:
+        batch.db.execute("INSERT INTO meta VALUES ('half', 'done')")
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(store._writer, "_roll_back", lambda: None)
+    with pytest.raises(RuntimeError, match="a defect"):
+        await store._submit(fails)
+    assert store._database.writing.in_transaction
+    assert (await say(store)).seq == 2
+    assert not store._database.writing.in_transaction
+    reading = store._database.reading
+    assert reading.execute("SELECT count(*) FROM meta WHERE key = 'half'").fetchone() == (0,)
+    assert seqs(await log(store)) == [1, 2]
 
 
 async def test_after_a_failure_the_writer_knows_the_rooms_as_they_are_stored(store):

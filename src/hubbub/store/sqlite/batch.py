@@ -32,11 +32,11 @@ from hubbub.protocol import encode, entry_decoder
 SEQ_BITS = 36
 """How many bits of an entry's key are its seq: 68 thousand million entries a room, 134 million rooms."""
 
-STEP, MOST_ROWS = 16, 256
+STEP, MOST_ROWS = 32, 256
 """Multi-row statements have so many rows as a multiple of the one up to the other, or fewer than the one.
 
-So up to `MOST_ROWS` rows need at most two statements, each of which gives the interpreter away three times and has to
-get it back, and the statement cache of the connection has room for all there are.
+So up to `MOST_ROWS` rows need at most two statements. Each of them lets go of the interpreter four times and has to get
+it back, and the connection's cache has room for all there are.
 """
 
 ENTRY = "(?,?,?,nullif(?,0),nullif(?,0),nullif(?,0),?,?,?,?)"

@@ -16,6 +16,9 @@ logger = logging.getLogger("hubbub.store")
 APPLICATION = int.from_bytes(b"Hubb", "big")
 """What SQLite calls the application id: it tells our files from other programs'."""
 
+STATEMENTS = 512
+"""How many prepared statements a connection keeps: one for each number of rows, of each kind of row, and all others."""
+
 
 class Database:
     """An open file, or a database in memory.
@@ -80,7 +83,7 @@ class Database:
 
 
 def _connect(path: str) -> sqlite3.Connection:
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=STATEMENTS)
 
 
 def _prepare(db: sqlite3.Connection, path: str) -> str:

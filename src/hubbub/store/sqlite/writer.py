@@ -174,7 +174,10 @@ class Writer:
 
     def _transact(self, batch: Batch, works: Sequence[Waiting]) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        self._db.execute("BEGIN IMMEDIATE")
+        # As statements, the beginning and the end would let go of the interpreter five times each, and so only once.
+        if self._db.in_transaction:  # the last could not be rolled back, and a script would commit it
+            self._db.rollback()
+        self._db.executescript("BEGIN IMMEDIATE")
         self._before(batch, [work for work, _ in works])
         for work, waiter in works:
             try:
@@ -182,7 +185,7 @@ class Writer:
             except HubbubError as refused:
                 outcomes.append((waiter, None, refused))
         batch.flush()
-        self._db.execute("COMMIT")
+        self._db.commit()
         return outcomes
 
     def _roll_back(self) -> None:
