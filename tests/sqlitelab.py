@@ -37,11 +37,18 @@ async def held(store: SqliteStore) -> AsyncIterator[None]:
 def traced(*connections: sqlite3.Connection) -> Iterator[list[str]]:
     """The statements that are run meanwhile."""
     statements: list[str] = []
+    noting = True
+
+    def note(statement: str) -> None:
+        if noting:
+            statements.append(statement)
+
     for connection in connections:
-        connection.set_trace_callback(statements.append)
+        connection.set_trace_callback(note)
     yield statements
-    for connection in connections:
-        connection.set_trace_callback(None)
+    # It stays. Taking it away waits for a thread that runs a statement, and keeps the interpreter, which that
+    # thread waits for in order to call it: the writer may be moving its log though all that was asked for is answered.
+    noting = False
 
 
 @contextmanager
