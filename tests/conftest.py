@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -9,16 +10,32 @@ import hypothesis
 import pytest
 
 import loops
+from examples import FULL
 
 # `hubbub local` takes DynamoDB Local where it finds it; what tests see must not depend on that. Those that want it
 # (dynamolab.py) look for it themselves.
 os.environ.setdefault("DYNAMODB_LOCAL", "")
 
-# How long an example takes says how busy the machine is.
-hypothesis.settings.register_profile("hubbub", deadline=None)
+# How long an example takes says how busy the machine is. `make check` asks for the profile of its name.
+hypothesis.settings.register_profile("hubbub", deadline=None, max_examples=FULL)
+hypothesis.settings.register_profile("check", deadline=None, max_examples=FULL // 10)
 hypothesis.settings.load_profile("hubbub")
 
 FAST = ("unit", "contract", "meta")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the other folders unread where only fast tests are asked for: it takes as long as running these."""
+    here = Path(__file__).parent
+    if config.option.markexpr != "fast" or not collection_path.is_relative_to(here) or collection_path == here:
+        return None
+    return True if collection_path.relative_to(here).parts[0] not in FAST else None
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector pass over what collecting has left: it stays, and a look at it takes a quarter of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

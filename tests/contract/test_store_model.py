@@ -13,6 +13,7 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from hubbub.errors import Conflict, HubbubError, NotFound
 from hubbub.model import (
     AnyEntry,
@@ -268,7 +269,7 @@ def changes(whole: list[Any], page: list[Any]) -> list[Any]:
     return [e for e in later if isinstance(e, ReactionAdded | ReactionRemoved) or last_words[e.target] == e.seq]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.lists(deeds, min_size=1, max_size=12), max_size=8),
     st.tuples(targets, st.integers(1, 5), targets),

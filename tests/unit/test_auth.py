@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubles import FakeClock
+from examples import examples
 from hubbub.auth import DEFAULT_LEEWAY_S, MAX_TOKEN_BYTES, JwtVerifier, issue
 from hubbub.errors import TokenExpired, Unauthorized
 from hubbub.model import Principal, Role
@@ -452,7 +453,7 @@ HEADER_FIELDS = st.sampled_from(["alg", "typ", "cty", "kid", "jku", "jwk", "x5u"
 CLAIM_NAMES = st.sampled_from(["sub", "exp", "iat", "nbf", "iss", "aud", "name", "avatar", "rooms", "scope"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     header=st.dictionaries(HEADER_FIELDS, JSON, max_size=3),
     claims=st.dictionaries(CLAIM_NAMES, JSON, max_size=3) | st.binary(max_size=20),
@@ -469,7 +470,7 @@ async def test_no_header_or_claim_breaks_the_verifier(header: dict[str, Any], cl
     json.dumps([principal.user, principal.name, principal.expires_at, principal.issued_at]).encode()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.text(max_size=60))
 async def test_no_text_breaks_the_verifier(text: str):
     """Any text at all is refused, not choked on."""
@@ -507,7 +508,7 @@ ENDED = base64url(json.dumps({**CLAIMS, "exp": NOW - 100}).encode())
         [KNOWN_HEAD, base64url(b'{"alg":"HS256","typ":"JWT","kid":"a"}'), base64url(b'{"alg":"HS256"}')]
     ),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 async def test_a_known_header_changes_no_verdict(
     payload: str, secret: str, change: tuple[int, str] | None, head: str
 ) -> None:

@@ -319,6 +319,7 @@ def test_what_was_said_before_the_count_began_is_not_counted() -> None:
     assert (list(member.seen), audience.received) == ([0, 1], 1)
 
 
+@pytest.mark.slow
 async def test_waiting_tells_when_the_last_came(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what is not whole, the silence by which that is known does not count as time that it took."""
     monkeypatch.setattr(audience_module, "LOOK_S", 0.01)

@@ -30,6 +30,7 @@ async def killed_after(lab: Lab, job: Deliver, steps: int) -> bool:
     return was_killed
 
 
+@pytest.mark.slow
 def test_whoever_is_killed_at_any_moment_is_made_up_for_by_the_same_job_coming_again():
     """At every moment of a broadcast of two entries to five listeners, of whom one is gone."""
     steps, was_killed = 0, True
@@ -94,6 +95,7 @@ def test_what_was_wanted_of_one_who_was_killed_is_found_by_the_next_announcement
         virtually(story)
 
 
+@pytest.mark.slow
 def test_a_pass_that_was_broken_off_goes_on_where_it_was():
     """Whoever is killed after some pages repeats at most one of them."""
 
@@ -116,6 +118,7 @@ def test_a_pass_that_was_broken_off_goes_on_where_it_was():
     virtually(story)
 
 
+@pytest.mark.slow
 def test_a_random_world_converges():
     """Jobs twice and late, broadcasters killed, a table that fails: every listener has every entry, in order."""
     for seed in range(30):

@@ -126,6 +126,7 @@ def test_slow_clients_do_not_lower_the_pace():
     virtually(story)
 
 
+@pytest.mark.slow
 def test_a_broadcast_above_the_quota_lowers_its_pace_until_it_fits_and_delivers_everything():
     """The account has less than the settings say: 429 comes, the pace follows, every listener has the entry."""
 

@@ -6,6 +6,7 @@ import pytest
 from bench.broadcast import Setting, Way, simulate, simulate_hot
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["invoke", "sqs", "fifo"])
 def test_a_broadcast_takes_as_long_as_the_quota_makes_it_and_little_more(way: Way):
     """6,000 members who take more requests than the bucket's share holds; jobs come twice, members are gone or slow."""

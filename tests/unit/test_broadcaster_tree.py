@@ -24,7 +24,13 @@ def fill(lab: Lab, count: int, shards: int, *, after: int = 0) -> list[str]:
     return connections
 
 
-@pytest.mark.parametrize(("shards", "split", "branch"), [(2, 1_000, 10), (16, 100, 3), (64, 50, 2), (32, 1, 10)])
+@pytest.mark.parametrize(
+    ("shards", "split", "branch"),
+    [
+        (2, 1_000, 10),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in [(16, 100, 3), (64, 50, 2), (32, 1, 10)]),
+    ],
+)
 def test_every_listener_of_a_spread_room_gets_every_entry_once(shards: int, split: int, branch: int):
     """However the tree is shaped, each shard is served by one broadcaster."""
 
@@ -113,6 +119,7 @@ def test_a_signal_reaches_all_shards():
 # Growing
 
 
+@pytest.mark.slow
 def test_a_room_that_has_grown_is_spread_over_more_shards():
     """Those who come from then on are; those who were there stay, and are served as before."""
 
@@ -160,6 +167,7 @@ def test_small_shards_are_served_several_by_one():
 # Successors
 
 
+@pytest.mark.slow
 def test_what_takes_too_long_is_left_to_a_successor_who_goes_on_where_it_was():
     """Nobody is posted to twice, nobody left out, and each has less time than he gets."""
 

@@ -102,6 +102,7 @@ class World:
             await self.settled()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(5))
 def test_every_listener_has_every_entry_in_order_whatever_happened(part: int, caplog: pytest.LogCaptureFixture):
     """Once what comes again is dropped; and nobody holds a lease any more."""

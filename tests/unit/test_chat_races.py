@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from chatlab import Lab, Tab, lab
 from doubles import settle
+from examples import examples
 from hubbub.model import RoomKind
 
 USERS = ("bob", "carol", "dave")
@@ -53,7 +54,7 @@ async def repaired(at: Lab) -> None:
     await settle()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_everybody_hears_exactly_what_he_may(seed: int) -> None:
     """In seq order and once; nothing without membership unless the room is public, and all of it while he listens."""

@@ -522,6 +522,7 @@ async def test_a_sync_that_names_thousands_of_rooms_gets_what_is_there_for_him(a
     assert repr(at.chat.fanout._streams) == "<Streams of 2 rooms>"  # `general`, and alice in `secret`
 
 
+@pytest.mark.slow
 async def test_two_thousand_watchers_of_a_public_room_leave_no_rows(at, alice):
     """Listening, reading and asking around write nothing; all of them hear what is said, and are counted."""
 

@@ -507,7 +507,7 @@ class Long(hubbub.Chat):
 
 
 @pytest.mark.parametrize("limits", [{}, {"rate": 0.5, "burst": 6, "user_rate": 0.5, "user_burst": 8}])
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(each, marks=pytest.mark.slow) for each in range(2, 12))])
 async def test_nobody_can_tell_the_short_way_from_the_long_one(seed, limits, caplog):
     """The same frames, replies, log, counters and lines, whatever is asked in whatever order."""
     caplog.set_level(logging.DEBUG, logger="hubbub")

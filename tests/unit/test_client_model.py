@@ -10,9 +10,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from nodejs import NODE
 from vectors import Runner
 
@@ -278,7 +280,7 @@ happening = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(happening, min_size=10, max_size=60), st.lists(st.floats(0, 0.999), min_size=1, max_size=5))
 def test_every_entry_comes_once_and_in_order_whatever_happens(happenings: list[Any], randoms: list[float]) -> None:
     """Entries never come twice, out of order or with a hole, but for a reset; in the end nothing is missing."""
@@ -341,6 +343,7 @@ def traces(count: int) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_javascript_session_does_the_same_in_random_stories(tmp_path: Path) -> None:
     """Whatever happens, in whatever order, both sessions want exactly the same done."""
     count = 60

@@ -38,6 +38,7 @@ def test_it_waits_as_long_as_it_is_told_and_a_little_more(said_ms: int | None, l
     assert len(found) > 50, "they come back together"
 
 
+@pytest.mark.slow
 async def test_a_refused_handshake_tells_when_to_come_back() -> None:
     """The header of a 503 is read: the next handshake is not before."""
     async with Scripted() as server:

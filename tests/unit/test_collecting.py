@@ -18,6 +18,7 @@ def as_before() -> Iterator[None]:
     assert (gc.get_threshold(), gc.callbacks) == (thresholds, callbacks)
 
 
+@pytest.mark.slow
 def test_pauses_are_noted_while_they_are_watched() -> None:
     """Each collection counts, with its length; those before and after do not."""
     with Pauses() as pauses:
@@ -47,6 +48,7 @@ def test_what_was_there_and_what_survives_is_set_aside() -> None:
     assert gc.get_freeze_count() == 0
 
 
+@pytest.mark.slow
 def test_a_full_collection_looks_at_a_bounded_number_however_much_there_is() -> None:
     """While more and more objects come and stay, the collector never has more before it than between two full ones."""
     most = 0

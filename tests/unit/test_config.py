@@ -465,6 +465,7 @@ def _make(folder: str, start: Any, results: Any) -> None:
         results.put((number, dev_secret(Path(folder) / str(number), create=True)))
 
 
+@pytest.mark.slow
 def test_processes_that_make_the_development_secret_at_once_agree_on_one(folder: Path):
     """In the same moment, in a folder that is not there yet: one secret, and nothing left over."""
     context = multiprocessing.get_context("spawn")

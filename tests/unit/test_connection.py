@@ -14,6 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from examples import examples
 from hubbub.gateway.connection import (
     BINARY,
     CLOSE,
@@ -649,10 +650,10 @@ def is_utf_8(payload: bytes, *, final: bool = True) -> bool:
 
 
 TestAnyLife = AnyLife.TestCase
-TestAnyLife.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestAnyLife.settings = settings(max_examples=examples(60), stateful_step_count=25, deadline=None)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(text=st.text(max_size=16), cuts=st.lists(st.integers(0, 64), max_size=6), pings=st.booleans())
 def test_a_message_is_the_same_however_it_was_cut(text: str, cuts: list[int], pings: bool):
     """Any text in any fragments, pings between them or not, is delivered as the text."""

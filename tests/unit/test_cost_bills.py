@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from hubbub.client.actions import SendFrame, SetTimer
 from hubbub.client.session import Session, Settings
 from hubbub.cost.bills import Bill, bill
@@ -370,7 +371,7 @@ MORE = ["rooms", "messages_per_hour", "size_bytes", "reactions", "history_pages"
 """Inputs of which more is more work, whatever the rest. More members can be less: a crowd is told less."""
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(chats(), st.sampled_from(MORE), st.sampled_from(list(SHAPES)))
 def test_more_never_costs_less(chat: Scenario, name: str, shape: str) -> None:
     """Twice as many rooms, messages, bytes, reactions, pages, months or sessions cost at least as much.
@@ -383,7 +384,7 @@ def test_more_never_costs_less(chat: Scenario, name: str, shape: str) -> None:
     assert bill(shape, more, REGION, WORK).usd >= bill(shape, chat, REGION, WORK).usd * (1 - 1e-9) - 0.01
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(chats(), st.sampled_from(list(SHAPES)))
 def test_nothing_is_negative_or_endless(chat: Scenario, shape: str) -> None:
     """Every quantity and every amount is a number from 0 up."""

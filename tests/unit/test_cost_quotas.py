@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from hubbub.cost.bills import bill
 from hubbub.cost.capacity import Use, broadcast, storm, uses
 from hubbub.cost.catalogue import Quotas, read_prices, read_work
@@ -114,7 +115,7 @@ def test_the_first_to_break_has_the_least_headroom(preset: str, shape: str) -> N
     assert order == sorted(order)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(st.integers(1, 5_000), st.integers(1, 2_000), st.floats(0, 1), st.sampled_from(list(SHAPES)))
 def test_twice_as_many_rooms_leave_no_more_room(rooms: int, members: int, online: float, shape: str) -> None:
     """Twice as many rooms use at least as much of every quota."""

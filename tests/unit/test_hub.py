@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from doubles import FakeSocket
+from examples import examples
 from hubbub.gateway import hub as hub_module
 from hubbub.gateway.connection import CLOSE, COMPRESSED, PING, PONG, TEXT, Close, Life, Rules
 from hubbub.gateway.deflate import MAX_BYTES, compress
@@ -1113,4 +1114,4 @@ class AnyCalls(RuleBasedStateMachine):
 
 
 TestAnyCalls = AnyCalls.TestCase
-TestAnyCalls.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestAnyCalls.settings = settings(max_examples=examples(60), stateful_step_count=40, deadline=None)

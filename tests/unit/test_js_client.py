@@ -6,12 +6,15 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from nodejs import NODE
 from vectors import vectors
 
 JS = Path(__file__).resolve().parents[2] / "clients" / "js"
 
 
+@pytest.mark.slow
 def test_the_javascript_tests_pass() -> None:
     """`node --test` runs every vector and every test of the module, and all pass."""
     files = sorted(str(path) for path in (JS / "test").glob("*.test.js"))

@@ -72,6 +72,7 @@ def test_a_failed_step_keeps_no_other_from_being_done(home: LabHome, log: Writte
     assert "the step broken failed" in [line["message"] for line in log.words]
 
 
+@pytest.mark.slow
 def test_a_step_that_takes_too_long_leaves_time_for_the_others(home: LabHome, log: Written):
     """However long the first would go on, each has its turn."""
     given: list[float] = []

@@ -111,6 +111,7 @@ async def test_files_of_nkeys_need_a_package(tmp_path, monkeypatch):
             pass
 
 
+@pytest.mark.slow
 def test_without_nats_py_the_extra_is_named(monkeypatch):
     """Whoever reads it knows what to install."""
     for name in list(sys.modules):

@@ -691,6 +691,7 @@ SAY = "from hubbub.gateway import accelerator as a; print(a.is_used(), a.Outlet.
 NOT_BUILT = "import sys; sys.modules['hubbub.gateway._accelerator'] = None; " + SAY
 
 
+@pytest.mark.slow
 def test_the_accelerator_is_used_where_it_is():
     """Unless the environment says that it is not to be."""
     built()
@@ -698,6 +699,7 @@ def test_the_accelerator_is_used_where_it_is():
     assert python(SAY, "0").stdout == "False hubbub.gateway.outlets HUBBUB_ACCELERATOR=0\n"
 
 
+@pytest.mark.slow
 def test_without_the_accelerator_hubbub_runs():
     """Unless the environment says that it must be there; then the process ends with what to do."""
     assert python(NOT_BUILT, "").stdout.startswith("False hubbub.gateway.outlets it was not built: ")
@@ -707,6 +709,7 @@ def test_without_the_accelerator_hubbub_runs():
     assert "expected HUBBUB_ACCELERATOR to be 0, 1 or empty, got 'yes'" in python(SAY, "yes").stderr
 
 
+@pytest.mark.slow
 def test_an_accelerator_that_cannot_be_loaded_is_not_called_missing(tmp_path):
     """What is wrong with it is told, and Hubbub runs without it."""
     broken = tmp_path / "_accelerator.so"

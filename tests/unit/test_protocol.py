@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from hubbub import errors
 from hubbub.errors import BadRequest, HubbubError, RateLimited
 from hubbub.model import (
@@ -129,7 +130,7 @@ ANYTHING = st.one_of(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(body=ANYTHING, name=st.sampled_from(list(ACTIONS)))
 @example(body="\ud800", name="send")
 @example(body='{"action": "send", "room": "r", "text": "\ud800"}', name="send")
@@ -147,7 +148,7 @@ def test_whatever_comes_is_taken_or_refused_and_the_refusal_can_be_told(body: st
             assert json.loads(encode(taken)) is not None
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(fields=ALMOST_A_FRAME, name=st.sampled_from(list(ACTIONS)))
 def test_what_is_taken_is_the_same_when_it_is_written_and_read_again(fields: dict[str, Any], name: str):
     """Nothing is lost, invented or rounded by decoding."""

@@ -98,10 +98,10 @@ def test_json_is_read_with_its_escapes_and_places(tmp_path: Path) -> None:
         ("? [1]\n: 2", 1, "expected a key, got a list"),
         ("a: {<<: 5}", 1, "expected a mapping after '<<'"),
         ("a: !!int x", 1, "expected a value of tag:yaml.org,2002:int"),
-        ("[" * 20_000, None, "nested too deeply"),
-        ("[" * 20_000 + "]" * 20_000, None, "nested too deeply"),
+        pytest.param("[" * 20_000, None, "nested too deeply", marks=pytest.mark.slow),
+        pytest.param("[" * 20_000 + "]" * 20_000, None, "nested too deeply", marks=pytest.mark.slow),
         ("[?x, " * 250 + "]" * 250, None, "cannot be read|nested too deeply"),
-        (
+        pytest.param(
             "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
             + "".join(
                 f"{name}: &{name} [{','.join(['*' + before] * 10)}]\n"
@@ -109,6 +109,7 @@ def test_json_is_read_with_its_escapes_and_places(tmp_path: Path) -> None:
             ),
             None,
             "too large",
+            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from doubles import FakeClock, FakeSink, settle
+from examples import examples
 from hubbub import stream as stream_module
 from hubbub.errors import Unavailable
 from hubbub.stream import MAX_HELD, MAX_RECENT, StreamListening, Streams
@@ -338,7 +339,7 @@ async def test_nobody_starts_where_everything_has_ended(streams, sink, log):
         assert not listening.start("r", 0)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(seed=st.integers(0, 2**32), length=st.integers(1, 60))
 def test_whatever_the_order_of_publishing_every_listener_sees_the_log(seed: int, length: int):
     """Entries shuffled, lost and doubled, listeners coming and going: each sees a stretch of the log in order."""
@@ -576,7 +577,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+TestAnyOrder.settings = settings(max_examples=examples(80), stateful_step_count=30, deadline=None)
 
 
 async def test_what_somebody_has_seen_of_a_log_is_looked_for(sink, log, clock):

@@ -42,6 +42,7 @@ def places(node: Value) -> list[tuple[Value, Value]]:
     return [(node, key) for key in keys] + [place for key in keys for place in places(node[key])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.parent.name)
 def test_a_broken_template_is_a_stack_or_an_error_and_nothing_else(sample: Path, tmp_path: Path) -> None:
     """Whatever stands in whatever place of a template, it loads or is a TemplateError with the template's file."""

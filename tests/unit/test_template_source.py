@@ -96,7 +96,7 @@ def test_anchors_and_merges_are_written_out() -> None:
         ("# nothing\n", None, "expected a template, got an empty file"),
         ("A: \x07\n", None, "not YAML"),
         ("A: " + "[" * 400 + "]" * 400, 1, "nested too deeply"),
-        ("A: " + "[" * 4000, None, "nested too deeply"),
+        pytest.param("A: " + "[" * 4000, None, "nested too deeply", marks=pytest.mark.slow),
     ],
 )
 def test_a_syntax_error_names_file_line_and_what(text: str, line: int | None, what: str) -> None:

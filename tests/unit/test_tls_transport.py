@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from hubbub.listening.certificates import read_pair
 from hubbub.listening.tls import PIECE_BYTES, READ_BYTES, RECORD_BYTES, TlsTransport, read_buffer
 from live import BOUND_S, until
@@ -259,7 +260,7 @@ async def test_a_socket_that_comes_too_late_is_closed(contexts: tuple[ssl.SSLCon
 # Bytes
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(data=st.data())
 def test_all_bytes_arrive_in_order_both_ways(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext], data: st.DataObject
@@ -350,6 +351,7 @@ async def test_nothing_to_write_is_not_written(line: Line) -> None:
     assert not line.tls.can_write_eof()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library's own count")
 async def test_no_connection_keeps_room_for_the_largest_thing_that_it_has_seen(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext],

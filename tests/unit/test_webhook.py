@@ -338,6 +338,7 @@ async def test_calls_at_a_time_are_bounded(endpoint: Endpoint):
     assert sorted(got.event["body"] for got in endpoint.calls) == [str(number) for number in range(10)]
 
 
+@pytest.mark.slow
 async def test_a_call_that_takes_too_long_is_given_up(endpoint: Endpoint):
     """Waiting for one's turn counts too; the next call finds a free place."""
     endpoint.gate.clear()

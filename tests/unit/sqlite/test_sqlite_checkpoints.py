@@ -36,6 +36,7 @@ async def fill(store: SqliteStore, rounds: int) -> None:
         await asyncio.gather(*(say(store, "x" * 2 * KIB, by=f"user{n}") for n in range(64)))
 
 
+@pytest.mark.slow
 async def test_the_log_is_moved_and_begun_anew_while_messages_come(small, path):
     """Its file stays as small as it was, whatever is written; nothing is lost by it."""
     log_file = path.with_name(f"{path.name}-wal")
@@ -48,7 +49,14 @@ async def test_the_log_is_moved_and_begun_anew_while_messages_come(small, path):
 
 
 @pytest.mark.parametrize(
-    ("rooms", "users", "with_ids"), [(1, 256, False), (1, 256, True), (100, 500, False), (300, 900, True)]
+    ("rooms", "users", "with_ids"),
+    [
+        (1, 256, False),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in [(1, 256, True), (100, 500, False), (300, 900, True)]
+        ),
+    ],
 )
 async def test_it_is_known_how_long_the_log_is(path, monkeypatch, rooms, users, with_ids):
     """In one room or in many, where each has pages of its own: within half and double of what its file says."""
