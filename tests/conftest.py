@@ -32,10 +32,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path.relative_to(here).parts[0] not in FAST else None
 
 
-def pytest_collection_finish() -> None:
-    """Let the collector pass over what collecting has left: it stays, and a look at it takes a quarter of a second."""
-    gc.collect()
-    gc.freeze()
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let the collector pass over fast tests themselves: they stay, and each look at them takes long."""
+    if session.config.option.markexpr == "fast":
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -279,6 +279,7 @@ SETTINGS: dict[str, About] = {
 }
 
 _TYPES: dict[str, Any] = get_type_hints(Settings, include_extras=True)
+_FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}  # msgspec looks through all types each time
 
 
 def kind_of(name: str) -> str:
@@ -288,7 +289,7 @@ def kind_of(name: str) -> str:
 
 def default_of(name: str) -> object:
     """A setting's default; None for none."""
-    field = next(field for field in msgspec.structs.fields(Settings) if field.name == name)
+    field = _FIELDS[name]
     return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 

@@ -28,6 +28,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = hubbub.Nonsense
 
 
+@pytest.mark.slow
 def test_importing_hubbub_loads_nothing_heavy() -> None:
     """`import hubbub` loads none of its own modules and none of the libraries that they need."""
     listing = "import sys, hubbub; print(*[m for m in sys.modules if m.split('.')[0] in sys.argv[1:]])"

@@ -158,6 +158,7 @@ def test_settings_for_servers_do_not_reach_those_that_are_measured(
     assert (server.variables()["HUBBUB_RATE"], server.variables()["LANG"]) == ("0", "C.UTF-8")
 
 
+@pytest.mark.slow
 def test_the_time_of_threads_that_ended_counts() -> None:
     """A server that hands its work to threads of their own is not cheaper for that."""
     work = (

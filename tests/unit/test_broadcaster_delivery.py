@@ -132,6 +132,7 @@ def test_a_room_without_listeners_costs_two_writes_and_a_read():
     virtually(story)
 
 
+@pytest.mark.slow
 def test_entries_of_a_hot_room_are_delivered_together():
     """A hundred publishes within a moment take a few passes, and no recipient misses one or gets one twice."""
 

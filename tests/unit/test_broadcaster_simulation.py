@@ -21,6 +21,7 @@ def test_a_broadcast_takes_as_long_as_the_quota_makes_it_and_little_more(way: Wa
     assert warm.posts == 6_000, "jobs that come twice post nothing twice"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["invoke", "sqs", "fifo"])
 def test_a_hot_room_is_delivered_whole_in_order_and_once(way: Way):
     """Entries come faster than they are delivered, and jobs come twice."""

@@ -602,6 +602,7 @@ async def test_in_a_crowd_nothing_that_everybody_does_costs_its_square():
         assert tabs[-1].of("presence")[-1]["count"] == 200
 
 
+@pytest.mark.slow
 async def test_what_comes_and_goes_leaves_nothing_behind():
     """After a crowd has been and gone, nothing is kept of its buckets, its typing, its absences and its rooms."""
     async with lab(crowd=3, rate=50, user_rate=50) as at:

@@ -294,6 +294,7 @@ def test_busy_connections_do_not_ping() -> None:
     assert pings(Flow(1e12, 1e6), 1_000, 1_000, 540).month == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every_s", [5, 30, 120])
 def test_heartbeats_are_as_many_as_the_client_sends(every_s: int) -> None:
     """The client's own session, given frames at random moments for 100 hours, pings as often as the model says."""

@@ -48,6 +48,7 @@ print(*[random_bytes(16).hex() for _ in range(255)], *[random_word() for _ in ra
 """
 
 
+@pytest.mark.slow
 def test_a_forked_process_gets_different_ones():
     """What was fetched before the fork is used by the parent alone."""
     ran = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=True, timeout=30)
@@ -69,6 +70,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.slow
 def test_environments_restored_from_one_snapshot_get_different_ones():
     """Lambda's SnapStart makes many environments of what one has fetched while it started."""
     environment = {"AWS_REGION": "eu-west-1", "PATH": ""}

@@ -320,6 +320,7 @@ child.wait()
 """
 
 
+@pytest.mark.slow
 def test_who_listens_is_found_and_watched_with_its_children() -> None:
     """The process that listens on a port is found, once, and what its children use counts with it."""
     with subprocess.Popen(
@@ -363,6 +364,7 @@ def test_how_the_server_was_called_is_told_without_what_may_be_secret(
     assert observing.name_of(7) == shown
 
 
+@pytest.mark.slow
 def test_a_server_that_is_started_again_is_seen_again() -> None:
     """When who listened has ended, and somebody else listens on the port, he is looked at from then on."""
     with socket.create_server(("127.0.0.1", 0)) as probe:

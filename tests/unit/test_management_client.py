@@ -301,6 +301,7 @@ async def test_no_answer_is_said_to_be_none(wire: Wire) -> None:
     assert (caught.value.status, caught.value.type) == (None, "")
 
 
+@pytest.mark.slow
 async def test_a_try_has_its_time(endpoint: Endpoint) -> None:
     """A server that is silent for longer is `Unreachable`, and is not asked again."""
     endpoint.gate.clear()
@@ -571,6 +572,7 @@ def test_the_secret_is_not_shown(wire: Wire) -> None:
     assert repr(wire.client()) == f"<ManagementClient of {ENDPOINT} as <Fixed AKIDBACKEND>>"
 
 
+@pytest.mark.slow
 def test_it_loads_no_server_and_no_aws() -> None:
     """A Lambda function's cold start pays for msgspec and httptools, and nothing else of the kind."""
     listing = "import sys, hubbub.management; print(*[m for m in sys.modules if m.split('.')[0] in sys.argv[1:]])"

@@ -60,6 +60,7 @@ async def test_a_region_that_is_nowhere_is_asked_for(monkeypatch):
         await open_store("dynamodb://chat").__aenter__()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("url", "foreign"),
     [("dynamodb://chat", ("sqlite3", "hubbub.store.sqlite")), ("sqlite://:memory:", ("hubbub.aws",))],

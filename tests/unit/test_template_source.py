@@ -109,6 +109,7 @@ def test_a_syntax_error_names_file_line_and_what(text: str, line: int | None, wh
     assert str(failure.value).startswith(f"template.yaml:{line}: " if line else "template.yaml: ")
 
 
+@pytest.mark.slow
 def test_aliases_that_multiply_are_refused() -> None:
     """A document that aliases make enormous is an error and not the end of the memory."""
     bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(

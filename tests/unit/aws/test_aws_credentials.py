@@ -161,6 +161,7 @@ def test_without_botocore_the_environment_is_all_there_is(monkeypatch: pytest.Mo
     assert isinstance(find({"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}), Fixed)
 
 
+@pytest.mark.slow
 def test_nothing_heavy_is_imported() -> None:
     """All of the layer loads without botocore, boto3, httpx and the chat: functions start the sooner for it."""
     code = (

@@ -81,6 +81,7 @@ async def test_it_is_known_how_long_the_log_is(path, monkeypatch, rooms, users, 
         assert grown / 2 < moving._size - guessed < grown * 2
 
 
+@pytest.mark.slow
 async def test_no_commit_moves_the_log(small, store):
     """The writer moves the rest between two transactions, and the thread all else on a connection of its own."""
     database = store._database
@@ -99,6 +100,7 @@ async def _true(yes: bool) -> bool:
     return yes
 
 
+@pytest.mark.slow
 async def test_a_reader_that_stays_does_not_stop_the_writer(small, path):
     """What it needs stays in the log, which is moved when it is gone."""
     async with SqliteStore(str(path)) as store:

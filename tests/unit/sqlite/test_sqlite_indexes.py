@@ -7,6 +7,8 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from hubbub.model import RoomKind
 from hubbub.store import SqliteStore
 from sqlitelab import rows, traced
@@ -84,6 +86,7 @@ def counted(db: sqlite3.Connection) -> Iterator[list[int]]:
     db.set_progress_handler(None, 1)
 
 
+@pytest.mark.slow
 async def test_a_page_costs_what_is_on_it(store):
     """Not what the log or the thread holds: the database does as much for a page of a long one as of a short one."""
     root = await say(store)

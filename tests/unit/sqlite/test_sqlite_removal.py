@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from hubbub.model import MessageCreated
 from hubbub.store import SqliteStore
 from hubbub.store.sqlite.retention import Retention
@@ -41,6 +43,7 @@ async def test_what_a_deleted_room_leaves_behind_is_removed_little_by_little(sto
     assert "DELETE FROM entries" not in deletion
 
 
+@pytest.mark.slow
 async def test_what_could_not_be_removed_before_closing_is_removed_after_opening(path):
     """A room deleted last of all leaves nothing for ever."""
     store = await SqliteStore(str(path)).__aenter__()
@@ -120,6 +123,7 @@ async def test_retention_removes_the_reactions_to_what_it_removes(path):
         assert await rows(store, "entries", "reactions") == {"entries": 5, "reactions": 0}
 
 
+@pytest.mark.slow
 async def test_rooms_deleted_while_retention_goes_through_them_are_passed_over(store):
     """It reaches those that come after."""
     rooms = [f"room{n}" for n in range(5)]
