@@ -12,17 +12,22 @@ from tokens import JwksServer
 
 
 @pytest.fixture(scope="session")
-def one_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Whom to trust where nobody speaks TLS: httpx reads it for each client, and all there are take it long."""
+def root_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The only certificate that is trusted; nobody has its key."""
     path = tmp_path_factory.mktemp("trust") / "root.pem"
     trustme.CA().cert_pem.write_to_path(str(path))
     return path
 
 
 @pytest.fixture
-async def jwks(monkeypatch: pytest.MonkeyPatch, one_root: Path) -> AsyncIterator[JwksServer]:
+def one_root(root_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that make many clients and speak no TLS: httpx reads all roots for each client, which takes it long."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(root_file))
+
+
+@pytest.fixture
+async def jwks(monkeypatch: pytest.MonkeyPatch, one_root: None) -> AsyncIterator[JwksServer]:
     """It runs for the test."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(one_root))
     for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(variable, raising=False)
     server = JwksServer()

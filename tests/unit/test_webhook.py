@@ -22,6 +22,8 @@ from hubbub.apigateway import Event, Identity, RequestContext, Response, new_id
 from hubbub.gateway.integrations.webhook import HandlerFailed, Webhook, check_address, read_secret
 from live import BOUND_S, until
 
+pytestmark = pytest.mark.usefixtures("one_root")
+
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
 
