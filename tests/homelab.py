@@ -186,9 +186,9 @@ class Home(abc.ABC):
         assert isinstance(body["message"], str)
         return code
 
-    async def closed(self, wire: Wire) -> int:
+    async def closed(self, wire: Wire, within_s: float = BOUND_S) -> int:
         """The close code that a client goes by, once the connection has ended; what came before is in its frames."""
-        code = await wire.closed()
+        code = await wire.closed(within_s)
         if self.has_close_codes or code != 1000:
             return code
         told = [frame["close"] for frame in wire.frames if frame["type"] == "notice" and frame["code"] == "closing"]

@@ -101,11 +101,11 @@ class Wire:
                     return frame
             self.frames.append(await self.receive())
 
-    async def closed(self) -> int:
-        """Take all frames that still come, until the connection ends; returns the close code."""
+    async def closed(self, within_s: float = BOUND_S) -> int:
+        """Take all frames that still come, each `within_s`, until the connection ends; returns the close code."""
         try:
             while True:
-                self.frames.append(await self.receive())
+                self.frames.append(await self.receive(within_s))
         except ConnectionClosed as end:
             return end.rcvd.code if end.rcvd else 1006
 

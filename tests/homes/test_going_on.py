@@ -16,7 +16,7 @@ from live import BOUND_S, Wire, until
 
 async def closes(home: Home, wire: Wire) -> int:
     """The close code, once the connection ends; a minute's work is done meanwhile, as often as it takes."""
-    ending = asyncio.create_task(home.closed(wire))
+    ending = asyncio.create_task(home.closed(wire, MINUTES_S))
     try:
         while not ending.done():
             await home.minute()
