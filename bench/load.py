@@ -76,15 +76,6 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def bare_server() -> AsyncIterator[Server]:
-    """The bare picows broadcaster of `bench.bare`."""
-    port = free_port()
-    command = [sys.executable, "-m", "bench.bare", str(port)]
-    async with running(command, port, f"ws://127.0.0.1:{port}/", {}) as server:
-        yield server
-
-
-@asynccontextmanager
 async def hubbub_server(*, pinned: bool = True, **settings: str) -> AsyncIterator[Server]:
     """`hubbub serve` on a SQLite file of its own, without rate limits; `pinned` as with `running`."""
     with tempfile.TemporaryDirectory(prefix="hubbub-bench-") as folder:

@@ -120,7 +120,7 @@ class Peer:
 
 
 def _bare(*options: str) -> Callable[[Place], Start]:
-    """The broadcaster in C of `bench.bare`."""
+    """The broadcaster in C of `bench.native`."""
 
     def start(place: Place) -> Start:
         try:

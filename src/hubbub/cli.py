@@ -32,9 +32,10 @@ from hubbub.config import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from hubbub.doctor import Finding
+    from hubbub.flags import Flag
     from hubbub.listening import Ports
 
 app = typer.Typer(
@@ -180,6 +181,13 @@ def _command() -> str:
     return shlex.quote(str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute))
 
 
+def _signed(function: Any, parameters: list[inspect.Parameter]) -> Any:  # Any: typer reads the signature
+    """Give `function(**given)` a signature of these."""
+    function.__signature__ = inspect.Signature(parameters)
+    function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return function
+
+
 def _with_settings(function: Any) -> Any:
     """Give `function(**given)` a flag for every setting."""
     parameters = [
@@ -205,9 +213,7 @@ def _with_settings(function: Any) -> Any:
                 )
             )
     parameters.append(inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_Config))
-    function.__signature__ = inspect.Signature(parameters)
-    function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return function
+    return _signed(function, parameters)
 
 
 def _option(name: str) -> Any:  # Any: typer types its parameters so
@@ -508,18 +514,9 @@ def _bench(**given: Any) -> None:
     raise typer.Exit(status)
 
 
-def _with_load(function: Any) -> Any:  # Any: typer reads the signature that is made here
-    """Give `function(**given)` a URL and the flags of the load test."""
-    from hubbub.loadtest.flags import FLAGS
-
-    parameters = [
-        inspect.Parameter(
-            "url",
-            inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            annotation=Annotated[str, typer.Argument(help="Of the WebSocket.", metavar="URL", show_default=False)],
-        )
-    ]
-    parameters += [
+def _parameters(flags: Iterable[Flag]) -> list[inspect.Parameter]:
+    """Of a function that is given these flags by name."""
+    return [
         inspect.Parameter(
             each.name,
             inspect.Parameter.KEYWORD_ONLY,
@@ -535,42 +532,31 @@ def _with_load(function: Any) -> Any:  # Any: typer reads the signature that is 
                 ),
             ],
         )
-        for each in FLAGS
+        for each in flags
     ]
-    parameters.append(inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_Config))
-    function.__signature__ = inspect.Signature(parameters)
-    function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return function
+
+
+def _with_load(function: Any) -> Any:
+    """Give `function(**given)` a URL and the flags of the load test."""
+    from hubbub.loadtest.flags import FLAGS
+
+    url = inspect.Parameter(
+        "url",
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        annotation=Annotated[str, typer.Argument(help="Of the WebSocket.", metavar="URL", show_default=False)],
+    )
+    config = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_Config)
+    return _signed(function, [url, *_parameters(FLAGS), config])
 
 
 app.command("bench")(_with_load(_bench))
 
 
-def _with_inputs(function: Any) -> Any:  # Any: typer reads the signature that is made here
+def _with_inputs(function: Any) -> Any:
     """Give `function(**given)` the flags of the model, one for each input of the chat."""
     from hubbub.cost.flags import FLAGS
 
-    parameters = [
-        inspect.Parameter(
-            each.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=False if each.metavar is None else None,
-            annotation=Annotated[
-                bool if each.metavar is None else Optional[str],  # noqa: UP045
-                typer.Option(
-                    f"--{each.name.replace('_', '-')}",
-                    help=each.help,
-                    metavar=each.metavar or "",
-                    rich_help_panel=each.panel,
-                    show_default=False,
-                ),
-            ],
-        )
-        for each in FLAGS
-    ]
-    function.__signature__ = inspect.Signature(parameters)
-    function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return function
+    return _signed(function, _parameters(FLAGS))
 
 
 app.command("cost")(_with_inputs(_cost))

@@ -5,18 +5,8 @@ By itself, since the command line reads it whatever it is called for.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from hubbub.cost.scenario import INPUTS, PARTS, PRESETS, SHAPES, Scenario
-
-
-class Flag(NamedTuple):
-    """A flag of the command: without `metavar` a switch."""
-
-    name: str
-    help: str
-    metavar: str | None
-    panel: str
+from hubbub.flags import Flag
 
 
 def _of_input(name: str) -> Flag:

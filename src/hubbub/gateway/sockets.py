@@ -349,16 +349,12 @@ class Connection(asyncio.BufferedProtocol):
     def receive(self, data: bytes, text: str | None) -> None:
         """Bytes came; see `hubbub.gateway.intake.Owner`."""
         try:
-            hub = self._gateway.hub
-            if text is None or self._unfinished is not None:
+            hub, size = self._gateway.hub, payload_size(data)
+            if text is not None and self._unfinished is None and self.peer.life.takes_text(size, hub.now(), hub.rules):
+                hub.stats.bytes_in += size
+                self._gateway.message(self, Message(text))
+            else:
                 self._take(data)
-                return
-            size = payload_size(data)
-            if not self.peer.life.takes_text(size, hub.now(), hub.rules):
-                self._take(data)
-                return
-            hub.stats.bytes_in += size
-            self._gateway.message(self, Message(text))
         except Exception as error:
             self._broke(error)
 

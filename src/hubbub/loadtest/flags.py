@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from hubbub.flags import Flag
 
 LOAD, TROUBLE, ACCESS = "The load", "What is hard on a server", "Who connects"
 MADE, SAYS = "How it is made", "What is told"
-
-
-class Flag(NamedTuple):
-    """A flag of the command: without `metavar` a switch."""
-
-    name: str
-    help: str
-    metavar: str | None
-    panel: str
-    default: str = ""
 
 
 FLAGS = (
