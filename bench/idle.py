@@ -35,9 +35,11 @@ async def real(connections: int, seconds: float) -> dict[str, float]:
         await horde.listen()
         await asyncio.sleep(PING_AFTER_S + 2)  # the first pings fall due as the connections came, nearly together
         pinged = sum(idler.pings for idler in horde.idlers)
+        user, system = server.ticks()
         began, before = time.monotonic(), server.cpu_s()
         await asyncio.sleep(seconds)
         share = (server.cpu_s() - before) / (time.monotonic() - began) - nobody
+        user, system = (now - then for now, then in zip(server.ticks(), (user, system), strict=True))
         pings = (sum(idler.pings for idler in horde.idlers) - pinged) / seconds
         lost = sum(idler.closed for idler in horde.idlers)
     if lost:
@@ -48,6 +50,7 @@ async def real(connections: int, seconds: float) -> dict[str, float]:
         "share": share,
         "pings_per_second": pings,
         "us_per_ping": share / pings * 1e6 if pings else 0.0,
+        "kernel_part": system / max(1, user + system),
         "share_of_100000": share / connections * 100_000,
     }
 
@@ -73,7 +76,8 @@ async def main(connections: int, seconds: float, many: int) -> dict[str, Any]:
     found: dict[str, Any] = {"real": await real(min(connections, most_connections()), seconds)}
     print(
         "{connections:,} idle connections: {share:.2%} of a core, {pings_per_second:,.0f} pings a second of "
-        "{us_per_ping:.0f} µs each; for 100,000 that would be {share_of_100000:.1%}".format(**found["real"])
+        "{us_per_ping:.0f} µs each, "
+        "{kernel_part:.0%} of it the kernel's; for 100,000 that would be {share_of_100000:.1%}".format(**found["real"])
     )
     found["pretended"] = await pretended(many, 5)
     print("{connections:,} without sockets: {share:.2%} of a core for sweeps and pings".format(**found["pretended"]))

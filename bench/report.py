@@ -49,7 +49,7 @@ UNITS = {
 }
 """What ends of names mean."""
 
-SHARES = ("share", "busy", "share_of_100000")
+SHARES = ("share", "busy", "share_of_100000", "kernel_part")
 """How names of shares of a core end: they are shown in per cent."""
 
 BASES = ("bare", "picows")

@@ -399,11 +399,9 @@ class Hub:
     # What sockets tell
 
     def act(self, peer: Peer, act: object) -> None:
-        """Do what a connection's life has said is to be done, other than to take a message."""
+        """Do what a connection's life has said is to be done, other than to take a message or to ping."""
         if isinstance(act, Pong):
             self._control(peer, control_frame(0xA, act.payload))
-        elif isinstance(act, Ping):
-            self._control(peer, _PING)
         elif isinstance(act, Close):
             self._flush()  # what was published before still goes out before CLOSE
             self._close(peer, act)
@@ -450,14 +448,18 @@ class Hub:
                 peer.sent_at = now
                 batches.append(([peer], peer.out))
                 peer.out = None
+        self.stats.frames_out += self._write_all(log, batches)
+
+    def _write_all(self, log: list[bytes], batches: list[tuple[list[Peer], list[int]]]) -> int:
+        """Write frames of a log to many; how many frames that was."""
         frames, size, left = flush(log, batches)
-        self.stats.frames_out += frames
         self.stats.bytes_out += size
         for peer, payload, error in left:
             if error is None:
                 self._write(peer, payload)
             else:
                 self._broken(peer, error)
+        return frames
 
     def _write(self, peer: Peer, payload: bytes) -> None:
         try:
@@ -620,20 +622,30 @@ class Hub:
             self._swept_at = None
             return
         self._swept_at = now
-        for place in sorted((place for place in self._looks if abs(place) <= now), key=abs):
-            due = self._looks[place]
-            while due:  # should one of them fail, the next sweep goes on with the others
-                self._look(due.pop(), now, is_ping=place < 0)
-            self._looks.pop(place, None)
+        silent: list[Peer] = []
+        try:
+            for place in sorted((place for place in self._looks if abs(place) <= now), key=abs):
+                due = self._looks[place]
+                while due:  # should one of them fail, the next sweep goes on with the others
+                    peer = due.pop()
+                    if self._look(peer, now, is_ping=place < 0):
+                        silent.append(peer)
+                self._looks.pop(place, None)
+        finally:
+            if silent:
+                self._write_all([_PING], [(silent, [0])])
 
-    def _look(self, peer: Peer, now: float, *, is_ping: bool) -> None:
+    def _look(self, peer: Peer, now: float, *, is_ping: bool) -> bool:
+        """Do what is due for a connection; whether that is to ping it, which is not done here."""
         peer.look_at = None
         rules, life = self.rules, peer.life
         sent_at = 0.0 if rules.idle_s is None else peer.message_out_at
         act = life.passed(now, sent_at, rules, is_ping)
-        if act is not None:
+        pings = isinstance(act, Ping)
+        if act is not None and not pings:
             self.act(peer, act)
         self._look_at(peer, life.next_look(now, sent_at, rules))
+        return pings
 
 
 _head_of_longer = struct.Struct(">BBH").pack

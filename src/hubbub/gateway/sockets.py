@@ -24,6 +24,7 @@ from hubbub.gateway.framing import (
     BadFrame,
     Missing,
     Unfinished,
+    is_pong,
     payload_size,
     read_frame,
     switching,
@@ -349,8 +350,15 @@ class Connection(asyncio.BufferedProtocol):
     def receive(self, data: bytes, text: str | None) -> None:
         """Bytes came; see `hubbub.gateway.intake.Owner`."""
         try:
-            hub, size = self._gateway.hub, payload_size(data)
-            if text is not None and self._unfinished is None and self.peer.life.takes_text(size, hub.now(), hub.rules):
+            hub, life = self._gateway.hub, self.peer.life
+            if self._unfinished is not None:
+                self._take(data)
+            elif text is None:
+                if is_pong(data) and not life.deaf:  # as what the silent send nearly always is
+                    life.hears(hub.now())
+                else:
+                    self._take(data)
+            elif life.takes_text(size := payload_size(data), hub.now(), hub.rules):
                 hub.stats.bytes_in += size
                 self._gateway.message(self, Message(text))
             else:
