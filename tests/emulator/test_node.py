@@ -305,7 +305,7 @@ async def test_log_entries_can_be_json(source: Source) -> None:
 async def test_a_streaming_handler_writes_its_response(
     source: Source, body: str, payload: bytes | None, error: str | None
 ) -> None:
-    """What is written is the response; an error before or in the midst of it is the invocation's."""
+    """What is written is the response; an error before or in the midst of it is the invocation's, and no other's."""
     code = f"exports.handler = awslambda.streamifyResponse(async (event, out, context) => {{ {body} }});"
     async with running(node(source, code)) as lab:
         for _ in range(2):
@@ -313,6 +313,7 @@ async def test_a_streaming_handler_writes_its_response(
                 assert (await lab.error())[1] == error
             else:
                 assert (await lab.invoke()).payload == payload
+        assert [report.init_ms is None for report in lab.reports] == [False, True]
 
 
 async def test_layers_are_searched_for_modules(source: Source, tmp_path: Path) -> None:

@@ -25,10 +25,11 @@ export async function runStreaming(handler, id, event, context, onEmpty) {
   stream.setContentType = (type) => {
     contentType = type;
   };
-  stream.once("readable", () => {
+  const begin = () => {
     response = openResponse(id, contentType);
     stream.pipe(response.request, { end: false });
-  });
+  };
+  stream.once("readable", begin);
   const finished = new Promise((resolve) => stream.once("end", resolve));
   const stalled = new Promise((resolve, reject) => {
     onEmpty(() => reject(new LambdaError("NodeJsExit", "The response stream was never ended.")));
@@ -43,6 +44,7 @@ export async function runStreaming(handler, id, event, context, onEmpty) {
   } catch (error) {
     sayError("Invoke Error", error);
     if (response === null) {
+      stream.off("readable", begin); // it would begin a response now that never ends, and hold up what follows
       return postError(id, described(error));
     }
     const document = described(error);
