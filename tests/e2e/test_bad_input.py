@@ -582,9 +582,14 @@ async def test_a_bad_token_in_auth_changes_nothing(node: Node, ann: Wire) -> Non
         await wire.ok("send", room=ROOM, text="Still me.")
 
 
-async def test_a_token_that_runs_out_closes_its_connection_alone(node: Node, ann: Wire) -> None:
+async def test_a_token_that_runs_out_closes_its_connection_alone(tmp_path: Path) -> None:
     """4401 when its time has come, not before."""
-    async with await Wire.open(node.ws_url, token("mallory", ttl_s=2)) as wire:
+    settings = Settings(port=0, secret=SECRET, data=str(tmp_path), leeway_s=1.0)
+    async with (
+        Node(settings) as node,
+        bystander(node),
+        await Wire.open(node.ws_url, token("mallory", ttl_s=3)) as wire,
+    ):
         await wire.ok("ping")
         assert await wire.closed() == 4401
 
