@@ -1,6 +1,6 @@
 """Real DynamoDB servers for tests: moto's in a process of its own, and Amazon's DynamoDB Local where it can be had.
 
-A suite is parametrised over `SERVERS` by the `dynamodb` fixture of its conftest:
+A suite can be parametrised over `SERVERS` by a fixture of its conftest:
 
     from dynamolab import SERVERS, Server, fresh_table, running
 

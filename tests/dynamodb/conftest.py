@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 
 import pytest
 
@@ -10,11 +12,17 @@ from dynamolab import SERVERS, Server, fresh_table, running
 from hubbub.aws.table import Table
 
 
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Callable[[str], Server]]:
+    """Each from when it is first asked for by its name: every file goes through all of them."""
+    with ExitStack() as stack:
+        yield cache(lambda name: stack.enter_context(running(name)))
+
+
 @pytest.fixture(scope="session", params=SERVERS)
-def dynamodb(request: pytest.FixtureRequest) -> Iterator[Server]:
+def dynamodb(request: pytest.FixtureRequest, servers: Callable[[str], Server]) -> Server:
     """Moto and DynamoDB Local, one after the other."""
-    with running(request.param) as server:
-        yield server
+    return servers(request.param)
 
 
 @pytest.fixture
