@@ -18,7 +18,11 @@ run: $(VENV)/.run ## Set everything up and start the chat on http://127.0.0.1:$(
 run-cluster: $(VENV)/.cluster $(VENV)/.servers ## Start PostgreSQL, three NATS servers, three nodes and nginx, for trying out what may die
 	@exec $(BIN)/python -m scripts.run_cluster --port $(PORT)
 
-# Most of their time tests wait for servers and for time to pass. A file stays in one process, with the servers it shares.
+# What Python makes of a source is kept, whatever the shell says of compiled files: tests start thousands of processes.
+check test test-faults: export PYTHONDONTWRITEBYTECODE :=
+
+# Most of their time tests wait for servers and for time to pass. A file stays in one process, with the servers it shares,
+# and so does a home with all its tests: tests/scheduling.py.
 test: $(VENV)/.test ## Set everything up and run all tests
 	$(BIN)/pytest -n 2 --dist loadfile
 
@@ -27,10 +31,9 @@ FAULTS_SECONDS ?= 600
 test-faults: $(VENV)/.test ## Break a cluster in every way for ten minutes, and check what clients saw (FAULTS_SECONDS, FAULTS_SEED)
 	FAULTS_SECONDS=$(FAULTS_SECONDS) FAULTS_FOLDER=build/faults $(BIN)/pytest -s tests/faults/test_cluster_history.py
 
-# What pytest makes of the tests' asserts is kept from one check to the next, whatever the shell says of compiled files:
-# making it takes as long as a third of the tests. Properties are tried with a tenth of the examples that `make test` takes.
+# Making what pytest makes of the tests' asserts takes as long as a third of the tests. Properties are tried with a tenth of
+# the examples that `make test` takes.
 # The first check of types takes half a minute on one core, so it goes beside the tests; what it says comes after them.
-check: export PYTHONDONTWRITEBYTECODE :=
 check: $(VENV)/.dev $(VENV)/.libraries ## Format, lint, types, import layers, fast tests: under a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
