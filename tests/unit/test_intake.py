@@ -262,6 +262,8 @@ def test_another_thread_runs_while_it_reads():
         reading.add(each.fd, each)
     ends = threading.Event()
     spinning = threading.Thread(target=lambda: [None for _ in iter(ends.is_set, True)])
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.000_1)  # each of the writes here waits so long for the other thread
     spinning.start()
     try:
         for number in range(20):
@@ -273,6 +275,7 @@ def test_another_thread_runs_while_it_reads():
             assert {owner for owner, _, _ in told} == set(lines)
             assert {text for _, _, text in told} == {str(number)}
     finally:
+        sys.setswitchinterval(interval)
         ends.set()
         spinning.join()
         for each in lines:
