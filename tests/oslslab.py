@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -25,11 +26,26 @@ PACKAGE_WITHIN_S = 60
 ENVIRONMENT = {"PATH": os.environ["PATH"], "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
 
 
-def fetched(folder: Path) -> Path:
-    """The program, installed in a folder; without npm, or where npm cannot fetch it, the test is skipped."""
+def fetched(config: pytest.Config) -> Path:
+    """The program, installed once for all workers and kept for the next run.
+
+    Without npm, or where npm cannot fetch it, the test is skipped.
+    """
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("NOT COMPARED WITH osls: there is no npm on this machine")
+    assert config.cache is not None
+    folder = Path(config.cache.mkdir("osls")) / OSLS
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            _install(npm, folder)
+            (folder / "done").touch()
+    return folder / "node_modules" / ".bin" / "osls"
+
+
+def _install(npm: str, folder: Path) -> None:
     environment = {**os.environ, "npm_config_cache": str(folder / "cache"), "npm_config_update_notifier": "false"}
     command = [npm, "install", "--no-audit", "--no-fund", "--no-save", "--ignore-scripts", OSLS]
     (folder / "package.json").write_text("{}")
@@ -37,7 +53,6 @@ def fetched(folder: Path) -> Path:
         subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, timeout=FETCH_WITHIN_S)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         pytest.skip(f"NOT COMPARED WITH osls: npm could not fetch it: {error}: {error.stderr!r}")
-    return folder / "node_modules" / ".bin" / "osls"
 
 
 def packaged_by(osls: Path, service: Path, home: Path, *arguments: str) -> dict[str, Any]:

@@ -22,9 +22,9 @@ EMPTY_ARCHIVE = b"PK\x05\x06" + bytes(18)
 
 
 @pytest.fixture(scope="session")
-def osls(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program, installed for these tests."""
-    return fetched(tmp_path_factory.mktemp("osls"))
+def osls(request: pytest.FixtureRequest) -> Path:
+    """The program."""
+    return fetched(request.config)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,14 @@ LEFT_OUT = re.compile(
 IGNORED = ("Role", "Code", "Policy", "EndpointConfiguration")
 
 
+Packaged = Callable[[str], Path]
+
+
 @pytest.fixture(scope="module")
-def osls(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program, installed for these tests."""
-    return fetched(tmp_path_factory.mktemp("osls"))
+def packaged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Packaged:
+    """The folder of a service that osls has packaged, once for all tests that read it."""
+    osls = fetched(request.config)
+    return cache(lambda name: package(osls, name, tmp_path_factory.mktemp("osls")))
 
 
 def package(osls: Path, name: str, folder: Path) -> Path:
@@ -59,9 +65,9 @@ def comparable(template: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["talk", "orders", "board"])
-def test_a_service_is_compiled_to_what_osls_packages(osls: Path, tmp_path: Path, name: str) -> None:
+def test_a_service_is_compiled_to_what_osls_packages(packaged: Packaged, name: str) -> None:
     """Functions, environments, routes, integrations, authorizers, stages and sources are the same, id by id."""
-    service = package(osls, name, tmp_path)
+    service = packaged(name)
     theirs = json.loads((service / PACKAGED).read_text())
     ours = compile_serverless(next(service.glob("serverless.*")), environment={})
     assert comparable(ours.template) == comparable(theirs)
@@ -72,19 +78,19 @@ def test_a_service_is_compiled_to_what_osls_packages(osls: Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize("name", ["talk", "board"])
-def test_what_osls_has_packaged_is_the_same_stack(osls: Path, tmp_path: Path, name: str) -> None:
+def test_what_osls_has_packaged_is_the_same_stack(packaged: Packaged, tmp_path: Path, name: str) -> None:
     """A packaged service has the same functions, APIs and resources as its file, its code from the archive."""
-    service = package(osls, name, tmp_path)
+    service = packaged(name)
     (tmp_path / "work").mkdir()
-    packaged = load_packaged(service, surroundings=Surroundings(), work=tmp_path / "work")
+    theirs = load_packaged(service, surroundings=Surroundings(), work=tmp_path / "work")
     read = load_serverless(
         next(service.glob("serverless.*")), surroundings=Surroundings(), work=tmp_path / "work", environment={}
     )
-    assert packaged.surroundings == read.surroundings
-    assert packaged.apis == read.apis
-    assert packaged.resources == read.resources
-    assert [function.name for function in packaged.functions] == [function.name for function in read.functions]
-    for function, other in zip(packaged.functions, read.functions, strict=True):
+    assert theirs.surroundings == read.surroundings
+    assert theirs.apis == read.apis
+    assert theirs.resources == read.resources
+    assert [function.name for function in theirs.functions] == [function.name for function in read.functions]
+    for function, other in zip(theirs.functions, read.functions, strict=True):
         assert function.environment == other.environment
         source = f"{function.handler.rpartition('.')[0]}.py"
         assert (function.code / source).read_bytes() == (other.code / source).read_bytes()
