@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -122,12 +122,14 @@ async def test_a_restart_loses_nothing(home: Home) -> None:
         assert hearing.result()["text"] == "after"
 
 
-@pytest.fixture
-async def short(home: Home) -> AsyncIterator[Home]:
+@pytest.fixture(scope="module")
+def short(home: Home) -> Iterator[Home]:
     """The home with connections that live for nine seconds, and for five without a message; it is as before later."""
-    await home.restart(lifetime_s="9", idle_s="5")
+    home.stop()
+    home.start(lifetime_s="9", idle_s="5")
     yield home
-    await home.restart()
+    home.stop()
+    home.start()
 
 
 async def test_a_silent_connection_is_closed_and_one_that_asks_now_and_then_is_not(short: Home) -> None:
