@@ -26,12 +26,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import boto3
 import httpx
 from scripts.cluster import Cluster
 from scripts.servers import free_port
 from websockets.exceptions import InvalidStatus
 
+from botolab import session
 from dynamolab import REGION, running
 from hubbub import auth
 from live import BOUND_S, SECRET, Wire
@@ -337,9 +337,10 @@ class Stack(Home):
 
     def aws(self, service: str) -> Any:
         """A boto3 client of a service of the stack's."""
-        session = boto3.session.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=REGION)
         own = f"AWS_ENDPOINT_URL_{service.upper()}"
-        return session.client(service, endpoint_url=self.environment.get(own, self.environment["AWS_ENDPOINT_URL"]))
+        return session("test", "test", region=REGION).client(
+            service, endpoint_url=self.environment.get(own, self.environment["AWS_ENDPOINT_URL"])
+        )
 
     def function(self, suffix: str) -> str:
         """The name of the function whose name ends so."""

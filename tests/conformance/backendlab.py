@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import boto3
 import httpx
 from botocore.config import Config
 from gatewaylab import Functions, Lab, running
 from rawpeer import Peer
 
+from botolab import session
 from hubbub.gateway import Account, GatewayLimits
 from hubbub.sigv4 import Credentials, Keys, sign
 from live import BOUND_S
@@ -47,11 +47,8 @@ class Backend:
     async def boto(self, credentials: Credentials = BACKEND, url: str | None = None, **config: Any) -> Any:
         """A client of boto3's; it works in threads, as `call` lets it."""
         boto = await asyncio.to_thread(
-            boto3.session.Session(
-                aws_access_key_id=credentials.access_key,
-                aws_secret_access_key=credentials.secret_key,
-                aws_session_token=credentials.session_token,
-                region_name=REGION,
+            session(
+                credentials.access_key, credentials.secret_key, region=REGION, token=credentials.session_token
             ).client,
             "apigatewaymanagementapi",
             endpoint_url=url or self.url,

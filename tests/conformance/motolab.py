@@ -12,9 +12,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import boto3
 from botocore.config import Config
 
+from botolab import session
 from live import BOUND_S
 
 REGION = "us-east-1"
@@ -34,8 +34,9 @@ class Moto:
 
     def boto(self, service: str) -> closing[Any]:
         """A client of boto3's for the length of a block."""
-        session = boto3.session.Session("test", "test", region_name=REGION)
-        return closing(session.client(service, endpoint_url=self.url, config=Config(proxies={})))
+        return closing(
+            session("test", "test", region=REGION).client(service, endpoint_url=self.url, config=Config(proxies={}))
+        )
 
     def reset(self) -> None:
         """Take everything out of it."""

@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import boto3
 import uvicorn
 from botocore.config import Config
 
+from botolab import session
 from doubles import FakeClock
 from hubbub.emulator.definition import ACCOUNT, EventSource, Function
 from hubbub.emulator.functions import Outcome, UnknownFunction
@@ -167,8 +167,7 @@ def endpoints(url: str) -> dict[str, str]:
 def client(service: str, url: str, **config: Any) -> Any:
     """A boto3 client that does not try again."""
     settings = Config(**{"retries": {"max_attempts": 0}, "read_timeout": BOUND_S, **config})
-    session = boto3.session.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=REGION)
-    return session.client(service, endpoint_url=url, config=settings)
+    return session("test", "test", region=REGION).client(service, endpoint_url=url, config=settings)
 
 
 class Aws:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
-import boto3
 import pytest
 from functionlab import PYTHON, Others, marked
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from botolab import session
 from hubbub.emulator import BackgroundStack
 from hubbub.emulator.functions import LogLine, Report
 from live import BOUND_S, until
@@ -131,13 +131,10 @@ def background(path: Path, **options: Any) -> Iterator[tuple[BackgroundStack, Re
 def aws(service: str, environment: Mapping[str, str], **options: Any) -> Any:
     """A boto3 client with a stack's environment: what a program beside it would have."""
     word = service.upper().replace("-", "_")
-    session = boto3.session.Session(
-        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
-        region_name=environment["AWS_REGION"],
-    )
     url = environment.get(f"AWS_ENDPOINT_URL_{word}", environment["AWS_ENDPOINT_URL"])
-    return session.client(service, **{"endpoint_url": url, "verify": environment["AWS_CA_BUNDLE"], **options})
+    keys = environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"]
+    own = session(*keys, region=environment["AWS_REGION"])
+    return own.client(service, **{"endpoint_url": url, "verify": environment["AWS_CA_BUNDLE"], **options})
 
 
 class Sketch:
