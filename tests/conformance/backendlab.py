@@ -116,6 +116,8 @@ async def serving(functions: Functions | None = None, **options: Any) -> AsyncIt
             yield backend
         finally:
             await backend.close()
+            for connection in list(lab.server.server_state.connections):
+                connection.shutdown()  # what is left of boto3's; or it would be waited for
 
 
 async def unread(lab: Lab) -> Peer:

@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
+import pytest
 import uvicorn
 from rawpeer import CLOSE, TEXT, Peer, closing, frame
 
 from hubbub.apigateway import CONNECT, DEFAULT, DISCONNECT, Api, Authorizer, Event, Handler, Response, Route
 from hubbub.gateway import Gateway, GatewayLimits, Hub
+from hubbub.gateway import server as gateway_server
 from live import BOUND_S, until
 
 Json = dict[str, Any]
@@ -192,17 +194,29 @@ async def running(
     api: Api | None = None,
     app: Any = hello,
     server_options: Json | None = None,
+    times_faster: int = 1,
     **options: Any,
 ) -> AsyncIterator[Lab]:
     """A gateway for the length of a block; options are those of `GatewayLimits` and `Gateway`.
 
     At the end everything must come to its end: handshakes, functions, connections, `$disconnect`s.
+
+    Args:
+        functions, api, app: what it serves.
+        server_options: uvicorn's.
+        times_faster: how many seconds of its hub's clock a second has; for who waits until it has looked around.
+        options: as above.
+
     """
     functions = functions or Functions()
+    now = asyncio.get_running_loop().time
     limits = {name: options.pop(name) for name in list(options) if name in GatewayLimits.__struct_fields__}
-    gateway = Gateway(api or functions.api(), hub=Hub(), limits=GatewayLimits(**limits), **options)
+    hub = Hub(clock=lambda: now() * times_faster)
+    gateway = Gateway(api or functions.api(), hub=hub, limits=GatewayLimits(**limits), **options)
     server = uvicorn.Server(gateway.config(app, port=0, **{"timeout_graceful_shutdown": 1, **(server_options or {})}))
     serving = asyncio.create_task(server.serve())
+    patch = pytest.MonkeyPatch()
+    patch.setattr(gateway_server, "SWEEP_EVERY_S", 1.0 / times_faster)
     try:
         async with asyncio.timeout(BOUND_S):
             while not server.started:
@@ -213,6 +227,7 @@ async def running(
         finally:
             lab.hang_up()
     finally:
+        patch.undo()
         await gateway.drain(0.0)
         if not server.should_exit:  # its own way to stop is slow, and the affair of one test
             for listening in server.servers:

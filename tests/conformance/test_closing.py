@@ -9,6 +9,7 @@ import pytest
 from gatewaylab import Functions, Lab, running, still_works
 from rawpeer import CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, Peer, closing, frame, request
 
+from hubbub.gateway import server
 from live import until
 
 
@@ -165,10 +166,10 @@ async def test_what_was_sent_before_the_close_arrives_before_it(lab: Lab) -> Non
         assert (await peer.receive()).code == 4001
 
 
-async def test_a_client_that_never_answers_a_close_is_dropped(lab: Lab) -> None:
+async def test_a_client_that_never_answers_a_close_is_dropped() -> None:
     """A client that leaves the server's CLOSE unanswered is cut off after a while, however much it sends."""
-    lab.hub.rules = lab.hub.rules._replace(close_within_s=0.3)
-    async with await lab.open() as silent, await lab.open() as busy:
+    async with running(times_faster=5) as lab, await lab.open() as silent, await lab.open() as busy:
+        lab.hub.rules = lab.hub.rules._replace(close_within_s=1.5)
 
         async def chatter() -> None:
             with contextlib.suppress(ConnectionError):
@@ -184,10 +185,10 @@ async def test_a_client_that_never_answers_a_close_is_dropped(lab: Lab) -> None:
         await chattering
 
 
-async def test_a_client_that_never_goes_after_a_breach_is_dropped(lab: Lab) -> None:
+async def test_a_client_that_never_goes_after_a_breach_is_dropped() -> None:
     """A client that keeps its socket open after the server's last word is cut off after a while, whatever it sends."""
-    lab.hub.rules = lab.hub.rules._replace(close_within_s=0.3)
-    async with await lab.open() as peer:
+    async with running(times_faster=5) as lab, await lab.open() as peer:
+        lab.hub.rules = lab.hub.rules._replace(close_within_s=1.5)
         await peer.send(frame(3))
         assert (await peer.closed()).code == 1002
         with pytest.raises(ConnectionError):
@@ -221,7 +222,7 @@ async def test_a_client_that_is_cut_off_ends_with_1006(lab: Lab) -> None:
 
 async def test_a_silent_client_is_pinged_and_stays_if_it_answers() -> None:
     """After every silence the server pings, however long the answer may take; a client that answers stays."""
-    async with running(ping_after_s=0.2, pong_within_s=600.0) as lab, await lab.open() as peer:
+    async with running(times_faster=5, ping_after_s=2.0, pong_within_s=600.0) as lab, await lab.open() as peer:
         for _ in range(2):
             assert await peer.receive() == Frame(PING, b"")
             await peer.send(frame(PONG))
@@ -235,7 +236,7 @@ async def test_a_silent_client_is_pinged_and_stays_if_it_answers() -> None:
 )
 async def test_any_frame_is_a_sign_of_life(sign: bytes) -> None:
     """A client that sends anything at all after a ping is not taken for dead."""
-    async with running(ping_after_s=0.2, pong_within_s=3.0) as lab, await lab.open() as peer:
+    async with running(times_faster=5, ping_after_s=1.0, pong_within_s=15.0) as lab, await lab.open() as peer:
         assert (await peer.receive()).opcode == PING
         await peer.send(sign)
         while (await peer.receive()).opcode != PING:
@@ -245,7 +246,7 @@ async def test_any_frame_is_a_sign_of_life(sign: bytes) -> None:
 
 async def test_a_client_that_does_not_answer_pings_is_dropped() -> None:
     """A client that leaves a ping unanswered is cut off, and reported with 1006 and the cause."""
-    async with running(ping_after_s=0.1, pong_within_s=0.1) as lab, await lab.open() as peer:
+    async with running(times_faster=5, ping_after_s=0.5, pong_within_s=0.5) as lab, await lab.open() as peer:
         assert (await peer.receive()).opcode == PING
         await peer.ended()
         assert await lab.end(peer) == (1006, "no answer to ping")
@@ -253,7 +254,7 @@ async def test_a_client_that_does_not_answer_pings_is_dropped() -> None:
 
 async def test_a_connection_without_messages_is_closed_with_1001() -> None:
     """With `idle_s` a connection ends after so long without a message, pings and pongs notwithstanding."""
-    async with running(idle_s=1.0) as lab, await lab.open() as peer:
+    async with running(times_faster=5, idle_s=3.0) as lab, await lab.open() as peer:
         await peer.send(frame(PING), frame(PONG))
         assert (await peer.receive()).opcode == PONG
         close = await peer.receive()
@@ -264,7 +265,7 @@ async def test_a_connection_without_messages_is_closed_with_1001() -> None:
 
 async def test_a_connection_ends_with_its_lifetime() -> None:
     """With `lifetime_s` a connection ends after so long, however busy it is."""
-    async with running(lifetime_s=0.5) as lab, await lab.open() as peer:
+    async with running(times_faster=5, lifetime_s=2.5) as lab, await lab.open() as peer:
         while True:
             await peer.send(frame(TEXT, b"busy"))
             came = await peer.receive()
@@ -287,8 +288,9 @@ async def test_a_drain_closes_with_1012_and_tells_every_disconnect() -> None:
         assert [await lab.end(peer) for peer in peers] == [(1012, "Service restart")] * 3
 
 
-async def test_a_drain_does_not_wait_for_clients_that_do_not_go() -> None:
+async def test_a_drain_does_not_wait_for_clients_that_do_not_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that does not answer its CLOSE does not hold up a drain, and its `$disconnect` is told as well."""
+    monkeypatch.setattr(server, "ANSWER_CLOSE_WITHIN_S", 0.3)
     async with running() as lab:
         peer = await lab.open()
         broken = await lab.open()

@@ -77,7 +77,11 @@ async def test_a_socket_that_cannot_be_handed_over_ends_once(
 )
 async def test_a_handshake_that_takes_too_long_is_cut_with_408(begin: bytes) -> None:
     """A head that has begun and is not here in time is answered with 408, and others notice nothing."""
-    async with running(handshake_timeout_s=1.0) as lab, await lab.open() as witness, await lab.dial(begin) as peer:
+    async with (
+        running(times_faster=5, handshake_timeout_s=1.0) as lab,
+        await lab.open() as witness,
+        await lab.dial(begin) as peer,
+    ):
         answer = await peer.answer()
         assert (answer.status, answer.message) == (408, "The request took too long to arrive.")
         await peer.ended()
@@ -86,7 +90,7 @@ async def test_a_handshake_that_takes_too_long_is_cut_with_408(begin: bytes) -> 
 
 async def test_a_head_that_goes_on_and_on_is_cut_too() -> None:
     """Bytes that keep coming do not win time: a head has its whole time and no more."""
-    async with running(handshake_timeout_s=1.0) as lab, await lab.dial(request()[:-2]) as peer:
+    async with running(times_faster=5, handshake_timeout_s=1.0) as lab, await lab.dial(request()[:-2]) as peer:
 
         async def drip() -> None:
             while True:
@@ -101,13 +105,13 @@ async def test_a_head_that_goes_on_and_on_is_cut_too() -> None:
 
 async def test_who_says_nothing_is_hung_up_on() -> None:
     """A connection on which nothing comes is closed without a word."""
-    async with running(handshake_timeout_s=1.0) as lab, await lab.dial() as peer:
+    async with running(times_faster=5, handshake_timeout_s=1.0) as lab, await lab.dial() as peer:
         await peer.ended()
 
 
 async def test_a_sweep_that_fails_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever goes wrong in one look at the clock, the next one comes, and who is too slow is found."""
-    async with running(handshake_timeout_s=1.0) as lab:
+    async with running(times_faster=5, handshake_timeout_s=1.0) as lab:
         failed = asyncio.Event()
 
         def fail() -> None:
@@ -124,7 +128,7 @@ async def test_a_sweep_that_fails_is_not_the_last(monkeypatch: pytest.MonkeyPatc
 
 async def test_time_for_the_head_begins_anew_with_each_request() -> None:
     """A request on a connection that is kept alive has its own time; what its first byte begins must end."""
-    async with running(handshake_timeout_s=1.0) as lab, await lab.dial(GET + b"\r\n") as peer:
+    async with running(times_faster=5, handshake_timeout_s=1.0) as lab, await lab.dial(GET + b"\r\n") as peer:
         assert (await peer.answer()).body == b"/page"
         await peer.send(request()[:20])
         assert (await peer.answer()).status == 408
@@ -386,7 +390,7 @@ async def test_a_websocket_does_not_overtake_an_answer_that_is_not_read() -> Non
 async def test_a_websocket_outlives_the_time_that_http_is_kept_alive() -> None:
     """The clock that ends an idle HTTP connection does not run for a WebSocket, even one that came behind a request."""
     options = {"timeout_keep_alive": 1}
-    async with running(server_options=options, ping_after_s=0.5) as lab:
+    async with running(server_options=options, times_faster=5, ping_after_s=4.0) as lab:
         peers = [await lab.dial(GET + b"\r\n" + request()), await lab.dial(GET + b"\r\n")]
         for peer in peers:
             assert (await peer.answer()).body == b"/page"

@@ -136,7 +136,7 @@ async def test_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture, m
 
 async def test_a_header_that_does_not_come_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     """A connection on which the header, or its rest, is not there in time is closed with a line in the log."""
-    async with running(proxy_protocol=True, handshake_timeout_s=0.2) as lab:
+    async with running(proxy_protocol=True, times_faster=5, handshake_timeout_s=0.2) as lab:
         for beginning in (b"", V1[:20], v2(TCP4)[:15]):
             caplog.clear()
             async with await lab.dial(beginning) as peer:

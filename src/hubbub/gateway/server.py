@@ -69,6 +69,9 @@ PING_EARLY = 0.2
 TURNED_AWAY_SAID = 20
 """How many connections that are closed at once are logged in a minute; anybody can open as many as he likes."""
 
+SWEEP_EVERY_S = 1.0
+"""How often it is looked for who is silent, idle or too slow; a hub expects it about once a second of its clock."""
+
 ANSWER_CLOSE_WITHIN_S = 2.0
 """How long a drain waits for clients to answer CLOSE."""
 
@@ -258,7 +261,7 @@ class Gateway:
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(SWEEP_EVERY_S)
             try:
                 self._look_around(loop.time())
             except Exception:
