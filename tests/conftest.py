@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -33,18 +35,33 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Let the collector pass over fast tests themselves: they stay, and each look at them takes long."""
-    if session.config.option.markexpr == "fast":
-        gc.collect()
-        gc.freeze()
+    """Let the collector pass over the tests themselves: they stay, and each look at them takes long."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as fast what needs no server, browser or second process: by folder, so that nobody forgets."""
-    here = Path(__file__).parent
+    """Mark as fast what needs no server, browser or second process: by folder, so that nobody forgets.
+
+    Their folders come last: short files at the end leave no worker without work while another has much.
+    """
+    items.sort(key=_is_in_fast_folder)
     for item in items:
-        if item.path.relative_to(here).parts[0] in FAST and not item.get_closest_marker("slow"):
+        if _is_in_fast_folder(item) and not item.get_closest_marker("slow"):
             item.add_marker("fast")
+
+
+def _is_in_fast_folder(item: pytest.Item) -> bool:
+    return item.path.relative_to(Path(__file__).parent).parts[0] in FAST
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep together what shares servers, where files are to be kept together."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False
+    return importlib.import_module("scheduling").Scheduling(config, log)
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, loops.LoopFactory]:
