@@ -39,6 +39,9 @@ WARM_UP_CONNECTIONS = 1 / 20
 STRAGGLERS_S = 2.0
 """What was said before a measurement is no longer waited for when nothing of it has come for so long."""
 
+CALM_S = (1.0, 1.5)
+"""How long a server is left alone before its memory is looked at: when the first have come, and when all have."""
+
 FOREIGN = ("HUBBUB_", "UVICORN_", "WEB_CONCURRENCY", "NODE_OPTIONS", "GOMAXPROCS", "GOGC", "GOMEMLIMIT")
 """How variables begin that would change what a server does, the number of its processes for one."""
 
@@ -327,7 +330,7 @@ async def idle(peer: Peer, connections: int) -> Idle:
         audience = running.audience()
         first = await audience.connect(math.ceil(connections * WARM_UP_CONNECTIONS))
         await audience.listen(first)  # and stay: what a server keeps for its first clients is no further connection's
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(CALM_S[0])
         before, memory = running.cpu_s(), running.rss()
         began = time.monotonic()
         members = await audience.connect(connections)
@@ -335,7 +338,7 @@ async def idle(peer: Peer, connections: int) -> Idle:
         connected_s = sum(running.cpu_s())
         await audience.listen(members)
         listening_s = sum(running.cpu_s())
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(CALM_S[1])
         after = running.rss()
         kept = sum(member.is_open for member in members)
         if kept < connections:
