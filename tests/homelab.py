@@ -195,6 +195,10 @@ class Home(abc.ABC):
         return int(told[-1]) if told else code
 
 
+LEEWAY_S = "3"
+"""For how long after its end a token is good: tests wait for that."""
+
+
 class Laptop(Home):
     """`hubbub serve`, with SQLite in a folder."""
 
@@ -213,7 +217,13 @@ class Laptop(Home):
         data.mkdir(exist_ok=True)
         self.http_url = self._program.start(
             (sys.executable, "-m", "hubbub", "serve", "--port", self._port, "--drain-s", "1"),
-            {"HUBBUB_SECRET": self.secret, "HUBBUB_DATA": str(data), "PYTHONUNBUFFERED": "1", **variables},
+            {
+                "HUBBUB_SECRET": self.secret,
+                "HUBBUB_DATA": str(data),
+                "HUBBUB_LEEWAY_S": LEEWAY_S,
+                "PYTHONUNBUFFERED": "1",
+                **variables,
+            },
             r"http://127\.0\.0\.1:\d+",
         )
         self.ws_url = f"ws{self.http_url.removeprefix('http')}/ws"
@@ -397,7 +407,7 @@ def laptop(folder: Path) -> Iterator[Home]:
 @contextlib.contextmanager
 def cluster(folder: Path) -> Iterator[ClusterHome]:
     """A cluster, started."""
-    with Cluster(folder=folder, secret=SECRET, settings={"drain_s": "1"}) as running:
+    with Cluster(folder=folder, secret=SECRET, settings={"drain_s": "1", "leeway_s": LEEWAY_S}) as running:
         yield ClusterHome(running)
 
 
