@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hubbub.emulator.template.serverless import PACKAGED
+from kept import kept
 
 OSLS = "osls@4.3.1"
 
@@ -27,22 +28,11 @@ ENVIRONMENT = {"PATH": os.environ["PATH"], "AWS_ACCESS_KEY_ID": "none", "AWS_SEC
 
 
 def fetched(config: pytest.Config) -> Path:
-    """The program, installed once for all workers and kept for the next run.
-
-    Without npm, or where npm cannot fetch it, the test is skipped.
-    """
+    """The program; without npm, or where npm cannot fetch it, the test is skipped."""
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("NOT COMPARED WITH osls: there is no npm on this machine")
-    assert config.cache is not None
-    folder = Path(config.cache.mkdir("osls")) / OSLS
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "done").exists():
-            _install(npm, folder)
-            (folder / "done").touch()
-    return folder / "node_modules" / ".bin" / "osls"
+    return kept(config, OSLS, partial(_install, npm)) / "node_modules" / ".bin" / "osls"
 
 
 def _install(npm: str, folder: Path) -> None:

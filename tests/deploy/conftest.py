@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from deploylab import DEPLOY, Json
+from kept import kept
 from oslslab import Package, fetched, packaged_by
 
 CHECKOV = "checkov==3.3.30"
@@ -44,28 +46,26 @@ def package(osls: Path, tmp_path_factory: pytest.TempPathFactory) -> Package:
     return packaged
 
 
-def kept(config: pytest.Config, requirement: str) -> Path:
-    """The folder of programs of an environment with a package, which is made once and kept for the next run."""
-    assert config.cache is not None
-    folder = Path(config.cache.mkdir(requirement.partition("=")[0])) / requirement
-    if not (folder / "done").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=FETCH_WITHIN_S)
-        command = [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", requirement]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_WITHIN_S)
-        if done.returncode != 0:
-            pytest.skip(f"NOT CHECKED WITH {requirement}: pip could not fetch it: {done.stderr}")
-        (folder / "done").touch()
-    return folder / "bin"
+def programs(config: pytest.Config, requirement: str) -> Path:
+    """The folder of programs of an environment with a package."""
+    return kept(config, requirement, partial(_install, requirement)) / "bin"
+
+
+def _install(requirement: str, folder: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=FETCH_WITHIN_S)
+    command = [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", requirement]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_WITHIN_S)
+    if done.returncode != 0:
+        pytest.skip(f"NOT CHECKED WITH {requirement}: pip could not fetch it: {done.stderr}")
 
 
 @pytest.fixture(scope="session")
 def checkov(request: pytest.FixtureRequest) -> Path:
     """The program, apart from all else since it pins what others need newer."""
-    return kept(request.config, CHECKOV) / "checkov"
+    return programs(request.config, CHECKOV) / "checkov"
 
 
 @pytest.fixture(scope="session")
 def compose_model(request: pytest.FixtureRequest) -> Path:
     """A Python that has a model of Compose's files."""
-    return kept(request.config, COMPOSE_MODEL) / "python"
+    return programs(request.config, COMPOSE_MODEL) / "python"
