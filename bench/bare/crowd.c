@@ -1,7 +1,7 @@
 /* Many idle WebSocket clients in one process, cheap enough to stand beside the server that they are counted at.
  *
- * crowd PORT SOURCE TOKENS: connects to 127.0.0.1:PORT from the address SOURCE, one connection for each line of the file
- * TOKENS, says `sync` on each, answers pings, and counts text frames. It is told what to do on its standard input, a line
+ * crowd PORT SOURCE TOKENS: connects to 127.0.0.1:PORT from the address SOURCE and others that differ in the second number,
+ * one connection for each line of the file TOKENS, says `sync` on each, answers pings, and counts text frames. It is told what to do on its standard input, a line
  * each, and says how far it is on its standard output, a line of JSON twice a second and after every order, of which it
  * tells the number:
  *
@@ -37,6 +37,10 @@ struct client {
     uint64_t due;       /* when it is to be looked at: the end of its patience, or of its rest; nanoseconds */
     char *rest;
 };
+
+/* Over so many addresses a crowd is spread: the more ports of one are taken, the longer the kernel looks for a free one,
+ * which for thousands takes more of the machine than all else that happens at it. */
+#define ADDRESSES 64
 
 #define KEPT 4096
 #define READ (1 << 18)
@@ -111,7 +115,9 @@ static void connect_one(struct client *client) {
     under_way++;
     client->phase = CONNECTING;
     client->due = now() + PATIENCE;
-    if (bind(client->fd, (struct sockaddr *)&source, sizeof source) < 0
+    struct sockaddr_in from = source;
+    from.sin_addr.s_addr = htonl(ntohl(source.sin_addr.s_addr) + ((uint32_t)(client - clients) % ADDRESSES << 16));
+    if (bind(client->fd, (struct sockaddr *)&from, sizeof from) < 0
         || (connect(client->fd, (struct sockaddr *)&server, sizeof server) < 0 && errno != EINPROGRESS)) {
         broken++;
         rest(client);

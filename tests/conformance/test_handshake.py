@@ -11,7 +11,7 @@ from gatewaylab import Functions, Lab, running, still_works
 from rawpeer import KEY, Answer, accept_of, closing, request
 
 from hubbub.apigateway import Event, Refused, Response, Unauthorized
-from hubbub.gateway.admission import RETRY_AFTER_S
+from hubbub.gateway.queueing import RETRY_AFTER_S
 from live import until
 
 

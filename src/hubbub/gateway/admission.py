@@ -25,13 +25,11 @@ from hubbub.gateway.handshake import (
 )
 from hubbub.gateway.integrations import InProcess
 from hubbub.gateway.integrations.calls import log_failure
+from hubbub.gateway.queueing import RETRY_AFTER_S
 from hubbub.sigv4 import Keys, Rejected, verify
 
 if TYPE_CHECKING:
     from hubbub.gateway.sockets import Connection
-
-RETRY_AFTER_S = range(2, 7)
-"""What is told with 503: one of these, so that those who are refused together do not come back together."""
 
 FORBIDDEN = Refusal(403, said("Forbidden"))
 TOO_MANY = Refusal(429, said("Too Many Requests"))
@@ -42,9 +40,12 @@ def refusal(status: int, body: bytes) -> Refusal:
     return Refusal(status, body, {"Retry-After": str(random.choice(RETRY_AFTER_S))} if status == 503 else {})  # noqa: S311  no secret
 
 
-def full() -> Refusal:
-    """There is no room for a connection, or no time to decide whether there is."""
-    return refusal(503, said("No more connections just now."))
+def full(retry_after_s: int | None = None) -> Refusal:
+    """There is no room for a connection, or no time to decide whether there is until so many seconds have passed."""
+    refused = refusal(503, said("No more connections just now."))
+    if retry_after_s is not None:
+        refused.headers["Retry-After"] = str(retry_after_s)
+    return refused
 
 
 class Admission:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hubbub.gateway.handshake import Request
@@ -48,6 +49,8 @@ class Door(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:  # uvloop's transports have none of asyncio's classes
         """A client has connected."""
         self.transport = transport
+        if self._gateway.new_door is None and transport.get_extra_info("sslcontext") is None:
+            self._gateway.new_door = partial(Door, self._gateway, **self._given)
         self._given["server_state"].connections.add(self)
         self._gateway.watch(self, self._gateway.limits.handshake_timeout_s)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -28,13 +29,14 @@ from hubbub.apigateway import (
 from hubbub.gateway.admission import TOO_MANY, Admission, full
 from hubbub.gateway.connection import ABNORMAL, SERVICE_RESTART, Message, Rules
 from hubbub.gateway.deflate import BadExtensions, agree, longest_payload
-from hubbub.gateway.door import Door
+from hubbub.gateway.door import Door, plain_request
 from hubbub.gateway.handshake import (
     Headers,
     Proxies,
     Refusal,
     Request,
     headers_for_functions,
+    http_response,
     is_same_origin,
     said,
     what_is_wrong,
@@ -45,7 +47,7 @@ from hubbub.gateway.intake import Intake, new_intake
 from hubbub.gateway.integrations import InProcess
 from hubbub.gateway.integrations.calls import log_failure
 from hubbub.gateway.management import Management
-from hubbub.gateway.queueing import unaccepted
+from hubbub.gateway.queueing import Rush, Turns, unaccepted
 from hubbub.gateway.quotas import Account, GatewayLimits, never_or
 from hubbub.gateway.sites import Sites
 from hubbub.gateway.sockets import READ_BUFFER_BYTES, Connection, Upgrade, Words
@@ -62,6 +64,12 @@ DECIDED_OF = 4
 A refusal costs a sixth of what a decision costs: two thirds of the time are left for decisions, and the queue is worked
 off more than twice as fast.
 """
+
+DECIDED_OF_MANY = 16
+"""Of so many one is, as long as the kernel's queue is nearly full: it drops who comes then."""
+
+TOLD_A_TURN, TOLD_A_TURN_IN_A_RUSH = 32, 4
+"""Of so many who are gone `$disconnect` is told in a turn of the loop: thousands go at once, and others come again."""
 
 PING_EARLY = 0.2
 """By what part of `ping_after_s` a connection may be pinged sooner, so that those who came together are spread."""
@@ -105,6 +113,7 @@ class Gateway:
             thread reads at the same time.
         intake: reads its connections past their transports, once there are any; None where that cannot be.
         words: what its connections keep of what clients say of themselves.
+        new_door: makes the protocol of a plain connection that nothing has come on; None before there was one.
 
     """
 
@@ -169,6 +178,10 @@ class Gateway:
         self._watched: dict[Slow, float] = {}  # who is to get on with it, and until when
         self._handshakes = 0  # that have not been answered
         self._pressed = 0  # handshakes that came while too many waited
+        self._turns = Turns()
+        self._rush = Rush(self._listeners, self._sent_away, lambda client: self._own(self._let_in(client)))
+        self._left: deque[tuple[Connection, int, str]] = deque()  # who is gone, and `$disconnect` is to be told of
+        self.new_door: Callable[[], asyncio.BaseProtocol] | None = None
         self._turned_away = 0  # connections that were closed at once in this minute
         self._minute = 0  # which that is
         self._tasks: set[asyncio.Task[None]] = set()  # handshakes and `$disconnect`s under way
@@ -232,6 +245,7 @@ class Gateway:
         for peer in self.hub.peers():
             peer.wire.drop(abort=True)
         await self._until(lambda: not len(self.hub), 1.0)
+        await self._until(lambda: not self._left, finish_within_s)
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=finish_within_s)
         for slow in [slow for slow in self._watched if isinstance(slow, Farewell)]:
@@ -331,6 +345,7 @@ class Gateway:
             self._refuse(upgrade, full())
             await self._never_was(connection)
         else:
+            self._turns.took(self.hub.now())
             try:
                 upgrade.switch(connection, outcome)
             except Exception:
@@ -362,8 +377,10 @@ class Gateway:
         if not self._may_come_from(request.value("origin"), request.value("host") or ""):
             return Refusal(403, said("Pages of this origin may not connect."))
         most = self.limits.max_connections
-        if self.draining or (most is not None and len(self.hub) + self._handshakes >= most) or self._is_pressed():
+        if self.draining or (most is not None and len(self.hub) + self._handshakes >= most):
             return full()
+        if self._is_pressed():
+            return self._come_later()
         if not self.account.may_connect(api, self.hub.now()):
             return TOO_MANY
         return api
@@ -371,10 +388,37 @@ class Gateway:
     def _is_pressed(self) -> bool:
         """Whether so many wait that this one is to be refused, so that they do not wait longer than clients do."""
         at_once = self.limits.max_handshakes
-        if at_once is None or self._handshakes + unaccepted(self._listeners) < at_once:
+        if at_once is None:
+            return False
+        queue = unaccepted(self._listeners)
+        if self._handshakes + queue.waiting < at_once:
             return False
         self._pressed += 1
-        return self._handshakes >= at_once or self._pressed % DECIDED_OF != 0
+        if queue.is_long and self.new_door is not None:
+            self._rush.begin()
+        decided_of = DECIDED_OF_MANY if queue.is_long else DECIDED_OF
+        return self._handshakes >= at_once or self._pressed % decided_of != 0
+
+    def _come_later(self) -> Refusal:
+        return full(self._turns.wait_s(self.hub.now()))
+
+    def _sent_away(self, asked: bytes) -> bytes | None:
+        """What a client is sent away with who waits to be accepted; None if he does not ask for a WebSocket of ours."""
+        found = plain_request(asked, self.limits.max_header_bytes)
+        if found is None or self.sites.at(found[0].value("host") or "", found[0].path) is None:
+            return None
+        refusal = self._come_later()
+        self.hub.stats.refused[refusal.status] += 1
+        return http_response(refusal)
+
+    async def _let_in(self, client: socket.socket) -> None:
+        """Take a client as the server does whom it has accepted."""
+        assert self.new_door is not None  # noqa: S101  or there would be no rush
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(self.new_door, client)
+        except OSError as error:
+            client.close()
+            logger.debug("a connection ended before it began: %s", error)
 
     def _headers(self, upgrade: Upgrade) -> Headers:
         return headers_for_functions(
@@ -470,7 +514,16 @@ class Gateway:
         if peer is None:
             return
         code, reason = self.hub.remove(peer)
-        self._own(self.disconnected(connection, code, reason))
+        self._left.append((connection, code, reason))
+        if len(self._left) == 1:
+            asyncio.get_running_loop().call_soon(self._tell_left)
+
+    def _tell_left(self) -> None:
+        """Tell `$disconnect` of some who are gone, and of others in the next turn."""
+        for _ in range(min(len(self._left), TOLD_A_TURN_IN_A_RUSH if self._rush.goes_on else TOLD_A_TURN)):
+            self._own(self.disconnected(*self._left.popleft()))
+        if self._left:
+            asyncio.get_running_loop().call_soon(self._tell_left)
 
     def time_of(self, epoch_s: float) -> str:
         """`epoch_s` as events write it; written once a second."""

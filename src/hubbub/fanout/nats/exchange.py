@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -145,7 +145,7 @@ class Exchange:
         self._is_back = asyncio.Event()  # there is a connection again, and nobody was told yet
         self._todo: deque[Callable[[], Awaitable[None]]] = deque()
         self._has_todo = asyncio.Event()
-        self._recent: dict[tuple[str, int], None] = {}  # packets that came, while one may come twice
+        self._recent: OrderedDict[tuple[str, int], None] = OrderedDict()  # packets that came, while one may come twice
         self._said: set[str] = set()  # kinds of what was malformed that were logged
         self._tasks: list[asyncio.Task[None]] = []
         self._beat_at = 0.0
@@ -310,7 +310,7 @@ class Exchange:
             return True
         self._recent[key] = None
         if len(self._recent) > MAX_RECENT_PACKETS:
-            del self._recent[next(iter(self._recent))]
+            self._recent.popitem(last=False)
         return False
 
     def _malformed(self, problem: str) -> None:

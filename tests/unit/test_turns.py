@@ -1,0 +1,80 @@
+"""When those come back who are sent away in a rush: as many at a time as can be taken, and nobody for ever."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from hubbub.gateway.queueing import FIRST_PACE, LONGEST_RETRY_AFTER_S, RETRY_AFTER_S, SLOWEST_PACE, Turns
+
+
+def rush(turns: Turns, clients: int, pace: int) -> tuple[list[int], float]:
+    """How often each of them was sent away until all were taken, and after how long that was.
+
+    They all come at once, and then when they were told; `pace` of them are taken in a second, those who come first.
+    """
+    times = [0] * clients
+    coming = Counter({0: clients})
+    names = {0: list(range(clients))}
+    second, left = 0, clients
+    while left:
+        here = names.pop(second, [])
+        random.Random(second).shuffle(here)
+        for place, client in enumerate(here):
+            now = second + place / max(1, len(here))
+            if place < pace:
+                turns.took(now)
+                left -= 1
+                continue
+            times[client] += 1
+            back = second + turns.wait_s(now)
+            names.setdefault(back, []).append(client)
+            coming[back] += 1
+        second += 1
+        assert second < 10_000
+    return times, float(second)
+
+
+@pytest.mark.parametrize("pace", [20, 100, 400])
+def test_a_rush_is_sent_away_few_times_and_taken_about_as_fast_as_can_be(pace: int) -> None:
+    """Few are sent away more than a few times, where a fixed wait sends each away in every round."""
+    times, took_s = rush(Turns(), 20 * pace, pace)
+    assert sum(times) <= 4 * len(times)
+    assert took_s <= 3 * 20 + LONGEST_RETRY_AFTER_S
+
+
+def test_the_first_who_are_sent_away_come_back_soon_and_not_together() -> None:
+    """As ever where there is no rush."""
+    turns = Turns()
+    told = [turns.wait_s(1_000.0) for _ in range(int(FIRST_PACE) * 2)]
+    assert set(told) == set(RETRY_AFTER_S)
+
+
+def test_nobody_is_told_to_wait_for_ever() -> None:
+    """However many are sent away, and however slowly they are taken."""
+    turns = Turns()
+    told = [turns.wait_s(1_000.0) for _ in range(50_000)]
+    assert max(told) == LONGEST_RETRY_AFTER_S
+    late = told[int(FIRST_PACE) * LONGEST_RETRY_AFTER_S :]
+    assert set(late) == set(range(LONGEST_RETRY_AFTER_S // 2, LONGEST_RETRY_AFTER_S + 1))
+    for second in range(1_001, 1_100):
+        turns.wait_s(float(second))  # and nobody is taken
+    assert repr(turns) == f"<Turns, {SLOWEST_PACE:.0f} a second>"
+
+
+def test_quiet_times_say_nothing_of_the_pace() -> None:
+    """How many come where nobody is sent away is not how many could be taken."""
+    turns = Turns()
+    for second in range(100):
+        turns.took(float(second))
+    assert repr(turns) == f"<Turns, {FIRST_PACE:.0f} a second>"
+
+
+def test_a_turn_that_has_passed_is_not_waited_for() -> None:
+    """After a rush the next one begins anew."""
+    turns = Turns()
+    for _ in range(5_000):
+        turns.wait_s(1_000.0)
+    assert turns.wait_s(2_000.0) in RETRY_AFTER_S
