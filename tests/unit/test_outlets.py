@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import random
+import select
 import socket
 import ssl
 import subprocess
@@ -428,6 +429,68 @@ def test_what_cannot_be_encrypted_is_left_to_the_caller(pair):
     sealing.raises = None
     ((_, _, error),) = built().flush([b"x"], [([sealing.outlet(Transport(), pair[0].fileno())], [0])])[2]
     assert str(error) == "expected what is encrypted to be bytes, got 'text'"
+
+
+def test_what_is_encrypted_is_written_in_turn_whatever_happens_until_then(pairs):
+    """To the transport below where the socket is not to be written to any more; nowhere where it is gone."""
+    sealings = [Sealing() for _ in range(4)]
+
+    class Meddling(Transport):
+        def is_closing(self) -> Any:
+            outlets[0].congested = True
+            outlets[1].detach()
+            return False
+
+    above = [Transport(), Transport(), Meddling(), Transport()]
+    outlets = [sealing.outlet(above[n], pairs[n][0].fileno()) for n, sealing in enumerate(sealings)]
+    assert built().flush([b"x"], [(outlets, [0])])[2] == []
+    assert [each.below.writes for each in sealings] == [[b"<x>"], [], [], []]
+    assert [pairs[n][1].recv(9) for n in (2, 3)] == [b"<x>", b"<x>"]
+    assert [each.writes for each in above] == [[], [], [], []]
+
+
+def test_an_interrupt_loses_nothing_that_is_encrypted(pairs):
+    """Or what is encrypted next could not be read."""
+    sealings = [Sealing() for _ in range(4)]
+    outlets = [sealing.outlet(Transport(), pairs[n][0].fileno()) for n, sealing in enumerate(sealings)]
+    sealings[2].raises = KeyboardInterrupt()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        built().flush([b"x"], [(outlets, [0])])
+    assert [pairs[n][1].recv(9) for n in (0, 1)] == [b"<x>", b"<x>"]
+    for n in (2, 3):
+        with pytest.raises(BlockingIOError):
+            pairs[n][1].recv(1)
+
+
+def test_much_is_encrypted_and_sent_in_parts(pairs):
+    """Not all of it is kept until the last is encrypted."""
+    most = 0
+
+    class Counting(Sealing):
+        def encrypted(self) -> bytes:
+            nonlocal most
+            most = max(most, sum(each.made for each in sealings) - received())
+            return super().encrypted()
+
+        made = 0
+
+        def encrypt(self, data: bytes) -> int:
+            self.made = 1
+            return super().encrypt(data)
+
+    def received() -> int:
+        return sum(bool(select.select([far], [], [], 0)[0]) for _, far in pairs[: len(sealings)])
+
+    sealings = [Counting() for _ in range(20)]
+    outlets = [sealing.outlet(Transport(), pairs[n][0].fileno()) for n, sealing in enumerate(sealings)]
+    frame = os.urandom(60_000)
+    assert built().flush([frame], [(outlets, [0])])[2] == []
+    assert 2 <= most <= 10
+    for _, far in pairs[: len(sealings)]:
+        got = bytearray()
+        while len(got) < len(frame) + 2:
+            got += far.recv(1 << 20)
+        assert bytes(got) == b"<" + frame + b">"
 
 
 def test_a_seal_is_let_go_with_the_socket(pair):

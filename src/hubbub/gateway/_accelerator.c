@@ -27,11 +27,14 @@
 #endif
 
 /* What `accelerator.py` expects: one more, there and here, when an older one would not do any more. */
-#define VERSION 3
+#define VERSION 4
 
 /* So many writes are a volley at most, and so many bytes that were put together for it. */
 #define VOLLEY 256
 #define VOLLEY_BYTES (128 * 1024)
+
+/* So many bytes are encrypted before they are sent, at most: all of them are kept until then. */
+#define SEALED_BYTES (512 * 1024)
 
 /* For fewer writes the lock is kept: to get it back may take longer than they do. */
 #define FEW_WRITES 8
@@ -260,36 +263,17 @@ static inline ssize_t send_now(int fd, const char *data, size_t size) {
 #endif
 }
 
-/* Encrypt a payload and send that; what the kernel does not take goes to the transport below. */
-static int put_sealed(Outlet *outlet, PyObject *seal, Payload *payload) {
+/* A payload encrypted, a new reference; NULL with an exception. */
+static PyObject *encrypted(PyObject *seal, Payload *payload) {
     PyObject *bytes = payload_bytes(payload);
     PyObject *done = bytes ? PyObject_CallOneArg(PyTuple_GET_ITEM(seal, 0), bytes) : NULL;
     PyObject *record = done ? PyObject_CallNoArgs(PyTuple_GET_ITEM(seal, 1)) : NULL;
     Py_XDECREF(done);
-    if (record == NULL) {
-        return -1;
-    }
-    if (!PyBytes_Check(record)) {
+    if (record != NULL && !PyBytes_Check(record)) {
         PyErr_Format(PyExc_TypeError, "expected what is encrypted to be bytes, got %R", record);
-        Py_DECREF(record);
-        return -1;
+        Py_CLEAR(record);
     }
-    ssize_t sent = -1;
-    if (outlet->fd >= 0) { /* still: Python code has run */
-        sent = send_now(outlet->fd, PyBytes_AS_STRING(record), PyBytes_GET_SIZE(record));
-    }
-    if (sent == PyBytes_GET_SIZE(record)) {
-        Py_DECREF(record);
-        return 0;
-    }
-    if (sent > 0) {
-        PyObject *rest = PyBytes_FromStringAndSize(PyBytes_AS_STRING(record) + sent, PyBytes_GET_SIZE(record) - sent);
-        Py_SETREF(record, rest);
-    }
-    done = record ? PyObject_CallOneArg(PyTuple_GET_ITEM(seal, 2), record) : NULL;
-    Py_XDECREF(record);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
+    return record;
 }
 
 /* Note that something was raised in writing to an outlet; -1 with it still set where no socket raises such a thing. */
@@ -326,33 +310,17 @@ static int hand(Outlet *outlet, Payload *payload, Py_ssize_t sent, PyObject *lef
     return 0;
 }
 
-/* Write a payload to an outlet through its transport, or past it encrypted, or note that it was not. */
-static int put(State *state, Outlet *outlet, Payload *payload, PyObject *left) {
-    if (outlet->congested) {
-        return leave(left, outlet, payload, NULL);
-    }
-    if (outlet->fd >= 0 && outlet->seal != NULL) {
-        int closing = is_closing(state, outlet->transport);
-        if (closing < 0) {
-            return leave_broken(left, outlet, payload);
-        }
-        PyObject *seal = outlet->seal;
-        /* A longer one takes several records, and the transport makes them. */
-        if (!closing && seal != NULL && payload->size <= PyLong_AsSsize_t(PyTuple_GET_ITEM(seal, 3))) {
-            Py_INCREF(seal);
-            int failed = put_sealed(outlet, seal, payload);
-            Py_DECREF(seal);
-            return failed ? leave_broken(left, outlet, payload) : 0;
-        }
-    }
-    return hand(outlet, payload, 0, left);
+/* Write a payload to an outlet through its transport, or note that it was not. */
+static int put(Outlet *outlet, Payload *payload, PyObject *left) {
+    return outlet->congested ? leave(left, outlet, payload, NULL) : hand(outlet, payload, 0, left);
 }
 
 /* A write past a transport that is to be made. */
 typedef struct {
     Outlet *outlet; /* held */
     Payload *payload;
-    int fd; /* -1 for not past the transport after all */
+    PyObject *record; /* held: the payload encrypted, which is sent instead; NULL for as it is */
+    int fd;           /* -1 for not past the transport after all */
     ssize_t sent;
 } Shot;
 
@@ -361,6 +329,7 @@ typedef struct {
     int count;
     int given; /* to so many outlets, those included that were written to in another way */
     int payloads;
+    Py_ssize_t sealed; /* bytes of payloads that are to be encrypted */
     Shot shot[VOLLEY];
     Payload payload[VOLLEY];
     char *buffer; /* what was put together for them; it stays where it is until they are made */
@@ -404,13 +373,16 @@ typedef struct {
 static void volley_clear(Volley *volley) {
     for (int n = 0; n < volley->count; n++) {
         Py_DECREF(volley->shot[n].outlet);
+        Py_XDECREF(volley->shot[n].record);
     }
     for (int n = 0; n < volley->payloads; n++) {
         Py_XDECREF(volley->payload[n].bytes);
     }
     volley->count = volley->given = volley->payloads = 0;
-    volley->used = 0;
+    volley->used = volley->sealed = 0;
 }
+
+static inline int is_full(Volley *volley) { return volley->given == VOLLEY || volley->sealed >= SEALED_BYTES; }
 
 static void flush_free(Flush *flush) {
     for (Py_ssize_t n = 0; flush->batch != NULL && n < flush->count; n++) {
@@ -658,60 +630,107 @@ static inline void fetch_transport(Outlet *outlet) {
     }
 }
 
+static inline Py_ssize_t shot_size(Shot *shot) {
+    return shot->record ? PyBytes_GET_SIZE(shot->record) : shot->payload->size;
+}
+
 static void send_all(Volley *volley) {
     for (int n = 0; n < volley->count; n++) {
         Shot *shot = &volley->shot[n];
         if (shot->fd >= 0) {
-            shot->sent = send_now(shot->fd, shot->payload->data, shot->payload->size);
+            shot->sent = send_now(shot->fd, shot->record ? PyBytes_AS_STRING(shot->record) : shot->payload->data,
+                                  shot_size(shot));
         }
     }
+}
+
+/* Find out whether a write may be made past the transport, and encrypt what is to be; -1 with an exception for neither. */
+static int load(State *state, Shot *shot, PyObject *left) {
+    Outlet *outlet = shot->outlet;
+    shot->sent = -1;
+    shot->fd = -1;
+    int closing = is_closing(state, outlet->transport);
+    if (closing == 0) {
+        PyObject *seal = outlet->seal;
+        if (seal != NULL && outlet->fd >= 0 && !outlet->congested) {
+            Py_INCREF(seal);
+            shot->record = encrypted(seal, shot->payload);
+            Py_DECREF(seal);
+        }
+        if (seal == NULL || shot->record != NULL) {
+            shot->fd = 0;
+            return 0;
+        }
+    }
+    if (!PyErr_Occurred()) {
+        return 0;
+    }
+    shot->sent = shot->payload->size; /* so nothing more is done */
+    return leave_broken(left, outlet, shot->payload);
+}
+
+/* Give the transport below the rest of what is encrypted, also to one that has become congested, since what is encrypted
+ * later can be read after it only. */
+static int hand_record(Shot *shot, PyObject *left) {
+    PyObject *seal = shot->outlet->seal;
+    if (seal == NULL) {
+        return 0; /* the socket is gone */
+    }
+    Py_ssize_t sent = shot->sent > 0 ? shot->sent : 0;
+    PyObject *rest = PyBytes_FromStringAndSize(PyBytes_AS_STRING(shot->record) + sent,
+                                               PyBytes_GET_SIZE(shot->record) - sent);
+    Py_INCREF(seal);
+    PyObject *done = rest ? PyObject_CallOneArg(PyTuple_GET_ITEM(seal, 2), rest) : NULL;
+    Py_DECREF(seal);
+    Py_XDECREF(rest);
+    Py_XDECREF(done);
+    return done == NULL ? leave_broken(left, shot->outlet, shot->payload) : 0;
 }
 
 /* Make the writes of the volley, and give the transports what the kernel did not take. */
 static int fire(Flush *flush, PyObject *left) {
     Volley *volley = flush->volley;
+    int failed = 0;
     for (int n = 0; n < volley->count; n++) {
         Shot *shot = &volley->shot[n];
         if (n + AHEAD < volley->count) {
             fetch_transport(volley->shot[n + AHEAD].outlet);
         }
-        int closing = is_closing(flush->state, shot->outlet->transport);
-        shot->sent = -1;
-        if (closing < 0) {
-            if (leave_broken(left, shot->outlet, shot->payload) < 0) {
-                return -1;
-            }
-            shot->sent = shot->payload->size; /* so nothing more is done */
+        if (failed) {
+            shot->fd = -1;
+            shot->sent = -1;
+        } else if (load(flush->state, shot, left) < 0) {
+            failed = -1; /* what is encrypted already is sent all the same, or its connection would be of no use */
         }
-        shot->fd = closing ? -1 : 0;
     }
     /* Asking may have run Python code, which may have changed some. From here on none runs here until all is sent. */
     for (int n = 0; n < volley->count; n++) {
         Shot *shot = &volley->shot[n];
+        Outlet *outlet = shot->outlet;
         if (shot->fd == 0) {
-            shot->fd = shot->outlet->congested || shot->outlet->seal != NULL ? -1 : shot->outlet->fd;
+            shot->fd = outlet->congested || (outlet->seal != NULL && shot->record == NULL) ? -1 : outlet->fd;
         }
     }
-    if (volley->count >= FEW_WRITES || volley->given == VOLLEY) {
+    if (volley->count >= FEW_WRITES || is_full(volley)) {
         Py_BEGIN_ALLOW_THREADS
         send_all(volley);
         Py_END_ALLOW_THREADS
     } else {
         send_all(volley);
     }
-    int failed = 0;
     for (int n = 0; n < volley->count; n++) {
         Shot *shot = &volley->shot[n];
         if (n + AHEAD < volley->count) {
             FETCH(volley->shot[n + AHEAD].outlet); /* to be let go */
         }
-        if (shot->sent == shot->payload->size || (failed && shot->sent <= 0)) {
+        if (shot->sent == shot_size(shot) || (failed && shot->sent <= 0 && shot->record == NULL)) {
             continue;
         }
         PyObject *type, *value, *trace; /* where one is interrupted, the others of whom a part is sent get the rest */
         PyErr_Fetch(&type, &value, &trace);
-        if ((shot->sent > 0 ? hand(shot->outlet, shot->payload, shot->sent, left)
-                            : put(flush->state, shot->outlet, shot->payload, left)) < 0) {
+        if ((shot->record ? hand_record(shot, left)
+             : shot->sent > 0 ? hand(shot->outlet, shot->payload, shot->sent, left)
+                              : put(shot->outlet, shot->payload, left)) < 0) {
             failed = -1;
         }
         if (type != NULL) {
@@ -722,19 +741,23 @@ static int fire(Flush *flush, PyObject *left) {
     return failed;
 }
 
+/* Whether a payload is encrypted in one piece; a longer one takes several records, and the transport makes them. */
+static inline int is_one_record(PyObject *seal, Payload *payload) {
+    return payload->size <= PyLong_AsSsize_t(PyTuple_GET_ITEM(seal, 3));
+}
+
 /* Write to an outlet, with the others of the volley or at once. */
 static inline int aim(Flush *flush, Outlet *outlet, Payload *payload, PyObject *left) {
     Volley *volley = flush->volley;
     volley->given++;
     Py_INCREF(outlet);
-    if (outlet->fd < 0 || outlet->congested || outlet->seal != NULL) {
-        int failed = put(flush->state, outlet, payload, left);
+    if (outlet->fd < 0 || outlet->congested || (outlet->seal != NULL && !is_one_record(outlet->seal, payload))) {
+        int failed = put(outlet, payload, left);
         Py_DECREF(outlet);
         return failed;
     }
-    Shot *shot = &volley->shot[volley->count++];
-    shot->outlet = outlet;
-    shot->payload = payload;
+    volley->sealed += outlet->seal ? payload->size : 0;
+    volley->shot[volley->count++] = (Shot){.outlet = outlet, .payload = payload};
     return 0;
 }
 
@@ -760,7 +783,7 @@ static int flush_one(Flush *flush, long long *frames, long long *bytes, PyObject
             fetch_outlet(PyList_GET_ITEM(batch->outlets, n + AHEAD));
         }
         failed = aim(flush, outlet, &payload, left);
-        if (!failed && flush->volley->given == VOLLEY) {
+        if (!failed && is_full(flush->volley)) {
             failed = fire(flush, left);
         }
     }
@@ -817,7 +840,7 @@ static int flush_several(Flush *flush, Py_ssize_t memberships, long long *frames
             fetch_outlet((PyObject *)flush->places[n + AHEAD].outlet);
         }
         failed = aim(flush, place->outlet, payload, left);
-        if (!failed && volley->given == VOLLEY) {
+        if (!failed && is_full(volley)) {
             failed = fire(flush, left);
             before = -1;
         }
@@ -833,7 +856,7 @@ static PyObject *flush(PyObject *module, PyObject *const *args, Py_ssize_t given
     Volley volley; /* of which only what is in use is looked at */
     volley.count = volley.given = volley.payloads = 0;
     volley.buffer = NULL;
-    volley.used = volley.room = 0;
+    volley.used = volley.room = volley.sealed = 0;
     Flush flush = {
         .state = PyModule_GetState(module), .log = PyList_AsTuple(args[0]), .batches = args[1], .volley = &volley
     };

@@ -49,6 +49,9 @@ class _Phase(IntEnum):
     OVER = 3  # nothing more is read or written
 
 
+_OPEN = _Phase.OPEN  # an enumeration is asked for a member by a function
+
+
 class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     """The server's side of TLS on a connection.
 
@@ -343,7 +346,10 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def is_closing(self) -> bool:
         """Whether nothing more is written."""
-        return self._phase > _Phase.OPEN or self._raw.is_closing()
+        if self._phase is _OPEN:  # as mostly: it is asked for each write
+            is_raw_closing: bool = self._raw.is_closing()
+            return is_raw_closing
+        return self._phase > _OPEN or self._raw.is_closing()
 
     def is_reading(self) -> bool:
         """Whether what comes is handed on."""
