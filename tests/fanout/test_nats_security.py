@@ -57,8 +57,12 @@ async def test_nodes_meet_over_tls_with_a_password(authority, stack):
             f"tls://chat:wrong@127.0.0.1:{server.port}",  # no password
             f"tls://127.0.0.1:{server.port}",  # none at all
         ):
-            with pytest.raises(Unavailable, match=r"(?i)authorization"):
-                await _refused(wrong, connect_s=2, **files)
+            said: list[str] = []
+            while len(said) < 5 and not any("authorization" in each.lower() for each in said):
+                with pytest.raises(Unavailable) as refused:  # a server may hang up before its reason is read
+                    await _refused(wrong, connect_s=2, **files)
+                said.append(str(refused.value))
+            assert "authorization" in said[-1].lower(), said
         with pytest.raises(Unavailable, match=r"(?i)certificate"):
             await _refused(url, connect_s=2)  # who does not know the authority
 

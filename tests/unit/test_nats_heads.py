@@ -63,6 +63,26 @@ async def test_every_room_has_its_turn_within_the_stated_time(world):
     assert len(world.asked) <= 66  # one a second, and not one at each tick
 
 
+@pytest.mark.parametrize("every_s", [0.5, 1.0, 600.0])
+async def test_turns_may_be_close_or_far(every_s):
+    """Whatever the stated time is, a round ends, and the next one comes in time."""
+    world = World()
+    world.rounds = HeadRounds(
+        read=world.read, expect=world.expect, clock=world.clock, stats=world.stats, every_s=every_s
+    )
+    rooms = [RoomId(f"room{n}") for n in range(100)]
+    for room in rooms:
+        world.rounds.add(room)
+    task = asyncio.create_task(world.rounds.run())
+    await world.clock.advance(4 * every_s)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    for room in rooms:
+        times = [1_000.0, *world.times(room)]
+        assert all(b - a <= every_s + 0.2 for a, b in itertools.pairwise(times))
+        assert 4 <= len(times) <= 7
+
+
 async def test_a_head_is_handed_on_and_rooms_that_are_not_there_are_passed_over(world):
     """What was missing is counted."""
     world.heads = {RoomId("a"): 7}
