@@ -21,10 +21,10 @@ run-cluster: $(VENV)/.cluster $(VENV)/.servers ## Start PostgreSQL, three NATS s
 # What Python makes of a source is kept, whatever the shell says of compiled files: tests start thousands of processes.
 check test test-faults: export PYTHONDONTWRITEBYTECODE :=
 
-# Most of their time tests wait for servers and for time to pass, so there are three for two cores. A file stays in one process, with the servers it shares,
+# Most of their time tests wait for servers and for time to pass. A file stays in one process, with the servers it shares,
 # and so does a home with all its tests: tests/scheduling.py.
 test: $(VENV)/.test ## Set everything up and run all tests
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # The seed makes the same faults in the same order: FAULTS_SEED=… for what a run has said that its seed was.
 FAULTS_SECONDS ?= 600

@@ -25,7 +25,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import pytest
 
@@ -108,23 +108,26 @@ def _dynamodb_local() -> Iterator[str]:
         pytest.skip("DynamoDB Local is not here, so nothing is known of it: run scripts/dynamodb-local")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with _process(dynamodb_local.command(folder, port)) as process:
+    with _process(dynamodb_local.command(folder, port)) as (process, output):
         deadline = time.monotonic() + WITHIN_S
         while not _listens(port):
-            assert process.poll() is None and time.monotonic() < deadline, "DynamoDB Local does not answer"
+            if process.poll() is not None or time.monotonic() >= deadline:
+                output.seek(0)
+                said = output.read()[-4_000:].decode(errors="replace")
+                pytest.fail(f"DynamoDB Local does not answer; it has ended with {process.poll()}, and said: {said!r}")
             time.sleep(0.05)
         yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
-def _process(command: Sequence[str], *passed: int) -> Iterator[subprocess.Popen[bytes]]:
+def _process(command: Sequence[str], *passed: int) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MOTO_"))}
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=output, env={**kept, **dynamodb_local.ENVIRONMENT}, pass_fds=passed
         )
         try:
-            yield process
+            yield process, output
         finally:
             process.kill()
             process.wait()
