@@ -22,8 +22,11 @@ RETRY_AFTER_S = range(2, 7)
 LONGEST_RETRY_AFTER_S = 60
 """No one is told to wait for longer; those whose turn would be later come at any time in the half before."""
 
-FIRST_PACE = 100.0
-"""So many connections a second are expected to be taken, before it is known how many are."""
+FIRST_PACE = 1_000.0
+"""So many connections a second are expected to be taken, before it is known how many are.
+
+Many, since who comes too soon is sent away once more, at little cost, and who is told to wait too long waits for nothing.
+"""
 
 SLOWEST_PACE = 5.0
 """At least so many are, however few were taken."""
@@ -151,7 +154,7 @@ class Rush:
 class Turns:
     """Turns for those who are sent away: as many a second as are taken while others are sent away.
 
-    It is known of that second only, since at another time it says how many come, not how many can be taken.
+    Of another second it only says that at least so many can be taken as were.
     """
 
     def __init__(self) -> None:
@@ -184,6 +187,9 @@ class Turns:
         passed = now - self._second
         if passed < 1.0:
             return
+        taken = self._taken / passed
         if self._sent_away and passed < 2.0:
-            self._pace = max(SLOWEST_PACE, (self._pace + self._taken / passed) / 2)
+            self._pace = max(SLOWEST_PACE, (self._pace + taken) / 2)
+        else:
+            self._pace = max(self._pace, taken)
         self._second, self._taken, self._sent_away = now, 0, False
