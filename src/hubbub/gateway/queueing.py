@@ -25,7 +25,7 @@ LONGEST_RETRY_AFTER_S = 60
 FIRST_PACE = 1_000.0
 """So many connections a second are expected to be taken, before it is known how many are.
 
-Many, since who comes too soon is sent away once more, at little cost, and who is told to wait too long waits for nothing.
+Many: who comes too soon is sent away once more, at little cost, and who is told to wait too long waits for nothing.
 """
 
 SLOWEST_PACE = 5.0
