@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import random
+import socket
+import sys
 from collections import Counter
 
 import pytest
 
-from hubbub.gateway.queueing import FIRST_PACE, LONGEST_RETRY_AFTER_S, RETRY_AFTER_S, SLOWEST_PACE, Turns
+from hubbub.gateway.queueing import (
+    FIRST_PACE,
+    LONGEST_RETRY_AFTER_S,
+    RETRY_AFTER_S,
+    SLOWEST_PACE,
+    Rush,
+    Turns,
+    unaccepted,
+)
 
 
 def rush(turns: Turns, clients: int, pace: int) -> tuple[list[int], float]:
@@ -81,3 +93,30 @@ def test_a_turn_that_has_passed_is_not_waited_for() -> None:
     for _ in range(5_000):
         turns.wait_s(1_000.0)
     assert turns.wait_s(2_000.0) in RETRY_AFTER_S
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how long a socket's queue is")
+async def test_a_rush_in_which_nobody_can_be_accepted_waits_for_the_next_who_comes() -> None:
+    """As without open files left: it does not ask in each turn of the loop."""
+    asked = 0
+
+    class Exhausted(socket.socket):
+        def accept(self) -> tuple[socket.socket, object]:
+            nonlocal asked
+            asked += 1
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    with Exhausted() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(4)
+        clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
+        assert unaccepted([listener]).is_long
+        rush = Rush([listener], lambda asks: b"", lambda client: None)
+        rush.begin()
+        rush.begin()
+        assert rush.goes_on
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert (asked, rush.goes_on) == (1, False)
+        for client in clients:
+            client.close()

@@ -114,11 +114,14 @@ class Rush:
 
     def _turn(self) -> None:
         self.goes_on = False
+        accepted = 0
         for listener in self._listeners:
             for _ in range(SENT_AWAY_A_TURN):
                 if not self._send_away_one(listener):
                     break
-        if not unaccepted(self._listeners).is_short:
+                accepted += 1
+        # Where nobody could be, as without open files left, the next one that the loop accepts begins it again.
+        if accepted and not unaccepted(self._listeners).is_short:
             self.begin()
 
     def _send_away_one(self, listener: socket.socket) -> bool:
