@@ -53,11 +53,6 @@ class Server:
         """Processor time used so far by all its threads, in seconds."""
         return processor_s(self.process.pid)
 
-    def ticks(self) -> tuple[int, int]:
-        """Processor time used so far, in ticks of the kernel's clock: the process's own, and the kernel's for it."""
-        user, system = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-        return int(user), int(system)
-
     def rss(self) -> int:
         """Resident memory in bytes."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE

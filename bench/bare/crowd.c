@@ -1,9 +1,9 @@
 /* Many idle WebSocket clients in one process, cheap enough to stand beside the server that they are counted at.
  *
- * crowd PORT SOURCE TOKENS: connects to 127.0.0.1:PORT from the address SOURCE and others that differ in the second number,
- * one connection for each line of the file TOKENS, says `sync` on each, answers pings, and counts text frames. It is told what to do on its standard input, a line
- * each, and says how far it is on its standard output, a line of JSON twice a second and after every order, of which it
- * tells the number:
+ * crowd PORT SOURCE TOKENS: connects to 127.0.0.1:PORT from the address SOURCE and others that differ in the second
+ * number, one connection for each line of the file TOKENS, says `sync` on each, answers pings, and counts text frames. It
+ * is told what to do on its standard input, a line each, and says how far it is on its standard output, a line of JSON
+ * twice a second and after every order, of which it tells the number:
  *
  *   open N AT_ONCE   have N connections, at most AT_ONCE of them under way at a time; who is refused comes again later
  *   storm AT_ONCE    break all connections and open them again

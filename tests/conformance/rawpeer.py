@@ -76,11 +76,12 @@ class Frame(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """An HTTP response."""
+    """An HTTP response; `line` is its first."""
 
     status: int
     headers: dict[str, str]
     body: bytes
+    line: str
 
     @property
     def message(self) -> str:
@@ -190,7 +191,7 @@ class Peer:
             status, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
             body = await self._reader.readexactly(int(headers.get("content-length", "0")))
-        return Answer(int(status.split()[1]), headers, body)
+        return Answer(int(status.split()[1]), headers, body, status)
 
     async def receive(self, bits: int = FIN) -> Frame:
         """The frame that comes next, which must be whole, unmasked and in the shortest form.

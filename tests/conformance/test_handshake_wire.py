@@ -288,48 +288,37 @@ async def test_who_has_not_been_accepted_counts_as_well() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how long a socket's queue is")
 async def test_a_long_queue_is_sent_away_before_it_is_accepted() -> None:
     """Who waits in it gets 503 as ever; who asks for something else, or has not yet asked, is served."""
-    with contextlib.ExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
         queue = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=20))
 
-        def wait(asks: bytes) -> socket.socket:
-            client = stack.enter_context(socket.create_connection(queue.getsockname()))
-            client.sendall(asks)
-            return client
+        async def wait(asks: bytes) -> Peer:
+            peer = await stack.enter_async_context(await Peer.dial(queue.getsockname()[1]))
+            await peer.send(asks)
+            return peer
 
         async with running(max_handshakes=3, listeners=[queue]) as lab:
             await still_works(await lab.open())
-            asking = [wait(request()) for _ in range(8)]
-            page = wait(GET + b"Connection: close\r\n\r\n")
-            elsewhere = wait(request("/elsewhere"))
-            silent = wait(b"")
+            asking = [await wait(request()) for _ in range(8)]
+            page = await wait(GET + b"Connection: close\r\n\r\n")
+            elsewhere = await wait(request("/elsewhere"))
+            silent = await wait(b"")
             assert (await (await lab.dial(request())).answer()).status == 503
-            for client in asking:
-                head, _, body = (await received(client)).partition(b"\r\n\r\n")
-                lines = head.split(b"\r\n")
-                assert lines[0] == b"HTTP/1.1 503 Service Unavailable"
-                after = next(line for line in lines if line.startswith(b"Retry-After: "))
-                assert int(after.partition(b": ")[2]) in RETRY_AFTER_S
-                assert body == b'{"message":"No more connections just now."}'
-            assert (await received(page)).endswith(b"/page")
-            assert (await received(elsewhere)).startswith(b"HTTP/1.1 404 ")
-            silent.sendall(request())
-            assert (await received(silent, b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+            for peer in asking:
+                answer = await peer.answer()
+                assert answer.line == "HTTP/1.1 503 Service Unavailable"
+                assert answer.body == b'{"message":"No more connections just now."}'
+                assert int(answer.headers["retry-after"]) in RETRY_AFTER_S
+                await peer.ended()
+            assert (await page.answer()).body == b"/page"
+            await page.ended()
+            assert (await elsewhere.answer()).line.startswith("HTTP/1.1 404 ")
+            await elsewhere.ended()
+            await silent.send(request())
+            assert (await silent.answer()).line.startswith("HTTP/1.1 101 ")
             assert lab.hub.stats.refused == {503: 9, 404: 1}
             await lab.functions.wait_for("CONNECT", count=2)
             await still_works(await lab.open())
-
-
-async def received(client: socket.socket, end: bytes | None = None) -> bytes:
-    """All that comes until the other end closes in good order, or until that."""
-    client.setblocking(False)
-    data = b""
-    async with asyncio.timeout(10):
-        while end is None or end not in data:
-            more = await asyncio.get_running_loop().sock_recv(client, 65_536)
-            if not more:
-                return data
-            data += more
-    return data
+            silent.cut()
 
 
 async def test_those_who_are_refused_together_are_told_to_come_back_one_by_one() -> None:

@@ -7,7 +7,6 @@ import errno
 import random
 import socket
 import sys
-from collections import Counter
 
 import pytest
 
@@ -28,7 +27,6 @@ def rush(turns: Turns, clients: int, pace: int) -> tuple[list[int], float]:
     They all come at once, and then when they were told; `pace` of them are taken in a second, those who come first.
     """
     times = [0] * clients
-    coming = Counter({0: clients})
     names = {0: list(range(clients))}
     second, left = 0, clients
     while left:
@@ -43,7 +41,6 @@ def rush(turns: Turns, clients: int, pace: int) -> tuple[list[int], float]:
             times[client] += 1
             back = second + turns.wait_s(now)
             names.setdefault(back, []).append(client)
-            coming[back] += 1
         second += 1
         assert second < 10_000
     return times, float(second)

@@ -35,17 +35,16 @@ FORBIDDEN = Refusal(403, said("Forbidden"))
 TOO_MANY = Refusal(429, said("Too Many Requests"))
 
 
-def refusal(status: int, body: bytes) -> Refusal:
-    """A refusal that says when to come back if that can help."""
-    return Refusal(status, body, {"Retry-After": str(random.choice(RETRY_AFTER_S))} if status == 503 else {})  # noqa: S311  no secret
+def refusal(status: int, body: bytes, retry_after_s: int | None = None) -> Refusal:
+    """A refusal that says when to come back if that can help: in so many seconds, or in a few."""
+    if status != 503:
+        return Refusal(status, body)
+    return Refusal(status, body, {"Retry-After": str(retry_after_s or random.choice(RETRY_AFTER_S))})  # noqa: S311  no secret
 
 
 def full(retry_after_s: int | None = None) -> Refusal:
     """There is no room for a connection, or no time to decide whether there is until so many seconds have passed."""
-    refused = refusal(503, said("No more connections just now."))
-    if retry_after_s is not None:
-        refused.headers["Retry-After"] = str(retry_after_s)
-    return refused
+    return refusal(503, said("No more connections just now."), retry_after_s)
 
 
 class Admission:

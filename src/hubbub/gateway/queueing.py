@@ -106,11 +106,14 @@ class Rush:
     def begin(self) -> None:
         """Do so from the next turn of the loop on, until the queue is short."""
         if not self.goes_on:
-            self.goes_on = True
             for listener in self._listeners:
                 if listener.fileno() != -1:
                     listener.setblocking(False)
-            asyncio.get_running_loop().call_soon(self._turn)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self.goes_on = True
+        asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
         self.goes_on = False
@@ -122,7 +125,7 @@ class Rush:
                 accepted += 1
         # Where nobody could be, as without open files left, the next one that the loop accepts begins it again.
         if accepted and not unaccepted(self._listeners).is_short:
-            self.begin()
+            self._go_on()
 
     def _send_away_one(self, listener: socket.socket) -> bool:
         """Accept one and send him away; False when nobody is there, or none can be accepted, as the loop will tell."""

@@ -351,18 +351,16 @@ class Connection(asyncio.BufferedProtocol):
         """Bytes came; see `hubbub.gateway.intake.Owner`."""
         try:
             hub, life = self._gateway.hub, self.peer.life
-            if self._unfinished is not None:
-                self._take(data)
-            elif text is None:
-                if is_pong(data) and not life.deaf:  # as what the silent send nearly always is
-                    life.hears(hub.now())
-                else:
-                    self._take(data)
-            elif life.takes_text(size := payload_size(data), hub.now(), hub.rules):
-                hub.stats.bytes_in += size
-                self._gateway.message(self, Message(text))
-            else:
-                self._take(data)
+            if self._unfinished is None:
+                if text is None:
+                    if is_pong(data) and not life.deaf:  # as what the silent send nearly always is
+                        life.hears(hub.now())
+                        return
+                elif life.takes_text(size := payload_size(data), hub.now(), hub.rules):
+                    hub.stats.bytes_in += size
+                    self._gateway.message(self, Message(text))
+                    return
+            self._take(data)
         except Exception as error:
             self._broke(error)
 

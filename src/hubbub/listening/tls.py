@@ -346,10 +346,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def is_closing(self) -> bool:
         """Whether nothing more is written."""
-        if self._phase is _OPEN:  # as mostly: it is asked for each write
-            is_raw_closing: bool = self._raw.is_closing()
-            return is_raw_closing
-        return self._phase > _OPEN or self._raw.is_closing()
+        # It is asked for each write, and to compare takes longer than to see that it is open, as it mostly is.
+        return (self._phase is not _OPEN and self._phase > _OPEN) or self._raw.is_closing()
 
     def is_reading(self) -> bool:
         """Whether what comes is handed on."""

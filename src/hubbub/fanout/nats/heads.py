@@ -127,11 +127,12 @@ class HeadRounds:
         ahead_s = AHEAD * self._every_s
         taken: dict[RoomId, None] = {}
         while self._due and self._due[0][0] <= now + (ahead_s if taken else 0.0) and len(taken) < BATCH:
-            at, number, room = heapq.heappop(self._due)
-            if (left := self._extra.get(room, 0)) and self._turns.get(room) != at:
-                if at > now:  # it was asked for at this time, and not sooner
-                    heapq.heappush(self._due, (at, number, room))
-                    break
+            at, _, room = self._due[0]
+            is_extra = (left := self._extra.get(room, 0)) and self._turns.get(room) != at
+            if is_extra and at > now:
+                break  # it was asked for at this time, and not sooner
+            heapq.heappop(self._due)
+            if is_extra:
                 self._extra[room] = left - 1
                 if left == 1:
                     del self._extra[room]
