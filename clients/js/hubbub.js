@@ -851,7 +851,11 @@ export class Chat {
   #todo = []; // what the session wants done and is not done yet, in order
   #isDoing = false;
   #lastCall = 0;
-  #awake = () => globalThis.document?.visibilityState !== "hidden" && this.#feed({ on: "online" });
+  #awake = ({ type }) => {
+    if (globalThis.document?.visibilityState === "hidden") return;
+    // Without a network a connection may stand all the same, to a server on this machine; a new one can wait.
+    if (type !== "offline" || this.state.state === "live") this.#feed({ on: "online" });
+  };
 
   constructor(url, { token, WebSocket = globalThis.WebSocket, ...options } = {}) {
     if (typeof token !== "string" && typeof token !== "function") {
@@ -1144,11 +1148,12 @@ export class Chat {
   }
 }
 
-/** What tells that a machine may have slept, or a network has come back: the connection is then looked at, or made. */
+/** What tells that a machine may have slept, or a network has come or gone: the connection is then looked at, or made. */
 function wakers() {
   const { document, addEventListener } = globalThis;
   return typeof addEventListener !== "function" ? [] : [
     [globalThis, "online"],
+    [globalThis, "offline"],
     [globalThis, "pageshow"],
     ...(document === undefined ? [] : [[document, "visibilitychange"]]),
   ];

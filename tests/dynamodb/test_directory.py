@@ -196,14 +196,21 @@ async def test_only_logs_that_have_grown_are_read_where_the_store_can_tell(funct
     assert (asked, set(read)) == ([{ROOM: 1, OTHER: 1}], {OTHER})
 
 
-async def test_a_user_who_follows_a_room_is_told_what_was_written_meanwhile(functions):
-    """On those connections that have begun to listen."""
+async def test_a_user_who_follows_a_room_is_behind_where_more_was_written_meanwhile(functions):
+    """Those of his connections that have begun to listen; where nothing was written they are like all others."""
     await functions.connect("alice", A1)
     await functions.connect("alice", A2, ROOM)
     functions.log = [1, 2]
-    assert await functions.one.follow(ALICE, ROOM, 1) == {A1: [b"2"]}
+    assert await functions.one.follow(ALICE, ROOM, 1) == {0: 2}
+    listeners = {listener.connection: listener for listener in await functions.one._rooms.all(ROOM)}
+    assert {each: (listener.is_behind, listener.after) for each, listener in listeners.items()} == {
+        A1: (True, 1),
+        A2: (False, 0),
+    }
     assert await functions.one.follow(ALICE, ROOM, 1) == {}
     assert await functions.one.follow(BOB, ROOM, 1) == {}
+    assert await functions.one.follow(ALICE, OTHER, 2) == {}
+    assert [listener.is_behind for listener in await functions.one._rooms.all(OTHER)] == [False, False]
 
 
 async def test_a_connection_that_ends_while_it_joins_leaves_nothing_behind(functions):

@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from directorylab import ALICE, ROOM, A, B, connection
+from directorylab import ALICE, ROOM, A, B, C, connection
 from doubles import FakeClock, FakeSink
 from dynamolab import Server
 from fanoutlab import Home, apigateway
+from hubbub.clock import SystemClock
 from hubbub.fanout.apigateway.keys import delivery_key
+from hubbub.fanout.apigateway.lease import Lease
+from hubbub.fanout.apigateway.listening import Seats
 from hubbub.fanout.apigateway.posts import Outcome, Posts
 from hubbub.model import ConnectionId, Principal, RoomId, UserId
 
@@ -178,8 +181,62 @@ async def test_a_user_who_follows_a_room_gets_what_was_written_while_he_came_in(
     alice, bob = await lab.connect("alice", A), await lab.connect("bob", B)
     lab.log = [1, 2, 3]
     await lab.home.follow(ALICE, ROOM, 1)
-    assert (alice, bob) == ([b"2", b"3"], [])
-    lab.log.append(4)
-    await lab.home.publish(ROOM, 4, b"4")
     await lab.home.settle()
-    assert list(dict.fromkeys(alice)) == [b"2", b"3", b"4"]
+    assert (alice, bob) == ([b"2", b"3"], [])
+    await lab.write()
+    await lab.home.settle()
+    assert alice == [b"2", b"3", b"4"]
+
+
+async def test_who_comes_into_a_room_that_goes_on_talking_hears_it_in_order(lab, monkeypatch):
+    """What was said before he listened was handed out to the others already; the next word must not overtake it."""
+    alice, (_, _, bob) = await lab.connect("alice", A), await lab.join("bob", B)
+    for _ in range(3):
+        await lab.write()
+    await lab.home.settle()
+    look = Seats.grown_to
+
+    async def look_late(self, room, after):
+        has = await look(self, room, after)
+        await lab.write()  # before he is served what he has missed
+        await lab.home.settle()
+        return has
+
+    monkeypatch.setattr(Seats, "grown_to", look_late)
+    await lab.home.follow(ALICE, ROOM, 2)
+    await lab.home.settle()
+    await lab.write()
+    await lab.home.settle()
+    assert alice == [b"3", b"4", b"5"]
+    assert bob == [b"1", b"2", b"3", b"4", b"5"]
+
+
+async def test_who_comes_into_a_room_while_it_is_served_is_served_before_that_ends(lab):
+    """The holder of the lease has read who listens already: he goes through them once more."""
+    alice, (_, _, bob) = await lab.connect("alice", A), await lab.join("bob", B)
+    await lab.write()
+    await lab.home.settle()
+    async with Lease(lab.home.directory._table, clock=SystemClock(), room=ROOM, shard=0) as lease:
+        lab.log.append(2)
+        assert await lease.acquire(2)
+        await lab.home.follow(ALICE, ROOM, 1)
+        await lab.home.settle()
+        assert alice == []
+        assert not await lease.release(2, 2, listeners=1)
+    await lab.write()
+    await lab.home.settle()
+    assert alice == bob[1:] == [b"2", b"3"]
+
+
+async def test_who_comes_into_a_spread_room_is_served_by_his_own_shard(lab):
+    """The others of the room get nothing twice."""
+    async with Lease(lab.home.directory._table, clock=SystemClock(), room=ROOM, shard=0) as lease:
+        assert await lease.acquire(0)
+        await lease.spread(4, 0)
+    heard = {user: (await lab.join(user, each))[2] for user, each in {"bob": B, "carol": C}.items()}
+    await lab.write()
+    await lab.home.settle()
+    alice = await lab.connect("alice", A)
+    await lab.home.follow(ALICE, ROOM, 0)
+    await lab.home.settle()
+    assert (alice, heard) == ([b"1"], {"bob": [b"1"], "carol": [b"1"]})

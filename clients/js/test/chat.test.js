@@ -268,7 +268,7 @@ test("the time of day may jump", async () => {
   }
 });
 
-test("when the page is seen again, or the network is back, it looks whether the connection stands", async () => {
+test("when the page is seen again, or the network comes or goes, it looks whether the connection stands", async () => {
   const page = new EventTarget();
   const document = Object.assign(new EventTarget(), { visibilityState: "hidden" });
   const { addEventListener, removeEventListener } = EventTarget.prototype;
@@ -281,13 +281,16 @@ test("when the page is seen again, or the network is back, it looks whether the 
     document.dispatchEvent(new Event("visibilitychange"));
     assert.equal(pings(), 0, "nobody looks");
     document.visibilityState = "visible";
-    for (const [target, name] of [[document, "visibilitychange"], [page, "online"], [page, "pageshow"]]) {
+    const looks = [[document, "visibilitychange"], [page, "online"], [page, "offline"], [page, "pageshow"]];
+    for (const [target, name] of looks) {
       const before = pings();
       target.dispatchEvent(new Event(name));
       assert.equal(pings(), before + 1, name);
       sockets[0].say({ type: "ok", ref: sockets[0].sent.at(-1).ref, at: 1 });
     }
     sockets[0].onclose({ code: 1006, reason: "" });
+    page.dispatchEvent(new Event("offline"));
+    assert.equal(chat.state.state, "waiting");
     page.dispatchEvent(new Event("online"));
     assert.equal(chat.state.state, "connecting");
     chat.close();

@@ -196,7 +196,10 @@ class _Work:
         known = {seq: Frame(text.encode()) for seq, text in frames.items()}
         served = lease.state.delivered
         if served is not None and served >= target:  # what is left was wanted while the last holder gave it up
-            target, first, known, frames = max(target, lease.state.wanted), None, {}, {}
+            target, first, known, frames = max(served, lease.state.wanted), None, {}, {}
+        if lease.state.anew and lease.state.passing is None:  # who asked may have come after the first page was read
+            first = None
+            await lease.turn(served)
         lacked_at_first: bool | None = None
         while True:
             is_resumed = lease.state.passing is not None

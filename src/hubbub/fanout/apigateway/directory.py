@@ -20,6 +20,7 @@ from hubbub.fanout.apigateway.due import Dues
 from hubbub.fanout.apigateway.failures import translated
 from hubbub.fanout.apigateway.keys import listener_key
 from hubbub.fanout.apigateway.lapsing import Lapses
+from hubbub.fanout.apigateway.lease import Lease
 from hubbub.fanout.apigateway.listening import ApiGatewayListening, Grown, Seats
 from hubbub.fanout.apigateway.presence import Presence
 from hubbub.fanout.apigateway.rooms import COUNT_FRESH_S, Rooms
@@ -191,21 +192,31 @@ class ApiGatewayDirectory(Directory):
             await self._presence.ended(was.user, [room])
 
     @translated
-    async def follow(self, user: UserId, room: RoomId, after: int) -> dict[ConnectionId, list[bytes]]:
-        """Let the user's connections listen; those that have begun to, and what they have missed meanwhile."""
-        afters = {room: after}
+    async def follow(self, user: UserId, room: RoomId, after: int) -> dict[int, int]:
+        """Let the user's connections listen; the shards that are to be served for them, and up to where at least.
+
+        Whoever comes is behind the others until it is known that nothing was written meanwhile. What was written goes
+        to him as everything does, for only who serves the shard posts all in order.
+        """
         connections = [link.connection for link in await self._connections.links(user) if not link.left]
-        seated = await every(lambda connection: self._seats.seat(connection, afters), connections)
-        new = {connection: seats for connection, (_, seats) in zip(connections, seated, strict=True) if seats}
+        seated = await every(lambda connection: self._seats.seat(connection, {room: after}), connections)
+        new = {connection: seats[room] for connection, (_, seats) in zip(connections, seated, strict=True) if seats}
         if not new:
             return {}
-        missed = (await self._seats.missed(afters)).get(room, [])
-        if missed:
-            upto = missed[-1][0]
-            await every(lambda connection: self._seats.knows(connection, user, room, new[connection][room], upto), new)
-        await self._presence.began(user, new)
-        frames = [frame for _, frame in missed]
-        return {connection: frames for connection in new}  # noqa: C420  each has the same, and nobody changes it
+        behind: dict[int, int] = {}
+
+        async def look() -> None:
+            upto = await self._seats.grown_to(room, after)
+            if upto is None:
+                await every(lambda each: self._seats.caught_up(each, user, room, new[each], after), new)
+                return
+            behind.update({seat.shard: upto for seat in new.values()})
+            await every(lambda shard: Lease(self._table, clock=self._clock, room=room, shard=shard).ask_anew(), behind)
+
+        await together(
+            look(), self._presence.began(user, {connection: {room: seat} for connection, seat in new.items()})
+        )
+        return behind
 
     @translated
     async def unfollow(self, user: UserId, room: RoomId) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from hubbub.clock import Clock
 from hubbub.errors import TooLarge
 from hubbub.fanout.apigateway.directory import ApiGatewayDirectory
-from hubbub.fanout.apigateway.jobs import MAX_FRAMES_BYTES, Announce, Deliver, Signal, Transport
+from hubbub.fanout.apigateway.jobs import MAX_FRAMES_BYTES, Announce, Deliver, Part, Signal, Transport
 from hubbub.fanout.apigateway.posts import Frame, Outcome, Posts
 from hubbub.model import ConnectionId, RoomId, UserId, new_ulid
 from hubbub.parallel import every
@@ -122,11 +122,20 @@ class ApiGatewayFanout(Fanout):
         await self._directory.unlisten(connection, room)
 
     async def follow(self, user: UserId, room: RoomId, after: int) -> None:
-        """Let the user's connections listen, and post what was written meanwhile; see the port."""
-        missed = await self._directory.follow(user, room, after)
-        for connection, frames in missed.items():
-            for frame in frames:
-                await self._post(connection, Frame(frame))
+        """Let the user's connections listen, and have them served what was written meanwhile; see the port."""
+        behind = await self._directory.follow(user, room, after)
+        parts = [
+            Part(
+                id=f"follow:{room}:{new_ulid(self._clock.now_ms())}",
+                room=room,
+                first_shard=shard,
+                last_shard=shard,
+                upto=upto,
+            )
+            for shard, upto in behind.items()
+        ]
+        if parts:
+            await self._transport.hand(parts)
 
     async def unfollow(self, user: UserId, room: RoomId, after: int | None = None) -> None:
         """Stop the user's connections' listening; see the port."""

@@ -124,6 +124,7 @@ class Listener(msgspec.Struct, frozen=True, omit_defaults=True):
         ttl: when its item is void, epoch seconds, whatever became of the connection.
         left: when its connection ended, epoch milliseconds; 0 while it has not. It then gets nothing, and only counts
             as online until the end is told.
+        is_behind: whether it may lack entries that the others were served with before it came.
 
     """
 
@@ -135,6 +136,7 @@ class Listener(msgspec.Struct, frozen=True, omit_defaults=True):
     expires_at: int
     ttl: int
     left: int = 0
+    is_behind: bool = False
 
     @property
     def key(self) -> Key:
@@ -145,7 +147,12 @@ class Listener(msgspec.Struct, frozen=True, omit_defaults=True):
         """The item."""
         pk, sk = self.key
         said = {"after": self.after, "expires_at": self.expires_at, "ttl": self.ttl}
-        return {"pk": pk, "sk": sk, **said, **({"left": self.left} if self.left else {})}
+        seldom = {"left": self.left, "behind": self.is_behind}
+        return {"pk": pk, "sk": sk, **said, **{name: value for name, value in seldom.items() if value}}
+
+    def knows(self, delivered: int) -> int:
+        """Up to where it needs nothing more, where the shard's listeners were served up to `delivered`."""
+        return self.after if self.is_behind else max(self.after, delivered)
 
     def hears(self, now_s: int) -> bool:
         """Whether it is to get what is said now, epoch seconds."""
@@ -159,6 +166,7 @@ class _ListenerItem(msgspec.Struct):
     expires_at: int
     ttl: int
     left: int = 0
+    behind: bool = False
 
 
 def listener_of(item: Mapping[str, Any]) -> Listener:  # Any: the values of an item
@@ -180,4 +188,5 @@ def listener_of(item: Mapping[str, Any]) -> Listener:  # Any: the values of an i
         found.expires_at,
         found.ttl,
         found.left,
+        found.behind,
     )

@@ -1,9 +1,10 @@
 """How far a shard of a room was served, and who serves it: one item, on which all writes are conditional.
 
 The item says up to which `seq` its listeners were served (`delivered`), what somebody else asked for meanwhile
-(`wanted`), who serves it and until when he is believed to (`owner`, `until`), and where a pass that was broken off goes
-on (`passing`, `page`). A holder releases only if nothing more is wanted, and whoever wants something says so only while
-there is a holder: so no wish falls between the two.
+(`wanted`), whether somebody has come since who is behind the others (`anew`), who serves it and until when he is
+believed to (`owner`, `until`), and where a pass that was broken off goes on (`passing`, `page`). A holder releases only
+if nothing more is wanted, and whoever wants something says so only while there is a holder: so no wish falls between
+the two.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class State(msgspec.Struct, frozen=True):
     Attributes:
         delivered: all listeners were served up to this `seq`; None when the shard was never served.
         wanted: the highest `seq` that was asked for while somebody served the shard; 0 for none.
+        anew: whether the listeners are to be gone through once more, whatever was delivered.
         owner, until: who serves it, and until when he is believed to (epoch milliseconds); empty and 0 when nobody.
         passing, page: up to which `seq` the pass goes that was broken off, and the listener whom it reached last;
             None when none was.
@@ -61,6 +63,7 @@ class State(msgspec.Struct, frozen=True):
 
     delivered: int | None = None
     wanted: int = 0
+    anew: bool = False
     owner: str = ""
     until: int = 0
     passing: int | None = None
@@ -72,7 +75,8 @@ class State(msgspec.Struct, frozen=True):
 
     def is_served(self, seq: int) -> bool:
         """Whether all listeners were served up to `seq`, and nothing else is left to do."""
-        return self.delivered is not None and self.passing is None and max(seq, self.wanted) <= self.delivered
+        is_idle = self.passing is None and not self.anew
+        return is_idle and self.delivered is not None and max(seq, self.wanted) <= self.delivered
 
 
 class Lease:
@@ -136,7 +140,7 @@ class Lease:
             self.is_held = False
 
     async def release(self, delivered: int | None, wanted: int, *, listeners: int) -> bool:
-        """Say up to what was delivered, and give the lease up; False when more than `wanted` is wanted by now.
+        """Say up to what was delivered, and give the lease up; False when more is wanted by now.
 
         Raises:
             Lost: it was not held any more.
@@ -151,7 +155,7 @@ class Lease:
             await self._change(
                 f"SET {set_delivered}#listeners = :listeners REMOVE #owner, #until, #wanted, #passing, #page",
                 values,
-                "(attribute_not_exists(#wanted) OR #wanted <= :wanted)",
+                "(attribute_not_exists(#wanted) OR #wanted <= :wanted) AND attribute_not_exists(#anew)",
             )
         except ConditionFailed:
             return False
@@ -159,7 +163,7 @@ class Lease:
         return True
 
     async def turn(self, delivered: int | None) -> None:
-        """Say up to what was delivered, and go on holding it for the next pass.
+        """Say up to what was delivered, and go on holding it for the next pass, which is begun after this.
 
         Raises:
             Lost, AwsError: as `release`.
@@ -169,7 +173,7 @@ class Lease:
         values: dict[str, Any] = {"until": self._until()}  # Any: an item's values
         if delivered is not None:
             values["delivered"] = delivered
-        await self._change(f"SET {set_delivered}#until = :until REMOVE #passing, #page", values)
+        await self._change(f"SET {set_delivered}#until = :until REMOVE #passing, #page, #anew", values)
 
     async def save(self, passing: int, page: str) -> None:
         """Say how far a pass up to `passing` has come, and go on holding it.
@@ -213,6 +217,15 @@ class Lease:
             return failed.is_in_doubt and _state(failed.item).told == head
         return True
 
+    async def ask_anew(self) -> None:
+        """Have the listeners gone through once more, by whoever takes it or holds it. It need not be held.
+
+        Raises:
+            AwsError: the table cannot be reached.
+
+        """
+        await self._table.update(self._key, "SET #anew = :anew", values={"anew": True}, repeat=True)
+
     async def spread(self, shards: int, listeners: int) -> None:
         """Say over how many shards those who come from now on are spread, and how many listeners there are.
 
@@ -235,7 +248,7 @@ class Lease:
                 condition=(
                     "(attribute_not_exists(#owner) OR #until < :now OR #until > :off) AND "
                     "(attribute_not_exists(#delivered) OR #delivered < :seq OR #delivered < #wanted"
-                    " OR attribute_exists(#passing))"
+                    " OR attribute_exists(#passing) OR attribute_exists(#anew))"
                 ),
                 values={"me": self._me, "until": self._until(), "now": now, "off": self._off(), "seq": seq},
                 returns="ALL_NEW",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
-from hubbub.aws.table import TRANSACT_AT_ONCE, ConditionFailed, Delete, Put, Table
+from hubbub.aws.table import TRANSACT_AT_ONCE, Delete, Put, Table
 from hubbub.clock import Clock
 from hubbub.errors import NotFound, Unavailable
 from hubbub.fanout.apigateway.connected import Connected, Seat
@@ -18,6 +18,7 @@ from hubbub.fanout.apigateway.failures import translated
 from hubbub.fanout.apigateway.keys import Listener, listener_key, shard_of
 from hubbub.fanout.apigateway.presence import Presence
 from hubbub.fanout.apigateway.rooms import Rooms
+from hubbub.fanout.apigateway.shard import caught_up
 from hubbub.model import ConnectionId, RoomId, UserId
 from hubbub.parallel import each, every, together
 from hubbub.ports import Listening, ReadAfter
@@ -135,6 +136,16 @@ class Seats:
         seats = now.seats if now else {}
         return {room for room, seat in seats.items() if seat.followed and seat.version > since}
 
+    async def grown_to(self, room: RoomId, after: int) -> int | None:
+        """The seq of an entry after this one, as late as one look tells; None if there is none."""
+        if self._grown is not None and room not in await self._grown({room: after}):
+            return None
+        try:
+            read = await self._read(room, after)
+        except NotFound:  # it is deleted just now
+            return None
+        return read[-1][0] if read else None
+
     async def missed(self, afters: Mapping[RoomId, int]) -> dict[RoomId, list[tuple[int, bytes]]]:
         """The entries after these seqs, of rooms that have some.
 
@@ -186,19 +197,12 @@ class Seats:
             await every(lambda room: self.take_out(connection, room), new)
             await self._presence.ended(user, new)
             raise
-        await each(lambda room: self.knows(connection, user, room, new[room], missed[room][-1][0]), missed)
+        await each(lambda room: self.caught_up(connection, user, room, new[room], missed[room][-1][0]), missed)
         return {room: [frame for _, frame in entries] for room, entries in missed.items()}
 
-    async def knows(self, connection: ConnectionId, user: UserId, room: RoomId, seat: Seat, upto: int) -> None:
-        """Let the broadcaster post nothing to it up to this entry, which it is told here."""
-        key = listener_key(room, seat.shard, user, connection)
-        values = {"upto": upto}
-        try:
-            await self._table.update(
-                key, "SET #after = :upto", condition="attribute_exists(pk)", values=values, repeat=True
-            )
-        except ConditionFailed:  # it was taken out meanwhile
-            return
+    async def caught_up(self, connection: ConnectionId, user: UserId, room: RoomId, seat: Seat, upto: int) -> None:
+        """Let the broadcaster post to it what comes after this entry, like to all others."""
+        await caught_up(self._table, listener_key(room, seat.shard, user, connection), upto)
 
     def opened(self, listening: ApiGatewayListening) -> None:
         """It is about to listen."""
@@ -291,6 +295,7 @@ class ApiGatewayListening(Listening):
 
 
 def _listener(connected: Connected, room: RoomId, seat: Seat, after: int) -> Listener:
+    """Who asked for the room is told in the answer what he missed; who follows it gets that like everything else."""
     return Listener(
         room,
         seat.shard,
@@ -299,4 +304,5 @@ def _listener(connected: Connected, room: RoomId, seat: Seat, after: int) -> Lis
         after,
         connected.principal.expires_at,
         connected.ttl,
+        is_behind=seat.followed,
     )

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
-from hubbub.aws.table import QueryPage, Table
+from hubbub.aws.marshalling import Key
+from hubbub.aws.table import ConditionFailed, QueryPage, Table
 from hubbub.clock import Clock
 from hubbub.errors import NotFound
 from hubbub.fanout.apigateway.keys import Listener, listener_of, listeners_pk
@@ -20,6 +21,7 @@ from hubbub.fanout.apigateway.posts import MAX_POST_BYTES, Frame
 from hubbub.fanout.apigateway.tally import Tally
 from hubbub.fanout.apigateway.volley import Mail, Volley
 from hubbub.model import RoomId
+from hubbub.parallel import each
 from hubbub.ports import ReadAfter
 
 logger = logging.getLogger(__name__)
@@ -155,14 +157,14 @@ class Shard:
 
         """
         start = lease.state.page if lease.state.passing is not None else None
-        delivered = lease.state.delivered
+        delivered = -1 if lease.state.delivered is None else lease.state.delivered
         page = first if first is not None and start is None else await self.query(start)
         listeners, served = 0, None
         tally.passes += 1
         while True:
             listeners += page.count
             hearing = self.hearing(page)
-            after = max(min((each.after for each in hearing), default=upto), -1 if delivered is None else delivered)
+            after = min((listener.knows(delivered) for listener in hearing), default=upto)
             following: asyncio.Task[QueryPage] | None = None
             try:
                 if page.next is not None:
@@ -172,9 +174,10 @@ class Shard:
                     if not entries:
                         return Pass(served, listeners, lacked=True)
                     upto = served = entries[-1][0]
-                    mail = _mail(hearing, entries, after)
+                    mail = _mail(hearing, entries, delivered)
                     tally.recipients += len(mail)
                     begun = await volley.fire([each for _, each in mail], lambda: lease.is_held)
+                    await self._caught_up(hearing, {key for key, _ in mail[begun:]}, upto, delivered)
                     if begun < len(mail):
                         return Pass(upto, listeners, lacked=True, page=mail[begun - 1][0] if begun else start or "")
                 if following is None:
@@ -187,8 +190,27 @@ class Shard:
                     following.cancel()
                     await asyncio.gather(following, return_exceptions=True)
 
+    async def _caught_up(self, hearing: Sequence[Listener], lacking: Set[str], upto: int, delivered: int) -> None:
+        """Let those who were behind be served like the others from now on, but for the `lacking`, by their keys."""
+        behind = [listener for listener in hearing if listener.is_behind and listener.key[1] not in lacking]
+        await each(lambda listener: caught_up(self._table, listener.key, upto, whole=upto >= delivered), behind)
 
-def _mail(hearing: Sequence[Listener], entries: Sequence[tuple[int, Frame]], after: int) -> list[tuple[str, Mail]]:
+
+async def caught_up(table: Table, key: Key, upto: int, *, whole: bool = True) -> None:
+    """Note of a listener's item that it has all entries up to `upto`; with `whole` it is behind the others no more.
+
+    Raises:
+        AwsError: the table cannot be reached.
+
+    """
+    change = "SET #after = :upto" + (" REMOVE #behind" if whole else "")
+    try:
+        await table.update(key, change, condition="attribute_exists(pk)", values={"upto": upto}, repeat=True)
+    except ConditionFailed:  # it was taken out meanwhile
+        return
+
+
+def _mail(hearing: Sequence[Listener], entries: Sequence[tuple[int, Frame]], delivered: int) -> list[tuple[str, Mail]]:
     """What each listener of a page lacks, with the listener's key; those who lack nothing are not among them.
 
     An entry that is too long for any post is left out: its reader finds the hole, and reads the log.
@@ -197,11 +219,11 @@ def _mail(hearing: Sequence[Listener], entries: Sequence[tuple[int, Frame]], aft
     for seq, frame in entries:
         if len(frame.body) > MAX_POST_BYTES:
             logger.error("entry %d has %d bytes, a post at most %d", seq, len(frame.body), MAX_POST_BYTES)
-    whole = [frame for _, frame in can_go]
+    whole, first = [frame for _, frame in can_go], entries[0][0]
     mail = []
     for listener in hearing:
-        known = max(listener.after, after)
-        frames = whole if known == after else [frame for seq, frame in can_go if seq > known]
+        known = listener.knows(delivered)
+        frames = whole if known < first else [frame for seq, frame in can_go if seq > known]
         if frames:
             mail.append((listener.key[1], Mail(listener.connection, frames)))
     return mail
