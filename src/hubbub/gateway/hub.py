@@ -21,6 +21,7 @@ from hubbub.few import FEW, Few, added, removed
 from hubbub.gateway.accelerator import Outlet, flush
 from hubbub.gateway.connection import COMPRESSED, SLOW_CONSUMER, TEXT, Close, Drop, Life, Message, Ping, Pong, Rules
 from hubbub.gateway.deflate import MAX_BYTES, compress
+from hubbub.gateway.looks import Looks
 from hubbub.gateway.outlets import Seal
 
 logger = logging.getLogger("hubbub.gateway")
@@ -35,9 +36,6 @@ _DEFLATED_TEXT = _TEXT | COMPRESSED
 
 LATE_AFTER_S = 5.0
 """A sweep that comes so long after the one before has been held up, and with it what the clients have sent."""
-
-CALM_PINGS = 50
-"""So many connections may be pinged in the same second, and nobody minds; more are spread as far as may be."""
 
 Write = Callable[[bytes], Any]
 
@@ -248,7 +246,7 @@ class Hub:
         self._congested: set[Peer] = set()  # those in which something waits to be written
         self._packed: dict[bytes, bytes] = {}  # what was compressed in this turn, as a frame; empty for not worth it
         self._flushing = False  # whether this turn will end with a flush
-        self._looks: dict[int, set[Peer]] = {}  # whom to look at, by the second in which, and negative whom to ping
+        self._looks = Looks()
         self._swept_at: float | None = None  # when the sweeper last looked; None for never, or when it came late
 
     def __repr__(self) -> str:
@@ -287,7 +285,7 @@ class Hub:
         if self._peers.pop(peer.id, None) is not None:
             self._congested.discard(peer)
             self._leave_all(peer)
-            self._forget_look(peer)
+            self._looks.forget(peer)
             self.stats.connections -= 1
             self.stats.closed += 1
             self.stats.closed_by_code[code] += 1
@@ -574,41 +572,11 @@ class Hub:
     # Time
 
     def _look_at(self, peer: Peer, when: float) -> None:
-        """Look at the connection in the second after `when`, or somewhat sooner to ping it, where many are due then."""
-        if peer.look_at is not None:
-            self._forget_look(peer)
+        """Look at the connection when that may be due, if it is still here."""
         if self._peers.get(peer.id) is peer and when < math.inf:
-            place = int(when) + 1
-            earliest = peer.life.earliest_look(when, self.rules)
-            if earliest < when:
-                place = -self._calmest(earliest, place)
-            looks = self._looks.get(place)
-            if looks is None:
-                looks = self._looks[place] = set()
-            looks.add(peer)
-            peer.look_at = place
-
-    def _calmest(self, earliest: float, latest: int) -> int:
-        """The second up to `latest` in which fewest are pinged, the last of these, not before `earliest`.
-
-        So connections that came together, after a cut, are not pinged together for ever after.
-        """
-        calmest, fewest = latest, len(self._looks.get(-latest, ()))
-        if fewest < CALM_PINGS:
-            return latest
-        for second in range(latest - 1, int(max(earliest, self.now())), -1):
-            count = len(self._looks.get(-second, ()))
-            if count < fewest:
-                calmest, fewest = second, count
-        return calmest
-
-    def _forget_look(self, peer: Peer) -> None:
-        if peer.look_at is not None:
-            looks = self._looks[peer.look_at]
-            looks.discard(peer)
-            if not looks:
-                del self._looks[peer.look_at]
-            peer.look_at = None
+            self._looks.put(peer, when, peer.life.earliest_look(when, self.rules), self.now())
+        else:
+            self._looks.forget(peer)
 
     def sweep(self) -> None:
         """Ping the silent, close the idle and the old, give up on the dead; to be called about once a second.
@@ -622,22 +590,24 @@ class Hub:
             self._swept_at = None
             return
         self._swept_at = now
+        rules, looks = self.rules, self._looks
+        only_pings = rules.lifetime_s is None and rules.idle_s is None and rules.ping_after_s < math.inf
         silent: list[Peer] = []
         try:
-            for place in sorted((place for place in self._looks if abs(place) <= now), key=abs):
-                due = self._looks[place]
-                while due:  # should one of them fail, the next sweep goes on with the others
-                    peer = due.pop()
+            for place in looks.due(now):
+                if only_pings:
+                    silent += looks.sift(place, now, rules)
+                while (
+                    peer := looks.take(place)
+                ) is not None:  # should one fail, the next sweep goes on with the others
                     if self._look(peer, now, is_ping=place < 0):
                         silent.append(peer)
-                self._looks.pop(place, None)
         finally:
             if silent:
                 self._write_all([_PING], [(silent, [0])])
 
     def _look(self, peer: Peer, now: float, *, is_ping: bool) -> bool:
         """Do what is due for a connection; whether that is to ping it, which is not done here."""
-        peer.look_at = None
         rules, life = self.rules, peer.life
         sent_at = 0.0 if rules.idle_s is None else peer.message_out_at
         act = life.passed(now, sent_at, rules, is_ping)
