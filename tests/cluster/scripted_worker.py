@@ -49,8 +49,8 @@ def received(number: int, frame: FrameType | None) -> None:
 
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, received)
+tell("ready")  # before anybody else can say so
 place.tell_ready()
-tell("ready")
 if mode == "dies when ready":
     os._exit(4)
 while not asked or mode == "does not end":
