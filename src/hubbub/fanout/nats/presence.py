@@ -9,11 +9,12 @@ by calls.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import dataclass
 
 from hubbub.fanout.nats import wire
 from hubbub.fanout.nats.subjects import GROUPS, group_of
+from hubbub.few import Few, added, removed
 from hubbub.model import RoomId, UserId
 
 MAX_USERS_TOLD_BYTES = 64 * 1024
@@ -25,14 +26,16 @@ MAX_PARTS_USERS = 1_000_000
 OURS = ""
 """This node, where nodes are named; no node's id is empty."""
 
+_NOBODY: frozenset[UserId] = frozenset()
+
 
 class _Share:
-    """Whom one other node has in a room."""
+    """What one other node has in a room."""
 
     __slots__ = ("count", "last", "parts", "seen", "users")
 
     def __init__(self) -> None:
-        self.users: set[UserId] = set()
+        self.users = 0  # how many of those online are at the node
         self.count = 0  # connections
         self.last = 0  # the number of the last change that is in here
         self.seen = 0  # the highest number that was heard of
@@ -40,26 +43,25 @@ class _Share:
 
 
 class _Room:
-    """A room as all nodes together have it."""
+    """A room as all nodes together have it; each has one for nearly all rooms, so it is small."""
 
-    __slots__ = ("asked", "came", "mine", "online", "settled", "shares", "tells", "told")
+    __slots__ = ("asked", "came", "online", "settled", "shares", "tells", "told")
 
     def __init__(self) -> None:
-        self.mine: set[UserId] = set()  # users of this node
-        self.online: dict[UserId, int] = {}  # at how many nodes each user is
-        self.shares: dict[str, _Share] = {}  # whom other nodes have
+        self.online: dict[UserId, tuple[str, ...]] = {}  # at which nodes each user is
+        self.shares: dict[str, _Share] = {}  # what other nodes have
         self.settled = False  # whether all nodes have said whom they have
         self.tells = False  # whether comings and goings are told: since then, or since somebody got a list without it
-        self.told: set[UserId] = set()  # until then: our own users who were told to be online before it was held
-        self.came: dict[UserId, set[str]] = {}  # until then: who was heard to come, and at which nodes
-        self.asked: set[str] = set()  # nodes whose answer is awaited
+        self.told: Set[UserId] = _NOBODY  # until then: our own users who were told to be online before it was held
+        self.came: dict[UserId, set[str]] | None = None  # until then: who was heard to come, and at which nodes
+        self.asked: Few[str] = ()  # nodes whose answer is awaited
 
 
-@dataclass
+@dataclass(slots=True)
 class _Own:
     """Whom we have in a room, as we told it: also in a room whose replica is gone."""
 
-    users: set[UserId] = field(default_factory=set)
+    users: Few[UserId] = ()
     last: int = 0
     given: bool = False  # whether somebody was told that these are all
 
@@ -97,6 +99,7 @@ class Presence:
         self._own: dict[RoomId, _Own] = {}
         self._own_groups: list[dict[RoomId, None]] = [{} for _ in range(GROUPS)]  # rooms in which we have somebody
         self._number = 0
+        self._alone: dict[str, tuple[str]] = {}  # the nodes of a user who is at one, which most share
 
     # This node's users
 
@@ -109,10 +112,7 @@ class Presence:
         before = own.last
         self._number += 1
         own.last = self._number
-        if online:
-            own.users.add(user)
-        else:
-            own.users.discard(user)
+        own.users = (added if online else removed)(own.users, user)
         if not own.users:
             del self._own[room]
             del self._own_groups[room_group(room)][room]
@@ -122,12 +122,7 @@ class Presence:
             self._notify(room, user, online)  # nobody told us yet of others
             return
         self._note(known, OURS, user, online)
-        if online:
-            known.mine.add(user)
-            self._come(room, known, user)
-        else:
-            known.mine.discard(user)
-            self._go(room, known, user)
+        (self._come if online else self._go)(room, known, OURS, user)
 
     def share(self, room: RoomId, count: int, most_bytes: int = MAX_USERS_TOLD_BYTES) -> Iterable[wire.Told]:
         """Whom this node has in the room, for somebody who asked, in parts of about that length; none for nobody."""
@@ -150,13 +145,12 @@ class Presence:
                 known = self._rooms[room] = _Room()
                 self._groups[room_group(room)][room] = None
                 if own := self._own.get(room):
-                    known.mine = set(own.users)
-                    known.online = dict.fromkeys(own.users, 1)
+                    known.online = dict.fromkeys(own.users, self._only(OURS))
                     known.told = set(own.users)
                     if own.given:
                         self._tell_on(room, known)
             for node in nodes:
-                known.asked.add(node)
+                known.asked = added(known.asked, node)
                 self._ask(node, room)
             self._settle(room, known)
 
@@ -194,7 +188,7 @@ class Presence:
         """The node has not answered: it is not waited for any more."""
         for room in rooms:
             if (known := self._rooms.get(room)) is not None:
-                known.asked.discard(node)
+                known.asked = removed(known.asked, node)
                 self._settle(room, known)
 
     def told(self, node: str, change: wire.Presence, room: RoomId) -> None:
@@ -210,18 +204,14 @@ class Presence:
             return
         share.seen = max(share.seen, change.number)
         if change.before == 0:
-            self._replace(room, known, share, {change.user} if change.online else set())
+            self._replace(room, known, node, {change.user} if change.online else set())
         elif change.before != share.last:
-            if node not in known.asked:
-                known.asked.add(node)
-                self._ask(node, room)
+            self._ask_for(node, room, known)
             return
-        elif change.online and change.user not in share.users:
-            share.users.add(change.user)
-            self._come(room, known, change.user)
-        elif not change.online and change.user in share.users:
-            share.users.discard(change.user)
-            self._go(room, known, change.user)
+        elif change.online:
+            share.users += self._come(room, known, node, change.user)
+        else:
+            share.users -= self._go(room, known, node, change.user)
         share.last, share.count = change.number, change.count
         if not share.users:
             del known.shares[node]
@@ -243,13 +233,12 @@ class Presence:
         if not told.is_last:
             return
         users, share.parts = share.parts, None
-        known.asked.discard(node)
+        known.asked = removed(known.asked, node)
         if told.number >= share.last or told.number == 0:
-            self._replace(told.room, known, share, users)
+            self._replace(told.room, known, node, users)
             share.last, share.count = told.number, told.count
             if told.number < share.seen:  # it overtook a change, which was not taken in
-                known.asked.add(node)
-                self._ask(node, told.room)
+                self._ask_for(node, told.room, known)
                 share.seen = told.number
             elif not users:
                 del known.shares[node]
@@ -265,20 +254,20 @@ class Presence:
             number = digest.rooms.get(room)
             if number is None:
                 if share is not None and share.last <= digest.at:
+                    self._replace(room, known, node, set())
                     del known.shares[node]
-                    self._replace(room, known, share, set())
-            elif (share is None or share.last < number) and node not in known.asked:
-                known.asked.add(node)
-                self._ask(node, room)
+            elif share is None or share.last < number:
+                self._ask_for(node, room, known)
 
     def lose(self, node: str) -> None:
         """The node is gone, and all its users."""
         for room, known in self._rooms.items():
-            known.asked.discard(node)
-            share = known.shares.pop(node, None)
-            if share is not None:
-                self._replace(room, known, share, set())
+            known.asked = removed(known.asked, node)
+            if node in known.shares:
+                self._replace(room, known, node, set())
+                del known.shares[node]
             self._settle(room, known)
+        self._alone.pop(node, None)
 
     # Questions
 
@@ -300,36 +289,67 @@ class Presence:
 
     # Counting
 
-    def _replace(self, room: RoomId, known: _Room, share: _Share, users: set[UserId]) -> None:
-        gone, come = share.users - users, users - share.users
-        share.users = users
-        for user in come:
-            self._come(room, known, user)
-        for user in gone:
-            self._go(room, known, user)
+    def _replace(self, room: RoomId, known: _Room, node: str, users: set[UserId]) -> None:
+        """These users, and nobody else, are at a node that has a share."""
+        share = known.shares[node]
+        there = [user for user, nodes in known.online.items() if node in nodes] if share.users else []
+        share.users = len(users)
+        for user in users:
+            self._come(room, known, node, user)
+        for user in there:
+            if user not in users:
+                self._go(room, known, node, user)
+
+    def _ask_for(self, node: str, room: RoomId, known: _Room) -> None:
+        """Ask the node whom it has there, if it was not."""
+        if node not in known.asked:
+            known.asked = added(known.asked, node)
+            self._ask(node, room)
 
     def _note(self, known: _Room, node: str, user: UserId, online: bool) -> None:
         """Remember who comes while answers are awaited: with them alone he could not be told from who was there."""
         if known.tells:
             return
+        if known.came is None:
+            known.came = {}
         nodes = known.came.setdefault(user, set())
         (nodes.add if online else nodes.discard)(node)
         if not nodes:
             del known.came[user]
 
-    def _come(self, room: RoomId, known: _Room, user: UserId) -> None:
-        known.online[user] = known.online.get(user, 0) + 1
-        if known.online[user] == 1 and known.tells:
-            self._notify(room, user, True)
+    def _come(self, room: RoomId, known: _Room, node: str, user: UserId) -> bool:
+        """The user is at the node; whether he was not before."""
+        nodes = known.online.get(user)
+        if nodes is None:
+            known.online[user] = self._only(node)
+            if known.tells:
+                self._notify(room, user, True)
+        elif node in nodes:
+            return False
+        else:
+            known.online[user] = (*nodes, node)
+        return True
 
-    def _go(self, room: RoomId, known: _Room, user: UserId) -> None:
-        nodes = known.online.get(user, 0) - 1
-        if nodes > 0:
-            known.online[user] = nodes
-            return
-        known.online.pop(user, None)
-        if known.tells:
-            self._notify(room, user, False)
+    def _go(self, room: RoomId, known: _Room, node: str, user: UserId) -> bool:
+        """The user is not at the node; whether he was before."""
+        nodes = known.online.get(user, ())
+        if node not in nodes:
+            return False
+        left = tuple(each for each in nodes if each != node)
+        if left:
+            known.online[user] = left if len(left) > 1 else self._only(left[0])
+        else:
+            del known.online[user]
+            if known.tells:
+                self._notify(room, user, False)
+        return True
+
+    def _only(self, node: str) -> tuple[str]:
+        """The node alone, the same for all users."""
+        only = self._alone.get(node)
+        if only is None:
+            only = self._alone[node] = (node,)
+        return only
 
     def _settle(self, room: RoomId, known: _Room) -> None:
         """Tell what had to wait, when nobody's answer is missing."""
@@ -344,16 +364,10 @@ class Presence:
         if known.tells:
             return
         known.tells = True
-        told, known.told = known.told, set()
-        came, known.came = known.came, {}
+        told, known.told = known.told, _NOBODY
+        came, known.came = known.came or {}, None
         for user in told - known.online.keys():
             self._notify(room, user, False)
         for user, nodes in came.items():
-            if user in known.online and user not in told and _nodes_with(known, user) <= nodes:
+            if user in known.online and user not in told and nodes.issuperset(known.online[user]):
                 self._notify(room, user, True)
-
-
-def _nodes_with(known: _Room, user: UserId) -> set[str]:
-    """At which nodes the user is."""
-    nodes = {node for node, share in known.shares.items() if user in share.users}
-    return nodes | {OURS} if user in known.mine else nodes
