@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 
@@ -62,6 +63,22 @@ async def test_a_character_may_be_split_over_fragments(lab: Lab) -> None:
         await peer.send(frame(TEXT, pieces[0], bits=0))
         await peer.send(*[frame(CONTINUATION, piece, bits=0) for piece in pieces[1:]], frame(CONTINUATION))
         assert await peer.text() == text
+
+
+@pytest.mark.parametrize("looks_like", ["\u2280mask", "\u2045maskhello"], ids=["a pong", "a text"])
+async def test_bytes_in_the_midst_of_a_frame_are_no_frame(lab: Lab, looks_like: str) -> None:
+    """What comes by itself, and would be a whole frame if it did not go on with one, is a part of that."""
+    async with await lab.open() as peer:
+        text = f"before {looks_like} after"
+        sent = frame(TEXT, text.encode(), mask=bytes(4))
+        begin = sent.index(looks_like.encode()) + 1  # from the second byte of the sign on
+        end = begin + len(looks_like.encode()) - 1
+        assert sent[begin] in (0x80 | PONG, 0x80 | TEXT)
+        for part in (sent[:begin], sent[begin:end], sent[end:]):
+            await peer.send(part)
+            await asyncio.sleep(0.05)  # so that it is read by itself
+        assert await peer.text() == text
+        await still_works(peer)
 
 
 async def test_very_many_tiny_fragments_are_one_message(lab: Lab) -> None:

@@ -97,6 +97,12 @@ def test_a_whole_text_is_told_as_text(line, size):
         frame(b"the rest", first=FIN),
         frame(b"compressed", first=FIN | 0x40 | 1),
         frame(b"ping", first=FIN | 9),
+        frame(b"", first=FIN | 9),
+        frame(b"with a payload", first=FIN | 10),
+        frame(b"", first=10),
+        frame(b"", first=FIN | 10) * 2,
+        frame(b"", first=FIN | 10)[:-1],
+        b"\x8a\x00",
         frame(b"x" * (LONGEST + 1)),
         b"\x81\x05hello",
         b"\x81\xfe\x00\x05" + MASK + b"hello",
@@ -115,6 +121,18 @@ def test_anything_else_is_told_as_it_came(line, sent):
     assert b"".join(data for _, data, _ in got) == sent
 
 
+@given(st.binary(min_size=4, max_size=4))
+def test_a_pong_without_payload_is_told_as_such(mask):
+    """The answer of who is silent to a ping, with whatever mask."""
+    line, reading, pong = Line(), sockets(), frame(b"", first=FIN | 10, mask=mask)
+    reading.add(line.fd, line)
+    try:
+        line.far.sendall(pong)
+        assert reading.read(LONGEST) == [(line, pong, False)]
+    finally:
+        line.close()
+
+
 @given(st.binary(max_size=400) | st.text(max_size=200).map(lambda text: frame(text.encode())))
 def test_what_is_told_as_text_is_what_the_frame_says(sent):
     """By the rules of the way that takes all frames."""
@@ -124,7 +142,9 @@ def test_what_is_told_as_text_is_what_the_frame_says(sent):
         line.far.sendall(sent)
         for owner, data, text in reading.read(LONGEST):
             assert (owner, data) == (line, sent)
-            if text is not None:
+            if text is False:
+                assert read_frame(data, 0, LONGEST) == Frame(FIN | 10, b"", len(data))
+            elif text is not None:
                 assert read_frame(data, 0, LONGEST) == Frame(FIN | 1, text.encode(), len(data))
     finally:
         line.close()

@@ -216,6 +216,9 @@ static PyObject *whole_text(char *data, Py_ssize_t size, Py_ssize_t longest) {
     return text;
 }
 
+/* Whether the data is one pong without payload, as what the silent send nearly always is (RFC 6455, section 5.5.3). */
+static int is_pong(const char *data, Py_ssize_t size) { return size == 6 && !memcmp(data, "\x8A\x80", 2); }
+
 /* What a socket has brought, as it is told; NULL with an exception. */
 static PyObject *told(Intake *self, Got *got, Py_ssize_t longest) {
     if (got->size <= 0) {
@@ -223,7 +226,10 @@ static PyObject *told(Intake *self, Got *got, Py_ssize_t longest) {
     }
     char *data = self->buffer + got->place;
     PyObject *bytes = PyBytes_FromStringAndSize(data, got->size);
-    PyObject *text = bytes ? whole_text(data, got->size, longest) : NULL;
+    PyObject *text = NULL;
+    if (bytes != NULL) {
+        text = is_pong(data, got->size) ? Py_NewRef(Py_False) : whole_text(data, got->size, longest);
+    }
     PyObject *entry = text ? PyTuple_Pack(3, got->owner, bytes, text) : NULL;
     Py_XDECREF(text);
     Py_XDECREF(bytes);
@@ -301,7 +307,8 @@ static PyMethodDef intake_methods[] = {
     {"remove", (PyCFunction)intake_remove, METH_VARARGS,
      "Read a socket no more; False, with nothing done, where it is not read for this owner."},
     {"read", (PyCFunction)intake_read, METH_O,
-     "What came: owner, bytes, and the text where they are one whole frame; None for both where nothing comes any more."},
+     "What came: owner, bytes, and the text where they are one whole frame, False where they are one empty pong, or None;"
+     " None for both where nothing comes any more."},
     {"fileno", (PyCFunction)intake_fileno, METH_NOARGS, "What a loop watches: it is readable when a socket is."},
     {NULL},
 };

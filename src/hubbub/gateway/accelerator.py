@@ -22,7 +22,7 @@ WANTED = os.environ.get("HUBBUB_ACCELERATOR", "")
 MODULE = "hubbub.gateway._accelerator"
 """What an `ImportError` that is raised here says that it is about."""
 
-VERSION = 4
+VERSION = 5
 """What of the accelerator's source belongs to this one. One that was built before a pull breaks each connection."""
 
 if WANTED not in ("", "0", "1"):

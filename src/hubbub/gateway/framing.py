@@ -23,7 +23,6 @@ OPCODE = 0x0F
 _MASKED = 0x80
 _MASK_BYTES = 4
 _CONTROL = 0x08
-_EMPTY_PONG = b"\x8a\x80"
 _OPCODES = frozenset((0x0, 0x1, 0x2, 0x8, 0x9, 0xA))
 
 
@@ -146,11 +145,6 @@ def payload_size(data: bytes) -> int:
     """How many bytes of payload a frame has that is one whole text of at most 65,535 bytes."""
     size = len(data) - 2 - _MASK_BYTES
     return size if size < 126 else size - 2
-
-
-def is_pong(data: bytes) -> bool:
-    """Whether this is one whole pong without payload: the answer to a ping without one (RFC 6455, section 5.5.3)."""
-    return len(data) == 2 + _MASK_BYTES and data[:2] == _EMPTY_PONG
 
 
 def unmask_slowly(data: bytes, mask: bytes) -> bytes:

@@ -1,8 +1,9 @@
 """Who reads the sockets of live connections: all that have something in one go, or each transport for itself.
 
 The one go is the accelerator's, in C (`_intake.c`). Bytes come to a connection in the order and as large as a transport
-would have read them; what is a whole text frame comes as text besides. Where a socket ends or fails its transport reads
-on, and finds out. What is read over TLS, and on a machine without epoll or accelerator, transports read themselves.
+would have read them; of those that are one whole text frame, or one pong, that is told besides. Where a socket ends or
+fails its transport reads on, and finds out. What is read over TLS, and on a machine without epoll or accelerator,
+transports read themselves.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ class Owner(Protocol):
 
     def receive(self, data: bytes, text: str | None) -> None:
         """Bytes came, and they are the one whole frame that has this text; it raises nothing."""
+        ...
+
+    def receive_pong(self, data: bytes) -> None:
+        """Bytes came that are a pong without payload, if a frame begins with them; it raises nothing."""
         ...
 
     def receive_end(self) -> None:
@@ -62,6 +67,8 @@ class Intake:
         for owner, data, text in self._sockets.read(self._longest):
             if data is None:
                 owner.receive_end()
+            elif text is False:
+                owner.receive_pong(data)
             else:
                 owner.receive(data, text)
         if not self._sockets:

@@ -24,7 +24,6 @@ from hubbub.gateway.framing import (
     BadFrame,
     Missing,
     Unfinished,
-    is_pong,
     payload_size,
     read_frame,
     switching,
@@ -350,19 +349,23 @@ class Connection(asyncio.BufferedProtocol):
     def receive(self, data: bytes, text: str | None) -> None:
         """Bytes came; see `hubbub.gateway.intake.Owner`."""
         try:
-            hub, life = self._gateway.hub, self.peer.life
-            if self._unfinished is None:
-                if text is None:
-                    if is_pong(data) and not life.deaf:  # as what the silent send nearly always is
-                        life.hears(hub.now())
-                        return
-                elif life.takes_text(size := payload_size(data), hub.now(), hub.rules):
+            if text is not None and self._unfinished is None:
+                hub, size = self._gateway.hub, payload_size(data)
+                if self.peer.life.takes_text(size, hub.now(), hub.rules):
                     hub.stats.bytes_in += size
                     self._gateway.message(self, Message(text))
                     return
             self._take(data)
         except Exception as error:
             self._broke(error)
+
+    def receive_pong(self, data: bytes) -> None:
+        """A pong came, if no frame is unfinished; see `hubbub.gateway.intake.Owner`."""
+        life = self.peer.life
+        if life.deaf or self._unfinished is not None:
+            self.receive(data, None)
+        else:
+            life.hears(self._gateway.hub.now())
 
     def receive_end(self) -> None:
         """Nothing comes any more; see `hubbub.gateway.intake.Owner`."""
