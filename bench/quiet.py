@@ -65,7 +65,7 @@ class QuietCrowd:
 
     def __init__(self, rules: Rules | None = None) -> None:
         self.now = 0.0
-        self.hub = Hub(rules or Rules(ping_early_s=5.0), clock=lambda: self.now)
+        self.hub = Hub(rules or Rules(ping_early_s=8.0), clock=lambda: self.now)
         self.pinged: list[Peer] = []
         self._fanout = LocalFanout(sink=self.hub, read=_read_nothing, clock=SystemClock())
         self._numbers = itertools.count()

@@ -118,7 +118,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     deflate: bool = False
     deflate_min_bytes: Positive = 512
 
-    ping_after_s: PositiveSeconds = 25.0
+    ping_after_s: PositiveSeconds = 40.0
     idle_s: PositiveSeconds | None = None
     lifetime_s: PositiveSeconds | None = None
     handshake_timeout_s: PositiveSeconds = 10.0

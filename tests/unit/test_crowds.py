@@ -43,7 +43,7 @@ async def test_a_quiet_crowd_is_pinged_and_stays() -> None:
     for _ in range(100):
         await crowd.go()
         await crowd.come()
-    for second in range(1, 28):
+    for second in range(1, 43):
         crowd.now = float(second)
         crowd.hub.sweep()
         crowd.answer()

@@ -53,7 +53,7 @@ class Node:
 
     def __init__(self, **rules: Any) -> None:
         self.now = 1_000.0
-        self.hub = Hub(Rules(**rules), outbox_bytes=OUTBOX_BYTES, clock=lambda: self.now)
+        self.hub = Hub(Rules(**{"ping_after_s": 25.0, **rules}), outbox_bytes=OUTBOX_BYTES, clock=lambda: self.now)
         self.sockets: dict[str, FakeSocket] = {}
 
     def add(self, connection: str, *groups: str, deflates: bool = False) -> FakeSocket:

@@ -101,7 +101,7 @@ class Rules(NamedTuple):
 
     max_message_bytes: int = 32 * 1024
     accept_binary: bool = False
-    ping_after_s: float = 25.0
+    ping_after_s: float = 40.0
     ping_early_s: float = 0.0
     pong_within_s: float = 20.0
     pings_are_activity: bool = False

@@ -46,7 +46,7 @@ class GatewayLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_post_bytes: int = 128 * 1024
     max_url_bytes: int | None = None
     accept_binary: bool = False
-    ping_after_s: float | None = 25.0
+    ping_after_s: float | None = 40.0
     pong_within_s: float = 20.0
     pings_are_activity: bool = False
     idle_s: float | None = None
