@@ -422,4 +422,4 @@ if __name__ == "__main__":
     chosen = arguments().parse_args()
     figures = uvloop.run(main(chosen))
     if chosen.save:
-        saving.save("many", figures)
+        saving.save("many" if chosen.storm else "many_resting", figures)

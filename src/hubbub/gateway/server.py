@@ -186,6 +186,7 @@ class Gateway:
         self._minute = 0  # which that is
         self._tasks: set[asyncio.Task[None]] = set()  # handshakes and `$disconnect`s under way
         self._sweeper: asyncio.Task[None] | None = None
+        self._looked_at = 0.0  # when it looked around last, in the loop's time
         self._second = (0, "")  # a second and how events write it
 
     def __repr__(self) -> str:
@@ -282,8 +283,11 @@ class Gateway:
                 logger.exception("a sweep failed; the next one comes")
 
     def _look_around(self, now: float) -> None:
-        for slow in [slow for slow, until in self._watched.items() if until <= now]:
+        # Whoever was already too slow the last time: since then the loop has read what was here, however long this
+        # process was held up before. Without that, uvloop, which looks at its timers first, would end who has asked.
+        for slow in [slow for slow, until in self._watched.items() if until <= self._looked_at]:
             slow.too_slow()
+        self._looked_at = now
         self._integration.sweep(now)
         self.hub.sweep()
 
