@@ -597,9 +597,8 @@ class Hub:
             for place in looks.due(now):
                 if only_pings:
                     silent += looks.sift(place, now, rules)
-                while (
-                    peer := looks.take(place)
-                ) is not None:  # should one fail, the next sweep goes on with the others
+                # Should one of them fail, the next sweep goes on with the others.
+                while (peer := looks.take(place)) is not None:
                     if self._look(peer, now, is_ping=place < 0):
                         silent.append(peer)
         finally:

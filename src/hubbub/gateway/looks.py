@@ -7,6 +7,7 @@ left to each connection's `Life`.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from hubbub.gateway.connection import Rules
@@ -76,7 +77,7 @@ class Looks:
         ping_after_s, early_s = rules.ping_after_s, rules.ping_early_s
         latest = now - ping_after_s + (early_s if place < 0 else 0.0)
         silent: list[Peer] = []
-        heard: dict[int, list[Peer]] = {}
+        heard: defaultdict[int, list[Peer]] = defaultdict(list)
         left = set()
         for peer in self._places.pop(place, ()):
             life = peer.life
@@ -86,11 +87,7 @@ class Looks:
                 life.pinged_at = now
                 silent.append(peer)
             else:
-                second = int(life.heard_at + ping_after_s)
-                known = heard.get(second)
-                if known is None:
-                    known = heard[second] = []
-                known.append(peer)
+                heard[int(life.heard_at + ping_after_s)].append(peer)
         if left:
             self._places[place] = left
         self._put_all(silent, int(now + min(rules.pong_within_s, ping_after_s)) + 1)
@@ -105,18 +102,15 @@ class Looks:
             self._put_all(peers, place)
             return
         even = len(self) / rules.ping_after_s
-        room = max(CALM_PINGS, int(even * UNEVEN)) - len(self._places.get(-place, ()))
-        self._put_all(peers[: max(room, 0)], -place)
-        for peer in peers[max(room, 0) :]:
+        room = max(0, max(CALM_PINGS, int(even * UNEVEN)) - len(self._places.get(-place, ())))
+        self._put_all(peers[:room], -place)
+        for peer in peers[room:]:
             self._put_all([peer], -self._calmest(second - rules.ping_early_s, place, now))
 
     def _put_all(self, peers: list[Peer], place: int) -> None:
         if not peers:
             return
-        there = self._places.get(place)
-        if there is None:
-            there = self._places[place] = set()
-        there.update(peers)
+        self._places.setdefault(place, set()).update(peers)
         for peer in peers:
             peer.look_at = place
 
