@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import gc
 import json
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -241,6 +243,46 @@ async def test_half_a_tls_handshake_is_closed(authority: Authority) -> None:
             assert await ended(reader) == b""
             writer.close()
         await echo_still_works(here)
+
+
+async def test_who_speaks_in_time_is_answered_though_the_process_is_held_up(authority: Authority) -> None:
+    """What he says is here, and was not read: that is looked at before he is taken for silent."""
+    await answered_though_held_up(authority, 0)
+
+
+async def test_who_goes_on_in_time_is_answered_though_the_process_is_held_up(authority: Authority) -> None:
+    """So is what comes of a handshake after its beginning."""
+    await answered_though_held_up(authority, 1)
+
+
+async def answered_though_held_up(authority: Authority, said: int) -> None:
+    """A client has said so many bytes; the rest comes while the process reads nothing for longer than it may take."""
+    hello = client_hello(authority)
+    async with running(authority, ListenerLimits(silent_s=0.5, handshake_s=0.5)) as here:
+        loop, (ours, theirs) = asyncio.get_running_loop(), socket.socketpair()
+        with ours, theirs, socket.create_connection(("127.0.0.1", here.port)) as client:
+            client.settimeout(BOUND_S)
+            client.sendall(hello[:said])
+            expected = "1 undecided, 0 of them silent" if said else "1 undecided, 1 of them silent"
+            await until(lambda: expected in repr(here.listener), "it is accepted, and what it said is read")
+
+            def hold_up() -> None:
+                loop.remove_reader(ours)
+                client.sendall(hello[said:])
+                time.sleep(1.0)
+
+            loop.add_reader(ours, hold_up)  # by what a socket brings: uvloop then looks at its timers before others
+            theirs.send(b"now")
+            assert (await asyncio.to_thread(client.recv, 100)).startswith(b"\x16")  # its half of the handshake
+        await echo_still_works(here)
+
+
+def client_hello(authority: Authority) -> bytes:
+    """What a client says first that speaks TLS."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        authority.client_context().wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
+    return outgoing.read()
 
 
 async def test_what_is_no_tls_after_all_is_closed(here: Here) -> None:

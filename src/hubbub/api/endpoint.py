@@ -6,7 +6,6 @@ A row's `ask` struct names every field once: those in the path template come fro
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import re
@@ -22,6 +21,7 @@ from starlette.routing import Route
 from hubbub.apigateway import new_id
 from hubbub.chat import Chat
 from hubbub.errors import BadRequest, Forbidden, HubbubError, Internal, TooLarge, Unauthorized, Unavailable
+from hubbub.fair_timeout import fair_timeout
 from hubbub.model import Principal
 from hubbub.ports import TokenVerifier
 
@@ -256,7 +256,7 @@ async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> by
         raise too_large
     body = bytearray()
     try:
-        async with asyncio.timeout(timeout_s):
+        async with fair_timeout(timeout_s):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > max_bytes:

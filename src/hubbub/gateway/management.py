@@ -7,7 +7,6 @@ in one call. Source: developer guide, "Use @connections commands in your backend
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import logging
 import re
@@ -22,6 +21,7 @@ import msgspec
 
 from hubbub.apigateway import Api, Identity
 from hubbub.entropy import random_bytes
+from hubbub.fair_timeout import fair_timeout
 from hubbub.gateway.connection import MAX_REASON_BYTES
 from hubbub.gateway.hub import Hub, Peer
 from hubbub.sigv4 import Keys, Rejected, verify
@@ -273,7 +273,7 @@ class Management:
             raise self._too_large(closes=True)  # the caller waits to be told to send it
         kept, size = bytearray(), 0
         try:
-            async with asyncio.timeout(self._body_within_s):
+            async with fair_timeout(self._body_within_s):
                 while True:
                     message = await receive()
                     if message["type"] != "http.request":

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 import uvicorn
 
+from hubbub.fair_timeout import fair_timeout
 from hubbub.listening.servers import Server, Servers
 from hubbub.listening.tls import MakeProtocol, TlsTransport, read_buffer
 
@@ -210,7 +211,7 @@ class TlsListener:
             connection.setblocking(False)
             with contextlib.suppress(OSError):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            async with asyncio.timeout(self._limits.silent_s):
+            async with fair_timeout(self._limits.silent_s):
                 first = await self._first_byte(connection)
         except (OSError, TimeoutError):
             first = b""
@@ -230,7 +231,7 @@ class TlsListener:
         """Do the handshake; with it done the protocol takes over."""
         transport = TlsTransport(self._tls(), self._make, self._limits.shutdown_s, self._buffer)
         try:
-            async with asyncio.timeout(self._limits.handshake_s):
+            async with fair_timeout(self._limits.handshake_s):
                 await self._loop.connect_accepted_socket(lambda: transport, connection)
                 trouble = await transport.shaken
         except BaseException:
