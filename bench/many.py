@@ -33,6 +33,12 @@ from bench.native import program
 PER_PROCESS = 17_500
 """Connections of one worker or one crowd, where a process may have 20,000 files: workers do not get the same number."""
 
+WARM = 200
+"""Connections of each worker that come and go before anything is measured, as in `bench.memory`."""
+
+FORGOTTEN_S = 15.0
+"""After so long nothing is kept of those any more, in the hope that they come back."""
+
 TEXT = "x" * 200
 
 
@@ -275,6 +281,7 @@ async def running(workers: int, sizes: Sequence[int], room: int, team: int) -> A
             node.dies_with_starter = True
             with node:
                 await all_workers(node, workers, 60 + 10 * workers)
+                await warm_up(node, folder / "warm", WARM * workers)
                 started = [
                     await Crowd.start(node.port, f"127.0.{1 + which // 250}.{1 + which % 250}", path)
                     for which, path in enumerate(files)
@@ -284,6 +291,18 @@ async def running(workers: int, sizes: Sequence[int], room: int, team: int) -> A
                     yield node, postgres, nats, crowds
                 finally:
                     await crowds.end()
+
+
+async def warm_up(node: Node, tokens: Path, count: int) -> None:
+    """Let so many come and go: what a server takes once is not what a connection costs."""
+    tokens.write_text("".join(f"{token(f'warm{number}', rooms_of(number, count, 10))}\n" for number in range(count)))
+    crowds = Crowds([await Crowd.start(node.port, "127.0.250.1", tokens)], [count])
+    try:
+        crowds.tell(f"open {count} 50")
+        await crowds.settle(60, "warming up")
+    finally:
+        await crowds.end()
+    await asyncio.sleep(FORGOTTEN_S)
 
 
 async def all_workers(node: Node, workers: int, within_s: float) -> None:

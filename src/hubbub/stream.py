@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from hubbub.clock import Clock
 from hubbub.errors import HubbubError, Unavailable
+from hubbub.few import Few, added, removed
 from hubbub.model import MAX_PAGE, RoomId
 from hubbub.ports import ReadAfter, Sink, Store
 from hubbub.protocol import encode
@@ -23,6 +24,11 @@ MAX_HELD = 1_000
 
 MAX_RECENT = 1_000
 """Entries remembered while a connection is joining; a joiner who takes longer than that many starts over."""
+
+
+_NO_FRAMES: dict[int, bytes] = {}
+_NOBODY: list[tuple[int, str]] = []
+"""What nearly all streams share, that nothing is amiss with; they stay empty."""
 
 
 class _Stream:
@@ -42,18 +48,38 @@ class _Stream:
     def __init__(self) -> None:
         self.cursor: int | None = None  # the last seq delivered; None until the first listener said where he stands
         self.head = 0  # the highest end of the log that was announced or not held; beyond the cursor, something is lost
-        self.held: dict[int, bytes] = {}  # entries beyond a hole, by seq
-        self.recent: dict[int, bytes] = {}  # delivered, or published before anybody listened, while somebody is joining
+        self.held = _NO_FRAMES  # entries beyond a hole, by seq
+        self.recent = _NO_FRAMES  # delivered, or published before anybody listened, while somebody is joining
         self.joiners = 0  # how many `Listening`s are open on this room
-        self.listeners: set[str] = set()  # connections that listen, those in `waiting` included
-        self.waiting: list[
-            tuple[int, str]
-        ] = []  # (seq, connection): knows more than the stream, joins when it is there
+        self.listeners: Few[str] = ()  # connections that listen, those in `waiting` included
+        self.waiting = _NOBODY  # (seq, connection): knows more than the stream, joins when it is there
         self.repairing: asyncio.Task[None] | None = None  # reads the hole from the store; None while there is no hole
 
     def lacks_something(self) -> bool:
         """Whether something that is known to be there was not delivered."""
         return bool(self.held or self.waiting) or (self.cursor is not None and self.head > self.cursor)
+
+    def hold(self, seq: int, frame: bytes) -> None:
+        """Keep an entry beyond a hole."""
+        if self.held is _NO_FRAMES:
+            self.held = {}
+        self.held[seq] = frame
+
+    def remember(self, seq: int, frame: bytes) -> None:
+        """Keep an entry while somebody is joining."""
+        if not self.joiners:
+            return
+        if self.recent is _NO_FRAMES:
+            self.recent = {}
+        self.recent[seq] = frame
+        if len(self.recent) > MAX_RECENT:
+            del self.recent[min(self.recent)]
+
+    def wait(self, seq: int, connection: str) -> None:
+        """Let the connection in once it has come so far."""
+        if self.waiting is _NOBODY:
+            self.waiting = []
+        self.waiting.append((seq, connection))
 
 
 class Streams:
@@ -100,10 +126,10 @@ class Streams:
             if stream.held:
                 self._advance(room, stream)
         elif cursor is None:
-            self._remember(stream, seq, frame)
+            stream.remember(seq, frame)
         elif seq > cursor:
             if len(stream.held) < MAX_HELD:
-                stream.held[seq] = frame
+                stream.hold(seq, frame)
             else:
                 stream.head = max(stream.head, seq)
             self._repair_soon(room, stream)
@@ -150,9 +176,9 @@ class Streams:
         stream = self._streams.get(room)
         if stream is None or connection not in stream.listeners:
             return False
-        stream.listeners.discard(connection)
+        stream.listeners = removed(stream.listeners, connection)
         if stream.waiting:
-            stream.waiting = [(seq, waiting) for seq, waiting in stream.waiting if waiting != connection]
+            stream.waiting = [(seq, waiting) for seq, waiting in stream.waiting if waiting != connection] or _NOBODY
         self._sink.leave(room, connection)
         self._forget_if_idle(room, stream)
         return True
@@ -180,11 +206,11 @@ class Streams:
             return True
         cursor = self._begin(stream, after)
         if after > cursor:
-            stream.waiting.append((after, connection))
+            stream.wait(after, connection)
         elif not self._sink.join(room, connection):
             self._forget_if_idle(room, stream)
             return False
-        stream.listeners.add(connection)
+        stream.listeners = added(stream.listeners, connection)
         self._advance(room, stream)
         if stream.lacks_something():
             self._repair_soon(room, stream)
@@ -207,7 +233,7 @@ class Streams:
             return
         stream.joiners -= 1
         if not stream.joiners:
-            stream.recent.clear()
+            stream.recent = _NO_FRAMES
         self._forget_if_idle(room, stream)
 
     def _start(self, room: RoomId, connection: str, after: int) -> list[bytes] | None:
@@ -232,21 +258,14 @@ class Streams:
         """Where the stream stands; the first listener says so, and what was published before he did is yet to pass."""
         if stream.cursor is None:
             stream.cursor = after
-            stream.held = {seq: frame for seq, frame in stream.recent.items() if seq > after}
+            stream.held = {seq: frame for seq, frame in stream.recent.items() if seq > after} or _NO_FRAMES
         return stream.cursor
-
-    @staticmethod
-    def _remember(stream: _Stream, seq: int, frame: bytes) -> None:
-        if stream.joiners:
-            stream.recent[seq] = frame
-            if len(stream.recent) > MAX_RECENT:
-                del stream.recent[min(stream.recent)]
 
     def _deliver(self, room: RoomId, stream: _Stream, seq: int, frame: bytes) -> None:
         """Deliver an entry, and let in who was waiting: for it, or for one that there is no more."""
         if stream.waiting:
             self._let_in(room, stream, seq - 1)
-        self._remember(stream, seq, frame)
+        stream.remember(seq, frame)
         stream.cursor = seq
         self._sink.publish(room, frame)
         if stream.waiting:
@@ -256,8 +275,8 @@ class Streams:
         """Let in who knows no more than what was delivered up to `seq`."""
         for known, connection in stream.waiting:
             if known <= seq and not self._sink.join(room, connection):
-                stream.listeners.discard(connection)  # it is gone
-        stream.waiting = [(known, connection) for known, connection in stream.waiting if known > seq]
+                stream.listeners = removed(stream.listeners, connection)  # it is gone
+        stream.waiting = [(known, connection) for known, connection in stream.waiting if known > seq] or _NOBODY
         self._forget_if_idle(room, stream)
 
     def _advance(self, room: RoomId, stream: _Stream) -> None:
@@ -293,7 +312,7 @@ class Streams:
                         stream.held.pop(seq, None)
                         # Retention may have removed what is missing: the store's next entry is then the next one.
                         self._deliver(room, stream, seq, frame)
-                stream.held = {seq: frame for seq, frame in stream.held.items() if seq > stream.cursor}
+                stream.held = {seq: frame for seq, frame in stream.held.items() if seq > stream.cursor} or _NO_FRAMES
                 self._advance(room, stream)
         finally:
             stream.repairing = None

@@ -73,7 +73,7 @@ async def linked(way: Valve, pauses: Pauses) -> AsyncIterator[tuple[Link, NatsSt
 async def test_a_connection_that_is_reset_with_something_unsent_is_made_anew(nats: Nats):
     """nats-py's own last word fails then, and it tells nobody that this was the end."""
     async with Valve(nats.port) as way, linked(way, Pauses(ping_s=0.2)) as (link, stats):
-        client = link._client()
+        client = link._connection().client
         client._pending.append(b"PUB tea 0\r\n\r\n")
         client._pending_data_size += 13
         way.reset()
@@ -83,7 +83,7 @@ async def test_a_connection_that_is_reset_with_something_unsent_is_made_anew(nat
 async def test_who_subscribes_to_much_is_not_held_by_a_server_that_takes_nothing(nats: Nats):
     """It is left, and whoever waited to tell it something learns that it is gone."""
     async with Valve(nats.port) as way, linked(way, Pauses(ping_s=0.2, end_s=0.2)) as (link, stats):
-        transport = _transport(link._client())
+        transport = _transport(link._connection().client)
         assert transport is not None
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
         way.open.clear()

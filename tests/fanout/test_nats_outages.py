@@ -25,7 +25,7 @@ def entries(first: int, last: int) -> list[bytes]:
 
 def server_of(node: FanoutNode, cluster: NatsCluster) -> Nats:
     """Where the node is connected."""
-    url = node.fanout._exchange._link._client().connected_url
+    url = node.fanout._exchange._link._connection().client.connected_url
     assert url is not None
     return next(server for server in cluster.servers if server.port == url.port)
 
@@ -182,7 +182,7 @@ async def test_a_node_that_reads_too_slowly_is_cut_off_and_catches_up(stack, tmp
         one, two, three = await nodes.several(3)
         heard = await two.connect("bob", "b", ROOM)
         others = await three.connect("carol", "c", ROOM)
-        transport = _transport(two.fanout._exchange._link._client())
+        transport = _transport(two.fanout._exchange._link._connection().client)
         assert transport is not None
         transport.pause_reading()
         for n in range(1, 201):

@@ -124,3 +124,14 @@ async def test_what_failed_is_done_when_it_is_begun_anew(world, monkeypatch):
     world.running = asyncio.create_task(world.interest.run())
     await world.steps(50)
     assert world.covers("a")
+
+
+async def test_a_room_that_is_wanted_again_before_its_subscription_ends_keeps_it(world):
+    """It is let go in the next turn, when the server has confirmed what is new; until then it is heard of."""
+    world.want("a")
+    await world.steps(50)
+    world.link.steps = asyncio.Semaphore(0)
+    await world.forget("a")
+    world.want("a")
+    await world.steps(50)
+    assert world.covers("a")

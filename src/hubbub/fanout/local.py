@@ -48,7 +48,8 @@ class LocalFanout(Fanout, Directory):
         self._streams = Streams(sink, read, clock, begun=begun, ended=ended)
         self._sessions: dict[ConnectionId, _Session] = {}
         self._connections: dict[UserId, Few[ConnectionId]] = {}
-        self._online: dict[RoomId, dict[UserId, int]] = {}
+        self._online: dict[RoomId, Few[UserId]] = {}
+        self._further: dict[tuple[RoomId, UserId], int] = {}  # how many connections beyond the first one, if any
         self._opened: dict[ConnectionId, list[_LocalListening]] = {}  # who is about to listen
         self._ends: list[tuple[int, ConnectionId]] = []  # a heap of token ends not yet near; stale pairs are skipped
         self._last_ends: list[tuple[int, ConnectionId]] = []  # a heap of those that are near
@@ -249,12 +250,12 @@ class LocalFanout(Fanout, Directory):
 
     async def online(self, room: RoomId, limit: int) -> tuple[list[UserId], int]:
         """Who is online in the room; see the port."""
-        users = self._online.get(room, {})
+        users = self._online.get(room, ())
         return heapq.nsmallest(limit, users), len(users)
 
     async def is_online(self, room: RoomId, user: UserId) -> bool:
         """Whether the user is; see the port."""
-        return user in self._online.get(room, {})
+        return user in self._online.get(room, ())
 
     async def audience(self, room: RoomId) -> list[tuple[ConnectionId, Principal]]:
         """Who listens to the room, or is about to; see the port."""
@@ -297,12 +298,13 @@ class LocalFanout(Fanout, Directory):
         if session is None or room in session.rooms:
             return
         session.rooms = added(session.rooms, room)
-        users = self._online.setdefault(room, {})
-        user = session.principal.user
-        users[user] = users.get(user, 0) + 1
-        if users[user] == 1:
-            for watcher in self._watchers:
-                watcher(room, user, True)
+        users, user = self._online.get(room, ()), session.principal.user
+        if user in users:
+            self._further[room, user] = self._further.get((room, user), 0) + 1
+            return
+        self._online[room] = added(users, user)
+        for watcher in self._watchers:
+            watcher(room, user, True)
 
     def _take_out(self, connection: ConnectionId, room: RoomId) -> None:
         """End the connection's listening to the room, also one that has not yet begun."""
@@ -317,13 +319,14 @@ class LocalFanout(Fanout, Directory):
         if session is None or room not in session.rooms:
             return
         session.rooms = removed(session.rooms, room)
-        users = self._online[room]
         user = session.principal.user
-        users[user] -= 1
-        if users[user]:
+        if further := self._further.pop((room, user), 0):
+            if further > 1:
+                self._further[room, user] = further - 1
             return
-        del users[user]
-        if not users:
+        if users := removed(self._online[room], user):
+            self._online[room] = users
+        else:
             del self._online[room]
         for watcher in self._watchers:
             watcher(room, user, False)

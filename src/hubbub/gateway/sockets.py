@@ -160,13 +160,21 @@ class Upgrade(asyncio.Protocol):
         self._connections.discard(self)
         transport = self.transport
         answer = switching(self.request.value("sec-websocket-key") or "", subprotocol, self.extensions)
-        # uvloop keeps a method of the last protocol that was not a buffered one for as long as the transport lives.
+        # uvloop keeps the function of the last protocol that was not a buffered one for as long as the transport lives.
         transport.set_protocol(_NOBODY)
         transport.set_protocol(connection)
         connection.begin(answer, self._early, deflates=self.extensions is not None, congested=self.congested)
 
 
-_NOBODY = asyncio.Protocol()
+class _Nobody(asyncio.Protocol):
+    """Is told nothing; its function is one for all, where a method would be one for each transport that keeps it."""
+
+    @staticmethod
+    def data_received(data: bytes) -> None:
+        """Nobody is told."""
+
+
+_NOBODY = _Nobody()
 
 
 class Connection(asyncio.BufferedProtocol):

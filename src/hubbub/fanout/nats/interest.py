@@ -86,8 +86,8 @@ class Interest:
         self._lives = 0  # how many connections there were: what was asked of one is nothing to the next
         self._adding: dict[str, None] = {}  # subjects to subscribe to
         self._removing: dict[str, None] = {}  # subscriptions to end
-        self._made: dict[str, Any] = {}  # subscriptions of the present connection (Any: nats-py's)
-        self._live: set[str] = set()  # those that the server has confirmed
+        self._made: dict[str, Any] = {}  # subscriptions of the present connection, as the link tells them apart
+        self._unconfirmed: set[str] = set()  # those of them that the server may not know yet
         self._ends: list[tuple[float, int, Any, Kind[Any]]] = []  # a heap of (until, number, key, kind)
         self._number = 0
         self._work = asyncio.Event()
@@ -135,7 +135,8 @@ class Interest:
         group = Subjects.whole_group(subject)
         kind.groups[group] += 1
         needed = group if kind.is_grouped else subject
-        if needed in self._live:
+        if self._is_live(needed):
+            self._removing.pop(needed, None)  # it may be of one that went just now, and about to end
             kind.covered([key])
         else:
             self._add(needed)
@@ -164,11 +165,11 @@ class Interest:
 
     def is_covered(self, kind: Kind[KeyT], key: KeyT) -> bool:
         """Whether it is heard of, by the server's word."""
-        return key in kind.subjects and kind.needed(key) in self._live
+        return key in kind.subjects and self._is_live(kind.needed(key))
 
     async def hears(self, subject: str, within_s: float) -> bool:
         """Wait until that subject is heard; False when that is not so within `within_s` seconds."""
-        return await self._until(lambda: subject in self._live, within_s)
+        return await self._until(lambda: self._is_live(subject), within_s)
 
     async def covered(self, kind: Kind[KeyT], keys: Iterable[KeyT], within_s: float) -> bool:
         """Wait until all of them are heard of; False when that is not so within `within_s` seconds, or NATS is away."""
@@ -195,7 +196,7 @@ class Interest:
     def lost(self) -> None:
         """The connection is gone, and its subscriptions."""
         self._made.clear()
-        self._live.clear()
+        self._unconfirmed.clear()
         self._removing.clear()
         self._lives += 1
         self._changing = 0
@@ -229,19 +230,20 @@ class Interest:
                 made = await self._link.subscribe(subject)
                 self._require(life)
                 self._made[subject] = made
+                self._unconfirmed.add(subject)
                 if subject not in self._adding:
                     self._removing[subject] = None
         await self._link.flush(self._answer_s)
         self._require(life)
         added = [subject for subject in adding if self._adding.pop(subject, "gone") is None]
-        self._live.update(added)
+        self._unconfirmed.difference_update(adding)
         for kind in self._kinds:
             if keys := list(self._keys_of(kind, added)):
                 kind.covered(keys)
         self._done()
         for subject in removing:  # what replaces them is confirmed
             if self._removing.pop(subject, "wanted") is None:
-                self._live.discard(subject)
+                self._unconfirmed.discard(subject)
                 await self._link.unsubscribe(self._made.pop(subject))
                 self._require(life)
         if self._changing:
@@ -261,7 +263,7 @@ class Interest:
             return [
                 kind.keys[subject]
                 for subject in subjects
-                if subject in kind.keys and Subjects.whole_group(subject) not in self._live
+                if subject in kind.keys and not self._is_live(Subjects.whole_group(subject))
             ]
         groups = set(subjects) & kind.groups.keys()
         if not groups:
@@ -269,7 +271,7 @@ class Interest:
         return [
             key
             for key, subject in kind.subjects.items()
-            if Subjects.whole_group(subject) in groups and subject not in self._live
+            if Subjects.whole_group(subject) in groups and not self._is_live(subject)
         ]
 
     def _regroup(self, kind: Kind[Any], *, grouped: bool) -> None:
@@ -301,9 +303,13 @@ class Interest:
             self._remove(subject)
         kind.ended(key)
 
+    def _is_live(self, subject: str) -> bool:
+        """Whether it is heard, by the server's word."""
+        return subject in self._made and subject not in self._unconfirmed
+
     def _add(self, subject: str) -> None:
         self._removing.pop(subject, None)
-        if subject in self._live:
+        if self._is_live(subject):
             return
         self._adding[subject] = None
         self._work.set()

@@ -18,12 +18,16 @@ from typing import Any
 
 from nats import errors
 from nats.aio.client import Client
+from nats.aio.subscription import Subscription
 
 from hubbub.errors import Unavailable
 from hubbub.fanout.nats.address import Address
 from hubbub.fanout.nats.stats import NatsStats
 
 logger = logging.getLogger("hubbub.fanout.nats")
+
+TABLE = "_subs"
+"""Where nats-py looks a subscription up by its number when a message comes."""
 
 MAX_KNOWN_SERVERS = 64
 """Servers remembered, those of the URL and those that they told of."""
@@ -78,6 +82,21 @@ class _Connection:
     client: Client
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     problem: str = ""
+    one: Subscription | None = None  # stands for all in nats-py's table
+
+    def spare(self, made: Subscription) -> int | Subscription:
+        """What is kept of a subscription: its number, and nats-py keeps no more of it.
+
+        What differs between ours is the subject alone, and each message has it. An object for each, and what is in it,
+        would take 600 bytes for each user and room of a node. A nats-py that has no such table keeps them as it likes.
+        """
+        table, number = getattr(self.client, TABLE, None), getattr(made, "_id", None)
+        if not isinstance(table, dict) or not isinstance(number, int) or table.get(number) is not made:
+            return made
+        if self.one is None:
+            self.one = made
+        table[number] = self.one
+        return number
 
     @property
     def is_over(self) -> bool:
@@ -112,7 +131,6 @@ class Link:
         self._address = address
         self._name = name
         self._receiver = Receiver(receive)
-        self._unused: asyncio.Queue[Any] = asyncio.Queue()  # Any: of nats-py's messages, of which there are none
         self._connected = connected
         self._lost = lost
         self._stats = stats
@@ -174,29 +192,31 @@ class Link:
             Down: there is no connection.
 
         """
-        client = self._client()
+        client = self._connection().client
         try:
             await client.publish(subject, data)
         except (errors.Error, OSError) as error:
             raise Down(str(error)) from error
 
-    async def subscribe(self, subject: str) -> Any:  # Any: nats-py's Subscription
-        """Subscribe; the server's word for it is had by `flush`.
+    async def subscribe(self, subject: str) -> int | Subscription:
+        """Subscribe; the server's word for it is had by `flush`. Returns what `unsubscribe` takes.
 
         Raises:
             Down: there is no connection.
 
         """
+        connection = self._connection()
         try:
-            made = await self._client().subscribe(subject, future=self._receiver)  # type: ignore[arg-type]  # as one
-            made._pending_queue = self._unused  # nothing ever waits in it, and one for each would be two kilobytes
-            return made
+            made = await connection.client.subscribe(subject, future=self._receiver)  # type: ignore[arg-type]  # as one
         except (errors.Error, OSError) as error:
             raise Down(str(error)) from error
+        return connection.spare(made)
 
-    async def unsubscribe(self, subscription: Any) -> None:  # Any: as above
-        """End a subscription; one of a former connection has ended."""
-        with contextlib.suppress(errors.Error, OSError):
+    async def unsubscribe(self, subscription: int | Subscription) -> None:
+        """End a subscription of the present connection; with its connection it ends by itself."""
+        with contextlib.suppress(Down, errors.Error, OSError):
+            if isinstance(subscription, int):
+                subscription = Subscription(self._connection().client, subscription)
             await subscription.unsubscribe()
 
     async def flush(self, within_s: float) -> None:
@@ -206,7 +226,8 @@ class Link:
             Down: it does not say so within `within_s` seconds.
 
         """
-        connection, client = self._now, self._client()
+        connection = self._connection()
+        client = connection.client
         for _ in range(10):  # nats-py sends the question at once, and what was to be sent before it a moment later
             if not client.pending_data_size:
                 break
@@ -214,15 +235,15 @@ class Link:
         try:
             await client.flush(within_s)  # type: ignore[arg-type]  # it may be a fraction
         except (errors.Error, OSError) as error:
-            if connection is not None:  # an answer that comes yet ends nats-py's reading, and nobody is told
-                connection.problem = f"no answer within {within_s:g} s"
-                connection.ended.set()
+            # An answer that comes yet ends nats-py's reading, and nobody is told.
+            connection.problem = f"no answer within {within_s:g} s"
+            connection.ended.set()
             raise Down(str(error) or type(error).__name__) from error
 
-    def _client(self) -> Client:
+    def _connection(self) -> _Connection:
         if self._now is None or self._now.is_over:
             raise Down("there is no connection to NATS")
-        return self._now.client
+        return self._now
 
     async def _keep(self, up: asyncio.Event) -> None:
         """Have a connection, always."""
