@@ -235,6 +235,7 @@ async def running(
             serving.cancel()
         await asyncio.wait({serving}, timeout=BOUND_S)
         await until(lambda: not server.server_state.connections, "uvicorn has no connection left")
+        await until(lambda: not hub.departures.under_way, "no function is under way any more")
 
 
 async def still_works(peer: Peer, words: str = "still here") -> None:

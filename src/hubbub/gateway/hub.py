@@ -1,9 +1,9 @@
 """The live connections of a node and their groups: what is published once is written to many.
 
-A frame is encoded once. What was published to a connection's groups and sent to itself within one turn of the loop is
-joined and written in one call, in the order of the calls. A connection that does not read is congested: it loses
-droppable frames first, and is closed with 4408 when too much waits for it. Where compression was agreed, a frame is
-compressed once for all.
+A frame is encoded once. What was published to a connection's groups and sent to itself until that leaves, at the end of
+a turn of the loop or a little later, is joined and written in one call, in the order of the calls. A connection that
+does not read is congested: it loses droppable frames first, and is closed with 4408 when too much waits for it. Where
+compression was agreed, a frame is compressed once for all.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from hubbub.few import FEW, Few, added, removed
 from hubbub.gateway.accelerator import Outlet, flush
 from hubbub.gateway.connection import COMPRESSED, SLOW_CONSUMER, TEXT, Close, Drop, Life, Message, Ping, Pong, Rules
 from hubbub.gateway.deflate import MAX_BYTES, compress
+from hubbub.gateway.departures import Departures
 from hubbub.gateway.looks import Looks
 from hubbub.gateway.outlets import Seal
 
@@ -153,6 +154,9 @@ class _Group:
     def __iter__(self) -> Iterator[Peer]:
         return chain(self.members, self.deflating)
 
+    def __len__(self) -> int:
+        return len(self.members) + len(self.deflating)
+
     def listed(self) -> list[Peer]:
         """Those who get everything plain, as they are now."""
         if self._listed is not None:
@@ -225,6 +229,9 @@ class Hub:
         outbox_bytes: how much may wait for a connection that does not read.
         clock: monotonic seconds; the loop's own by default.
 
+    Attributes:
+        departures: when what is sent and published leaves.
+
     """
 
     def __init__(
@@ -245,7 +252,7 @@ class Hub:
         self._log: list[bytes] = []  # the frames sent and published in this turn, in the order of the calls
         self._congested: set[Peer] = set()  # those in which something waits to be written
         self._packed: dict[bytes, bytes] = {}  # what was compressed in this turn, as a frame; empty for not worth it
-        self._flushing = False  # whether this turn will end with a flush
+        self.departures = Departures(self._flush, self._due_to)
         self._looks = Looks()
         self._swept_at: float | None = None  # when the sweeper last looked; None for never, or when it came late
 
@@ -419,12 +426,13 @@ class Hub:
 
     # Writing
 
-    def _flush_turn(self) -> None:
-        self._flushing = False
-        self._flush()
+    def _due_to(self) -> int:
+        """How many connections something was published to; who is in several groups counts for each."""
+        return sum(map(len, self._dirty))
 
     def _flush(self) -> None:
         """Write what was sent and published since the last time: once to each connection, in the order of the calls."""
+        self.departures.left()
         if not self._log:
             return
         log, self._log = self._log, []
@@ -484,9 +492,8 @@ class Hub:
 
     def _note(self, encoded: bytes) -> int:
         """Where in the turn's log the frame is."""
-        if not self._flushing:
-            self._flushing = True
-            asyncio.get_running_loop().call_soon(self._flush_turn)
+        if not self.departures.is_called:  # asked here, since it mostly is, and a call costs more than this
+            self.departures.wanted()
         self._log.append(encoded)
         return len(self._log) - 1
 

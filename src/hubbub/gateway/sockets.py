@@ -277,6 +277,7 @@ class Connection(asyncio.BufferedProtocol):
     def begins(self) -> None:
         """One more is under way; too many, and no more is read."""
         self._in_flight += 1
+        self._gateway.hub.departures.under_way += 1
         if self._in_flight >= self._gateway.limits.max_in_flight and not self.is_full:
             self.peer.life.deaf = True
             self._pause_reading()
@@ -284,6 +285,7 @@ class Connection(asyncio.BufferedProtocol):
     def ends(self) -> None:
         """One fewer is under way."""
         self._in_flight -= 1
+        self._gateway.hub.departures.under_way -= 1
         if self.is_full and self._in_flight <= self._gateway.limits.max_in_flight // 2:
             self.peer.life.hears_again(self._gateway.hub.now())
             if not self._transport.is_closing():
