@@ -90,8 +90,9 @@ def test_what_is_for_few_leaves_at_the_end_of_the_turn(factory: LoopFactory) -> 
 
 @LOOPS
 @pytest.mark.usefixtures("patient")
-def test_what_is_for_many_leaves_once_what_had_arrived_is_read(factory: LoopFactory) -> None:
-    """What that brings goes along; with nothing under way nothing else is waited for."""
+@pytest.mark.parametrize("why", ["two frames", "two frames the last time", "a function"])
+def test_what_is_for_many_leaves_once_what_had_arrived_is_read(factory: LoopFactory, why: str) -> None:
+    """Where more than one message goes on. What that brings goes along, and with nothing under way that is all."""
 
     async def test() -> None:
         node, loop, (ours, theirs) = Node(), asyncio.get_running_loop(), socket.socketpair()
@@ -99,14 +100,38 @@ def test_what_is_for_many_leaves_once_what_had_arrived_is_read(factory: LoopFact
 
             def read() -> None:
                 loop.remove_reader(ours)
-                node.hub.publish("room", b"2")
+                node.hub.departures.under_way = 0
+                node.hub.publish("room", b"last")
 
+            if why == "two frames the last time":
+                node.hub.publish("room", b"1")
+                node.hub.publish("room", b"2")
+                await until(lambda: bool(node.one.writes), "they have left")
+                node.one.writes.clear()
             loop.add_reader(ours, read)
             await asyncio.sleep(0.01)  # it is watched
             theirs.send(b"now")
             node.hub.publish("room", b"1")
+            if why == "two frames":
+                node.hub.publish("room", b"2")
+            node.hub.departures.under_way = why == "a function"
             await until(lambda: bool(node.one.writes), "it has left")
-        assert node.writes == [["1", "2"]]
+        assert node.writes == [["1", "2", "last"] if why == "two frames" else ["1", "last"]]
+
+    run(factory, test)
+
+
+@LOOPS
+@pytest.mark.usefixtures("patient")
+def test_a_message_that_comes_alone_leaves_at_the_end_of_the_turn(factory: LoopFactory) -> None:
+    """As does the next, when the one before it was alone."""
+
+    async def test() -> None:
+        node = Node()
+        for number in range(3):
+            node.hub.publish("room", b"%d" % number)
+            await asyncio.sleep(0)
+        assert node.writes == [["0"], ["1"], ["2"]]
 
     run(factory, test)
 

@@ -1,8 +1,9 @@
 """When what is to be sent leaves: at the end of the turn of the loop, or with what comes next where that is cheaper.
 
-To write one frame to a thousand connections takes milliseconds, and to write sixteen to each hardly longer. So what is
-for many first lets the loop read what has arrived, and where functions are under way it waits for what they will say:
-until the next turn in which anything is to be sent, and for a part of the time that the sending takes at most.
+To write one frame to a thousand connections takes milliseconds, and to write sixteen to each hardly longer. So where
+more than one message goes on, what is for many first lets the loop read what has arrived, and while functions are under
+way it waits for what they will say: until the next turn in which anything is to be sent, and for a part of the time
+that the sending takes at most.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Departures:
 
     Args:
         write: writes all; it tells `left`.
-        connections: for how many it is, about.
+        due: how many frames are for groups, and how many connections are in those, about.
 
     Attributes:
         under_way: how many functions are, whose answers may come soon.
@@ -40,10 +41,11 @@ class Departures:
 
     """
 
-    def __init__(self, write: Callable[[], None], connections: Callable[[], int]) -> None:
+    def __init__(self, write: Callable[[], None], due: Callable[[], tuple[int, int]]) -> None:
         self.under_way = 0
         self._write = write
-        self._connections = connections
+        self._due = due
+        self._is_busy = False  # whether more than one frame was for many the last time
         self._stage = _Stage.FRESH
         self.is_called = False
         self._latest: asyncio.TimerHandle | None = None  # calls when nothing else has; None where nothing waits so long
@@ -63,14 +65,19 @@ class Departures:
 
     def _turn_ends(self) -> None:
         self.is_called = False
-        if self._stage is _Stage.WAITS or (count := self._connections()) < MANY:
+        frames, connections = self._due()
+        if connections < MANY:
+            self._write()
+            return
+        was_busy, self._is_busy = self._is_busy, frames > 1
+        if self._stage is _Stage.WAITS or not (self.under_way or was_busy or self._is_busy):
             self._write()
         elif self._stage is _Stage.FRESH:
             self._stage = _Stage.HAS_READ
             self.wanted()  # sockets are read between this and that
         elif self.under_way:
             self._stage = _Stage.WAITS
-            wait_s = min(max(count * WAITS_S_EACH, 0.001), MOST_S)  # uvloop takes less than half of one for none
+            wait_s = min(max(connections * WAITS_S_EACH, 0.001), MOST_S)  # uvloop takes less than half of one for none
             self._latest = asyncio.get_running_loop().call_later(wait_s, self._write)
         else:
             self._write()

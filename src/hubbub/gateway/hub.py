@@ -154,9 +154,6 @@ class _Group:
     def __iter__(self) -> Iterator[Peer]:
         return chain(self.members, self.deflating)
 
-    def __len__(self) -> int:
-        return len(self.members) + len(self.deflating)
-
     def listed(self) -> list[Peer]:
         """Those who get everything plain, as they are now."""
         if self._listed is not None:
@@ -252,7 +249,7 @@ class Hub:
         self._log: list[bytes] = []  # the frames sent and published in this turn, in the order of the calls
         self._congested: set[Peer] = set()  # those in which something waits to be written
         self._packed: dict[bytes, bytes] = {}  # what was compressed in this turn, as a frame; empty for not worth it
-        self.departures = Departures(self._flush, self._due_to)
+        self.departures = Departures(self._flush, self._due)
         self._looks = Looks()
         self._swept_at: float | None = None  # when the sweeper last looked; None for never, or when it came late
 
@@ -426,9 +423,13 @@ class Hub:
 
     # Writing
 
-    def _due_to(self) -> int:
-        """How many connections something was published to; who is in several groups counts for each."""
-        return sum(map(len, self._dirty))
+    def _due(self) -> tuple[int, int]:
+        """How many frames were published, and to how many connections; who is in several groups counts for each."""
+        frames = connections = 0
+        for group in self._dirty:
+            frames += len(group.pending)
+            connections += len(group.members) + len(group.deflating)
+        return frames, connections
 
     def _flush(self) -> None:
         """Write what was sent and published since the last time: once to each connection, in the order of the calls."""
