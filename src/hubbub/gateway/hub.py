@@ -86,7 +86,7 @@ class Peer(Outlet):
         life: its state.
         wire: its socket; once that is gone, one that does nothing.
         groups: what it is a member of; None once nothing more is to be written to it.
-        out: which frames of the turn's log are sent to it; None for none.
+        out: which frames of the log are sent to it; None for none.
         sent_at: when a message was last sent to it, other than by a group it is in; monotonic seconds, 0 for never.
         look_at: the second in which the sweeper will look at it, negative if that is to ping it; None for not at all.
         context: whatever the one who added it wants to find again; None once the socket is gone.
@@ -132,7 +132,7 @@ _NOTHING: list[int] = []
 
 
 class _Group:
-    """Members of a group, and what was published to them in this turn of the loop.
+    """Members of a group, and what was published to them and has not left.
 
     Those who have agreed to compression are apart, since they get other bytes.
     """
@@ -143,7 +143,7 @@ class _Group:
         self.name = name
         self.members: dict[Peer, None] = {}  # who gets everything plain
         self.deflating: dict[Peer, None] = _NOBODY  # who gets compressed what is worth it
-        self.pending: list[int] = []  # which frames of the turn's log
+        self.pending: list[int] = []  # which frames of the log
         self.deflated: list[int] = _NOTHING  # the same for those who get them compressed
         self.published_at = 0.0  # monotonic seconds
         self._listed: list[Peer] | None = None  # the plain members, until others come or go; never changed
@@ -246,9 +246,9 @@ class Hub:
         self._groups: dict[str, _Group] = {}
         self._dirty: list[_Group] = []
         self._outs: list[Peer] = []
-        self._log: list[bytes] = []  # the frames sent and published in this turn, in the order of the calls
+        self._log: list[bytes] = []  # the frames sent and published that have not left, in the order of the calls
         self._congested: set[Peer] = set()  # those in which something waits to be written
-        self._packed: dict[bytes, bytes] = {}  # what was compressed in this turn, as a frame; empty for not worth it
+        self._packed: dict[bytes, bytes] = {}  # what of them was compressed, as a frame; empty for not worth it
         self.departures = Departures(self._flush, self._due)
         self._looks = Looks()
         self._swept_at: float | None = None  # when the sweeper last looked; None for never, or when it came late
@@ -492,16 +492,16 @@ class Hub:
         self.stats.bytes_out += len(frame)
 
     def _note(self, encoded: bytes) -> int:
-        """Where in the turn's log the frame is."""
+        """Where in the log the frame is."""
         if not self.departures.is_called:  # asked here, since it mostly is, and a call costs more than this
             self.departures.wanted()
         self._log.append(encoded)
         return len(self._log) - 1
 
     def _note_deflated(self, frame: bytes, plain: int | None) -> int:
-        """Where in the turn's log the frame is for those who have agreed to compression.
+        """Where in the log the frame is for those who have agreed to compression.
 
-        It is called when the first of them is met. What goes to several groups or connections in a turn is compressed
+        It is called when the first of them is met. What goes to several groups or connections is compressed
         once for all of them.
 
         Args:

@@ -37,11 +37,11 @@ def deliver_as_it_comes() -> None:
     def publish(self: Streams, room: RoomId, seq: int, frame: bytes) -> None:
         stream = self._streams.get(room)
         if stream is not None and stream.cursor is not None:
-            self._remember(stream, seq, frame)
+            stream.remember(seq, frame)
             stream.cursor = max(stream.cursor, seq)
             self._sink.publish(room, frame)
         elif stream is not None:
-            self._remember(stream, seq, frame)
+            stream.remember(seq, frame)
 
     Streams.publish = publish  # type: ignore[method-assign]
     Streams.announce = lambda self, room, head: False  # type: ignore[method-assign]
