@@ -258,7 +258,9 @@ def split(connections: int, per_process: int = PER_PROCESS) -> list[int]:
 
 
 @contextlib.asynccontextmanager
-async def running(workers: int, sizes: Sequence[int], room: int, team: int) -> AsyncIterator[tuple[Any, ...]]:
+async def running(
+    workers: int, sizes: Sequence[int], room: int, team: int, lease_s: float | None = None
+) -> AsyncIterator[tuple[Any, ...]]:
     """The node with its workers, PostgreSQL, NATS and the crowds, which have not yet connected."""
     with tempfile.TemporaryDirectory(prefix="hubbub-bench-") as place:
         folder = Path(place)
@@ -272,7 +274,7 @@ async def running(workers: int, sizes: Sequence[int], room: int, team: int) -> A
             settings = {
                 **SETTINGS,
                 "store": f"{postgres.url}?writers=2&readers=2",
-                "fanout": nats.url,
+                "fanout": nats.url if lease_s is None else f"{nats.url}?lease_s={lease_s:g}",
                 "secret": SECRET,
                 "workers": str(workers),
                 "drain_s": "0",
@@ -368,7 +370,7 @@ async def main(asked: argparse.Namespace) -> dict[str, Any]:
     count, room = asked.connections, min(asked.room, asked.connections)
     print(f"{count:,} connections in {len(sizes)} crowds, {workers} workers, {room:,} of them in the hall", flush=True)
     found: dict[str, Any] = {"connections": count, "workers": workers, "crowds": len(sizes), "room": room}
-    async with running(workers, sizes, room, asked.team) as (node, postgres, nats, crowds):
+    async with running(workers, sizes, room, asked.team, asked.lease) as (node, postgres, nats, crowds):
         await asyncio.sleep(2)
         empty = use(node, postgres, nats, crowds)
         found["base_mb"] = {name: getattr(empty, name) / 2**20 for name in ("server", "postgres", "nats", "generator")}
@@ -427,6 +429,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--room", type=int, default=10_000, help="how many of them are in one hall")
     parser.add_argument("--team", type=int, default=10, help="how many are in each other room")
     parser.add_argument("--workers", type=int, help="of the server; as many as open files make necessary by default")
+    parser.add_argument("--lease", type=float, help="seconds of silence after which a worker is taken for dead")
     parser.add_argument("--at-once", type=int, default=500, help="handshakes under way at a time")
     parser.add_argument("--messages", type=int, default=5, help="to the hall")
     parser.add_argument("--rest", type=float, default=20, help="seconds before memory is looked at, and idle")
