@@ -9,8 +9,10 @@ import asyncio
 import socket
 import sys
 from asyncio import base_events
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
+
+from live import BOUND_S
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -36,3 +38,14 @@ class Loop(asyncio.SelectorEventLoop):
 def new_event_loop() -> asyncio.AbstractEventLoop:
     """A loop of asyncio's for a test."""
     return Loop() if sys.version_info < (3, 12) else asyncio.new_event_loop()
+
+
+def run(factory: LoopFactory, test: Callable[[], Awaitable[None]]) -> None:
+    """Run a test on a loop of the factory's, within bounds."""
+
+    async def within_bounds() -> None:
+        async with asyncio.timeout(BOUND_S):
+            await test()
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(within_bounds())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
 
 import pytest
 import uvloop
@@ -14,21 +13,12 @@ from hubbub.gateway import departures
 from hubbub.gateway.connection import Life
 from hubbub.gateway.departures import MANY
 from hubbub.gateway.hub import Hub, Peer
-from live import BOUND_S, until
-from loops import LoopFactory, new_event_loop
+from live import until
+from loops import LoopFactory, new_event_loop, run
 
 LOOPS = pytest.mark.parametrize("factory", [uvloop.new_event_loop, new_event_loop], ids=["uvloop", "asyncio"])
 SOON_S = 3_600.0
 """As long as no test takes."""
-
-
-def run(factory: LoopFactory, test: Callable[[], Awaitable[None]]) -> None:
-    async def within_bounds() -> None:
-        async with asyncio.timeout(BOUND_S):
-            await test()
-
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(within_bounds())
 
 
 @pytest.fixture(autouse=True)

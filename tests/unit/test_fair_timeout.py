@@ -5,25 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Awaitable, Callable
 
 import pytest
 import uvloop
 
 from hubbub.fair_timeout import fair_timeout
 from live import BOUND_S
-from loops import LoopFactory, new_event_loop
+from loops import LoopFactory, new_event_loop, run
 
 LOOPS = pytest.mark.parametrize("factory", [uvloop.new_event_loop, new_event_loop], ids=["uvloop", "asyncio"])
-
-
-def run(factory: LoopFactory, test: Callable[[], Awaitable[None]]) -> None:
-    async def within_bounds() -> None:
-        async with asyncio.timeout(BOUND_S):
-            await test()
-
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(within_bounds())
 
 
 async def held_up(reading: socket.socket, writing: socket.socket, seconds: float) -> bytes:
