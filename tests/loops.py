@@ -6,11 +6,16 @@ asyncio before Python 3.12 leaves that socket open (gh-109564), for the collecto
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import sys
+import time
 from asyncio import base_events
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
+
+import pytest
+import uvloop
 
 from live import BOUND_S
 
@@ -40,6 +45,10 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return Loop() if sys.version_info < (3, 12) else asyncio.new_event_loop()
 
 
+LOOPS = pytest.mark.parametrize("factory", [uvloop.new_event_loop, new_event_loop], ids=["uvloop", "asyncio"])
+"""For a test that runs itself on each, by `run`."""
+
+
 def run(factory: LoopFactory, test: Callable[[], Awaitable[None]]) -> None:
     """Run a test on a loop of the factory's, within bounds."""
 
@@ -49,3 +58,22 @@ def run(factory: LoopFactory, test: Callable[[], Awaitable[None]]) -> None:
 
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(within_bounds())
+
+
+@contextlib.contextmanager
+def held_up(seconds: float, first: Callable[[], object]) -> Iterator[None]:
+    """Once the block waits, the running loop is held up for so long, after it has done that.
+
+    It is so by what a socket brings: uvloop then looks at its timers before it reads others.
+    """
+    loop, (ours, theirs) = asyncio.get_running_loop(), socket.socketpair()
+
+    def hold_up() -> None:
+        loop.remove_reader(ours)
+        first()
+        time.sleep(seconds)
+
+    with ours, theirs:
+        loop.add_reader(ours, hold_up)
+        theirs.send(b"now")
+        yield

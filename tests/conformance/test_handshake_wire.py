@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import socket
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from hubbub.apigateway import Event, Response
 from hubbub.gateway import sockets
 from hubbub.gateway.queueing import RETRY_AFTER_S
 from live import BOUND_S, until
+from loops import held_up
 
 GET = b"GET /page HTTP/1.1\r\nHost: chat.example\r\n"
 
@@ -113,19 +113,11 @@ async def test_who_says_nothing_is_hung_up_on() -> None:
 async def test_who_asks_in_time_is_answered_though_the_process_is_held_up() -> None:
     """What he has said is here, and was not read: that is looked at before he is taken for too slow."""
     async with running(times_faster=5, handshake_timeout_s=0.5) as lab:
-        loop, (ours, theirs) = asyncio.get_running_loop(), socket.socketpair()
-        with ours, theirs, socket.create_connection(("127.0.0.1", lab.port)) as client:
+        with socket.create_connection(("127.0.0.1", lab.port)) as client:
             client.settimeout(BOUND_S)
             await until(lambda: bool(lab.gateway._watched), "it is accepted")
-
-            def hold_up() -> None:
-                loop.remove_reader(ours)
-                client.sendall(request())
-                time.sleep(1.0)
-
-            loop.add_reader(ours, hold_up)  # by what a socket brings: uvloop then looks at its timers before others
-            theirs.send(b"now")
-            assert (await asyncio.to_thread(client.recv, 100)).startswith(b"HTTP/1.1 101 ")
+            with held_up(1.0, lambda: client.sendall(request())):
+                assert (await asyncio.to_thread(client.recv, 100)).startswith(b"HTTP/1.1 101 ")
 
 
 async def test_a_sweep_that_fails_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:

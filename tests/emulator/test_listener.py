@@ -9,7 +9,6 @@ import gc
 import json
 import socket
 import ssl
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -25,6 +24,7 @@ from hubbub.gateway import Gateway, GatewayLimits, Hub
 from hubbub.listening import bind, listener
 from hubbub.listening.listener import ListenerLimits, TlsListener, TlsServer
 from live import BOUND_S, until
+from loops import held_up
 
 SPEEDY = ListenerLimits(silent_s=1.0, handshake_s=1.0)
 """For those who are to be given up."""
@@ -259,21 +259,13 @@ async def answered_though_held_up(authority: Authority, said: int) -> None:
     """A client has said so many bytes; the rest comes while the process reads nothing for longer than it may take."""
     hello = client_hello(authority)
     async with running(authority, ListenerLimits(silent_s=0.5, handshake_s=0.5)) as here:
-        loop, (ours, theirs) = asyncio.get_running_loop(), socket.socketpair()
-        with ours, theirs, socket.create_connection(("127.0.0.1", here.port)) as client:
+        with socket.create_connection(("127.0.0.1", here.port)) as client:
             client.settimeout(BOUND_S)
             client.sendall(hello[:said])
-            expected = "1 undecided, 0 of them silent" if said else "1 undecided, 1 of them silent"
+            expected = f"1 undecided, {int(not said)} of them silent"
             await until(lambda: expected in repr(here.listener), "it is accepted, and what it said is read")
-
-            def hold_up() -> None:
-                loop.remove_reader(ours)
-                client.sendall(hello[said:])
-                time.sleep(1.0)
-
-            loop.add_reader(ours, hold_up)  # by what a socket brings: uvloop then looks at its timers before others
-            theirs.send(b"now")
-            assert (await asyncio.to_thread(client.recv, 100)).startswith(b"\x16")  # its half of the handshake
+            with held_up(1.0, lambda: client.sendall(hello[said:])):
+                assert (await asyncio.to_thread(client.recv, 100)).startswith(b"\x16")  # its half of the handshake
         await echo_still_works(here)
 
 

@@ -6,7 +6,6 @@ import asyncio
 import socket
 
 import pytest
-import uvloop
 
 from doubles import FakeSocket
 from hubbub.gateway import departures
@@ -14,9 +13,8 @@ from hubbub.gateway.connection import Life
 from hubbub.gateway.departures import MANY
 from hubbub.gateway.hub import Hub, Peer
 from live import until
-from loops import LoopFactory, new_event_loop, run
+from loops import LOOPS, LoopFactory, run
 
-LOOPS = pytest.mark.parametrize("factory", [uvloop.new_event_loop, new_event_loop], ids=["uvloop", "asyncio"])
 SOON_S = 3_600.0
 """As long as no test takes."""
 

@@ -7,30 +7,10 @@ import socket
 import time
 
 import pytest
-import uvloop
 
 from hubbub.fair_timeout import fair_timeout
 from live import BOUND_S
-from loops import LoopFactory, new_event_loop, run
-
-LOOPS = pytest.mark.parametrize("factory", [uvloop.new_event_loop, new_event_loop], ids=["uvloop", "asyncio"])
-
-
-async def held_up(reading: socket.socket, writing: socket.socket, seconds: float) -> bytes:
-    """What is read by who may wait for half as long, of what came while the process was held up for `seconds`."""
-    loop, (ours, theirs) = asyncio.get_running_loop(), socket.socketpair()
-    reading.setblocking(False)
-
-    def hold_up() -> None:
-        loop.remove_reader(ours)
-        writing.send(b"here")
-        time.sleep(seconds)
-
-    with ours, theirs:
-        loop.add_reader(ours, hold_up)  # by what a socket brings: uvloop then looks at its timers before others
-        theirs.send(b"now")
-        async with fair_timeout(seconds / 2):
-            return await loop.sock_recv(reading, 100)
+from loops import LOOPS, LoopFactory, held_up, run
 
 
 @LOOPS
@@ -38,7 +18,10 @@ def test_what_came_in_time_counts_though_it_is_read_late(factory: LoopFactory) -
     async def test() -> None:
         reading, writing = socket.socketpair()
         with reading, writing:
-            assert await held_up(reading, writing, 0.4) == b"here"
+            reading.setblocking(False)
+            with held_up(0.4, lambda: writing.send(b"here")):
+                async with fair_timeout(0.2):
+                    assert await asyncio.get_running_loop().sock_recv(reading, 100) == b"here"
 
     run(factory, test)
 

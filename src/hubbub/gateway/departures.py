@@ -9,7 +9,6 @@ that the sending takes at most.
 from __future__ import annotations
 
 import asyncio
-import enum
 from collections.abc import Callable
 
 MANY = 100
@@ -20,12 +19,6 @@ WAITS_S_EACH = 2e-6
 
 MOST_S = 0.005
 """How long is waited at most, however many they are."""
-
-
-class _Stage(enum.Enum):
-    FRESH = enum.auto()  # nothing has been tried
-    HAS_READ = enum.auto()  # the loop is reading, or has read, what had arrived
-    WAITS = enum.auto()  # the next turn in which anything is to be sent is the last
 
 
 class Departures:
@@ -46,9 +39,9 @@ class Departures:
         self._write = write
         self._due = due
         self._is_busy = False  # whether more than one frame was for many the last time
-        self._stage = _Stage.FRESH
+        self._has_read = False  # whether the loop is reading, or has read, what had arrived
         self.is_called = False
-        self._latest: asyncio.TimerHandle | None = None  # calls when nothing else has; None where nothing waits so long
+        self._latest: asyncio.TimerHandle | None = None  # writes if no turn does before; None while none is waited for
 
     def wanted(self) -> None:
         """There is something to write."""
@@ -58,7 +51,7 @@ class Departures:
 
     def left(self) -> None:
         """All is written, whoever wanted it."""
-        self._stage = _Stage.FRESH
+        self._has_read = False
         if self._latest is not None:
             self._latest.cancel()
             self._latest = None
@@ -70,14 +63,14 @@ class Departures:
             self._write()
             return
         was_busy, self._is_busy = self._is_busy, frames > 1
-        if self._stage is _Stage.WAITS or not (self.under_way or was_busy or self._is_busy):
-            self._write()
-        elif self._stage is _Stage.FRESH:
-            self._stage = _Stage.HAS_READ
-            self.wanted()  # sockets are read between this and that
-        elif self.under_way:
-            self._stage = _Stage.WAITS
-            wait_s = min(max(connections * WAITS_S_EACH, 0.001), MOST_S)  # uvloop takes less than half of one for none
-            self._latest = asyncio.get_running_loop().call_later(wait_s, self._write)
-        else:
-            self._write()
+        if self._latest is None and (self.under_way or was_busy or self._is_busy):
+            if not self._has_read:
+                self._has_read = True
+                self.wanted()  # sockets are read between this and that
+                return
+            if self.under_way:
+                # uvloop takes less than half a millisecond for none.
+                wait_s = min(max(connections * WAITS_S_EACH, 0.001), MOST_S)
+                self._latest = asyncio.get_running_loop().call_later(wait_s, self._write)
+                return
+        self._write()

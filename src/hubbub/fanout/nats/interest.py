@@ -135,11 +135,9 @@ class Interest:
         group = Subjects.whole_group(subject)
         kind.groups[group] += 1
         needed = group if kind.is_grouped else subject
+        self._add(needed)  # where it is live it may be of one that went just now, and about to end
         if self._is_live(needed):
-            self._removing.pop(needed, None)  # it may be of one that went just now, and about to end
             kind.covered([key])
-        else:
-            self._add(needed)
         if not kind.is_grouped and len(kind.subjects) > kind.single:
             self._regroup(kind, grouped=True)
 
